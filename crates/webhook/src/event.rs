@@ -1,0 +1,314 @@
+//! What a webhook says: LearnInk's envelope and the payloads whose shape is public.
+//!
+//! Only two payloads are documented outside the customer's dashboard. Every other type is a normal
+//! event with its `data` kept raw, so that an unknown type or field never fails anything.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::message::{Message, MessageId};
+use crate::personal::Personal;
+
+/// The `api_version` of all events today. Source: LearnInk webhook guide, step 2.
+pub const API_VERSION: &str = "2022-11-15";
+
+/// What every event has around its `data`.
+#[derive(Debug, Deserialize)]
+pub struct Envelope {
+    /// The event type, such as `user.course.started`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The version of the payload's shape, such as `2022-11-15`; empty where the sender left it
+    /// out, which no handler is registered for.
+    #[serde(default)]
+    pub api_version: String,
+    /// When it happened, which may be days before it was sent: a learner's phone queues events
+    /// while it is offline.
+    #[serde(rename = "timestamp")]
+    pub occurred_at: Timestamp,
+    /// The payload, not parsed yet.
+    data: Box<RawValue>,
+}
+
+/// A body that is not an event, or `data` that is not what its type says.
+///
+/// It says where, and never repeats what stands there: payloads hold personal data.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EventError {
+    /// The body has no bytes.
+    #[error("the body is empty")]
+    Empty,
+    /// The body is not JSON at all.
+    #[error("the body is not JSON (line {line}, column {column})")]
+    NotJson {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// JSON, but not LearnInk's envelope.
+    #[error(
+        "the body is JSON but not an event: `type`, `timestamp` or `data` is missing or of another kind (line {line}, column {column})"
+    )]
+    NotAnEvent {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// An event whose `data` does not have the shape that its handler expects.
+    #[error("`data` is not what `{event_type}` has (line {line}, column {column} of `data`)")]
+    Data {
+        /// The type whose payload was expected.
+        event_type: &'static str,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+}
+
+impl Envelope {
+    /// Reads the envelope and leaves `data` raw.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] when the body is empty, not JSON, or lacks `type`, `timestamp` or `data`.
+    pub fn parse(body: &[u8]) -> Result<Self, EventError> {
+        if body.is_empty() {
+            return Err(EventError::Empty);
+        }
+        serde_json::from_slice(body).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            if error.is_data() {
+                EventError::NotAnEvent { line, column }
+            } else {
+                EventError::NotJson { line, column }
+            }
+        })
+    }
+
+    /// The payload as it was sent.
+    pub fn raw_data(&self) -> &RawValue {
+        &self.data
+    }
+
+    /// The payload as a type.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError::Data`] when `data` does not have that shape.
+    pub fn data<P: Payload>(&self) -> Result<P, EventError> {
+        serde_json::from_str(self.data.get()).map_err(|error| EventError::Data {
+            event_type: P::TYPE,
+            line: error.line(),
+            column: error.column(),
+        })
+    }
+}
+
+/// The `type` of an event, or `None` where the body is not a JSON object that has one.
+///
+/// For labels only: it accepts bodies that [`Envelope::parse`] refuses.
+pub fn peek_type(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Typed {
+        #[serde(rename = "type")]
+        event_type: String,
+    }
+    let typed: Typed = serde_json::from_slice(body).ok()?;
+    Some(typed.event_type)
+}
+
+/// The `data` of one event type in one version.
+pub trait Payload: DeserializeOwned + Send + 'static {
+    /// The event type whose `data` this is.
+    const TYPE: &'static str;
+    /// The version whose shape this is. An event of another version goes to the fallback.
+    const API_VERSION: &'static str = API_VERSION;
+}
+
+/// One event as a handler receives it. `T` is the payload's type, or `()` for a handler that
+/// takes any event.
+#[derive(Debug, Clone)]
+pub struct Event<T = ()> {
+    /// The message that brought it, with the signed bytes and when they were received.
+    pub message: Arc<Message>,
+    /// Type, version and time.
+    pub envelope: Arc<Envelope>,
+    /// The payload.
+    pub data: T,
+}
+
+impl<T> Event<T> {
+    /// The message id: hand it on as the idempotency key of whatever the handler does.
+    pub fn id(&self) -> &MessageId {
+        &self.message.id
+    }
+
+    /// When it happened.
+    pub fn occurred_at(&self) -> Timestamp {
+        self.envelope.occurred_at
+    }
+}
+
+/// The `data` of `user.course.started`: a learner started a course.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CourseStarted {
+    /// LearnInk's id of the learner.
+    pub user_id: String,
+    /// The id in the customer's own system, where the learner was created with one.
+    pub custom_id: Option<String>,
+    /// E.164, such as `+254705408079`.
+    pub phone_number: Option<Personal<String>>,
+    /// LearnInk's id of the course.
+    pub course_id: String,
+}
+
+impl Payload for CourseStarted {
+    const TYPE: &'static str = "user.course.started";
+}
+
+/// The `data` of `notifications.sent`: notifications that the customer's own push sender has to
+/// forward. The list can be long.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NotificationsSent {
+    /// One entry per learner and notification.
+    pub notifications: Vec<Notification>,
+}
+
+impl Payload for NotificationsSent {
+    const TYPE: &'static str = "notifications.sent";
+}
+
+/// One notification for one learner.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Notification {
+    /// The heading to show; it often names the learner.
+    pub title: Personal<String>,
+    /// The text to show.
+    pub body: Personal<String>,
+    /// Where the customer's WebView opens on a tap, such as `/learning`.
+    pub path: String,
+    /// LearnInk's id of the learner.
+    pub user_id: String,
+    /// The id in the customer's own system, where the learner was created with one.
+    pub custom_id: Option<String>,
+    /// E.164, such as `+254705408079`.
+    pub phone_number: Option<Personal<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STARTED: &str = include_str!("../../../events/user.course.started.json");
+    const SENT: &str = include_str!("../../../events/notifications.sent.json");
+
+    fn started(data: &str) -> Result<CourseStarted, EventError> {
+        let body = format!(
+            r#"{{"object":"event","type":"user.course.started","api_version":"2022-11-15",
+                "data":{data},"timestamp":"2022-11-04T09:58:58.233Z"}}"#
+        );
+        Envelope::parse(body.as_bytes())?.data()
+    }
+
+    #[test]
+    fn the_documented_payloads_are_read() {
+        let envelope = Envelope::parse(STARTED.as_bytes()).unwrap();
+        assert_eq!(envelope.event_type, "user.course.started");
+        assert_eq!(envelope.api_version, API_VERSION);
+        assert_eq!(envelope.occurred_at.to_string(), "2022-11-04T09:58:58.233Z");
+        let data: CourseStarted = envelope.data().unwrap();
+        assert_eq!(data.course_id, "83dc4f73-0e56-4fd5-8cdc-4aa5d53fdfe8");
+
+        let data: NotificationsSent = Envelope::parse(SENT.as_bytes()).unwrap().data().unwrap();
+        assert_eq!(data.notifications[0].path, "/learning");
+        assert_eq!(data.notifications[0].title.expose(), "Hi Mary!");
+    }
+
+    #[test]
+    fn null_and_absent_ids_and_numbers_are_the_same() {
+        for data in [
+            r#"{"user_id":"u","course_id":"c"}"#,
+            r#"{"user_id":"u","course_id":"c","custom_id":null,"phone_number":null}"#,
+        ] {
+            let data = started(data).unwrap();
+            assert!(data.custom_id.is_none() && data.phone_number.is_none());
+        }
+    }
+
+    #[test]
+    fn unknown_fields_never_fail() {
+        let data = started(r#"{"user_id":"u","course_id":"c","level":{"deep":[1]}}"#);
+        assert_eq!(data.unwrap().user_id, "u");
+    }
+
+    #[test]
+    fn personal_fields_are_not_printed() {
+        let started: CourseStarted = Envelope::parse(STARTED.as_bytes()).unwrap().data().unwrap();
+        let sent: NotificationsSent = Envelope::parse(SENT.as_bytes()).unwrap().data().unwrap();
+        let printed = format!("{started:?} {sent:?}");
+        for personal in ["254705408079", "Mary", "training today"] {
+            assert!(!printed.contains(personal), "{printed}");
+        }
+        assert!(printed.contains("83dc4f73"), "{printed}");
+    }
+
+    #[test]
+    fn errors_say_where_and_never_what() {
+        let secret = "+254705408079";
+        for body in ["", "hello +254705408079", r#"{"type":"+254705408079"}"#] {
+            let error = Envelope::parse(body.as_bytes()).unwrap_err().to_string();
+            assert!(!error.contains(secret), "{error}");
+        }
+        let error = started(r#"{"user_id":{"phone":"+254705408079"}}"#).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`data` is not what `user.course.started` has (line 1, column 11 of `data`)"
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_no_event_says_which_way() {
+        assert_eq!(Envelope::parse(b"").unwrap_err(), EventError::Empty);
+        assert!(matches!(
+            Envelope::parse(b"<xml>"),
+            Err(EventError::NotJson { .. })
+        ));
+        assert!(matches!(
+            Envelope::parse(b"{} {}"),
+            Err(EventError::NotAnEvent { .. })
+        ));
+        assert!(matches!(
+            Envelope::parse(b"[1]"),
+            Err(EventError::NotAnEvent { .. })
+        ));
+        assert!(matches!(
+            Envelope::parse(b"{\"type\":"),
+            Err(EventError::NotJson { .. })
+        ));
+    }
+
+    #[test]
+    fn the_type_is_peeked_at_where_there_is_one() {
+        assert_eq!(
+            peek_type(STARTED.as_bytes()).as_deref(),
+            Some("user.course.started")
+        );
+        for body in [
+            &b""[..],
+            b"{}",
+            b"[]",
+            b"{\"type\":1}",
+            b"not json",
+            b"\xFF",
+        ] {
+            assert_eq!(peek_type(body), None);
+        }
+    }
+}

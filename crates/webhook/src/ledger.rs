@@ -1,0 +1,300 @@
+//! Who may run which handler for which message.
+//!
+//! The ledger has one entry per message, under its message id, which survives retries, resends,
+//! replays and redrives. The entry remembers each handler that finished, and who is at work on the
+//! rest and until when. A store keeps entries and applies these rules with conditional writes; see
+//! `ledger` in the consumer.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::message::MessageId;
+
+/// How long an entry is remembered. It must outlive every automatic path by which a message comes
+/// back: 28 hours of the sender's retries, 4 days on the queue, 14 days on the dead-letter queue.
+pub const REMEMBERED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A lease is never shorter than this, so that a claim made in the last moments of an invocation
+/// still has an end that lies ahead.
+pub const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
+/// A request to start work on a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimRequest<'a> {
+    /// The message.
+    pub id: &'a MessageId,
+    /// [`payload_sha256`] of its body.
+    pub payload_sha256: &'a str,
+    /// The handlers it goes to; at least one.
+    pub handlers: &'a [&'static str],
+    /// Names the invocation and the record in it; nobody else may have the same.
+    pub owner: &'a str,
+    /// The time.
+    pub now: Timestamp,
+    /// How long the owner may work: what is left of its invocation.
+    pub lease: Duration,
+}
+
+impl ClaimRequest<'_> {
+    /// When the lease ends, in milliseconds since the epoch.
+    pub fn lease_until_ms(&self) -> i64 {
+        self.now
+            .as_millisecond()
+            .saturating_add(millis(self.lease.max(SHORTEST_LEASE)))
+    }
+
+    /// When the entry is forgotten, in seconds since the epoch.
+    pub fn expires_at_s(&self) -> i64 {
+        expires_at_s(self.now)
+    }
+}
+
+/// When an entry written at `now` is forgotten, in seconds since the epoch.
+pub fn expires_at_s(now: Timestamp) -> i64 {
+    now.as_second()
+        .saturating_add(millis(REMEMBERED_FOR) / 1000)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The hash by which the ledger recognises a payload: lower-case hexadecimal SHA-256.
+pub fn payload_sha256(body: &[u8]) -> String {
+    Sha256::digest(body)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// What the ledger holds for one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The payload that the first delivery had.
+    pub payload_sha256: String,
+    /// The handlers that finished.
+    pub done: BTreeSet<String>,
+    /// Who is at work, if anybody.
+    pub lease: Option<Lease>,
+    /// Seconds since the epoch from which on the entry counts as gone. DynamoDB deletes it up to
+    /// days later, so every rule compares it. Source: DynamoDB developer guide, "Time to Live".
+    pub expires_at_s: i64,
+}
+
+/// Leave to work on a message until a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Who has it.
+    pub owner: String,
+    /// Milliseconds since the epoch at which it ends by itself.
+    pub until_ms: i64,
+}
+
+/// The ledger's answer to a [`ClaimRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Go ahead with every handler but those done before.
+    Acquired {
+        /// The handlers that finished on an earlier delivery.
+        done: BTreeSet<String>,
+    },
+    /// Every handler finished before: a duplicate.
+    Completed,
+    /// Somebody else is at work.
+    InProgress {
+        /// Milliseconds since the epoch at which their lease ends.
+        until_ms: i64,
+    },
+    /// The same id came with another payload before. Never run: one of the two is not genuine.
+    PayloadMismatch,
+}
+
+/// Decides about a claim against what the ledger holds, which is `None` for a message never seen.
+pub fn judge(entry: Option<&Entry>, request: &ClaimRequest<'_>) -> Claim {
+    let Some(entry) = entry.filter(|entry| entry.expires_at_s > request.now.as_second()) else {
+        return Claim::Acquired {
+            done: BTreeSet::new(),
+        };
+    };
+    if entry.payload_sha256 != request.payload_sha256 {
+        return Claim::PayloadMismatch;
+    }
+    if request
+        .handlers
+        .iter()
+        .all(|handler| entry.done.contains(*handler))
+    {
+        return Claim::Completed;
+    }
+    match &entry.lease {
+        // The owner itself: its first request was carried out and the answer got lost.
+        Some(lease)
+            if lease.owner != request.owner && lease.until_ms > request.now.as_millisecond() =>
+        {
+            Claim::InProgress {
+                until_ms: lease.until_ms,
+            }
+        }
+        _ => Claim::Acquired {
+            done: entry.done.clone(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_700_000_000_000;
+
+    fn id() -> MessageId {
+        MessageId::parse("msg_1").unwrap()
+    }
+
+    fn request<'a>(id: &'a MessageId, handlers: &'a [&'static str]) -> ClaimRequest<'a> {
+        ClaimRequest {
+            id,
+            payload_sha256: "aa",
+            handlers,
+            owner: "me",
+            now: Timestamp::from_millisecond(NOW_MS).unwrap(),
+            lease: Duration::from_secs(20),
+        }
+    }
+
+    fn entry(done: &[&str], lease: Option<(&str, i64)>) -> Entry {
+        Entry {
+            payload_sha256: "aa".to_owned(),
+            done: done.iter().map(ToString::to_string).collect(),
+            lease: lease.map(|(owner, until_ms)| Lease {
+                owner: owner.to_owned(),
+                until_ms,
+            }),
+            expires_at_s: NOW_MS / 1000 + 1,
+        }
+    }
+
+    fn judged(entry: &Entry) -> Claim {
+        judge(Some(entry), &request(&id(), &["progress", "push"]))
+    }
+
+    fn acquired(done: &[&str]) -> Claim {
+        Claim::Acquired {
+            done: done.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_message_never_seen_is_acquired() {
+        assert_eq!(judge(None, &request(&id(), &["progress"])), acquired(&[]));
+    }
+
+    #[test]
+    fn only_the_handlers_that_are_not_done_are_left() {
+        assert_eq!(judged(&entry(&["progress"], None)), acquired(&["progress"]));
+        assert_eq!(
+            judged(&entry(&["progress", "push"], None)),
+            Claim::Completed
+        );
+    }
+
+    #[test]
+    fn a_handler_added_later_runs_for_a_message_done_before() {
+        let before = entry(&["progress", "push"], None);
+        let id = id();
+        let request = request(&id, &["progress", "push", "archive"]);
+        assert_eq!(
+            judge(Some(&before), &request),
+            acquired(&["progress", "push"])
+        );
+    }
+
+    #[test]
+    fn somebody_else_keeps_it_until_the_very_end_of_the_lease() {
+        let held = entry(&[], Some(("other", NOW_MS + 1)));
+        assert_eq!(
+            judged(&held),
+            Claim::InProgress {
+                until_ms: NOW_MS + 1
+            }
+        );
+        assert_eq!(judged(&entry(&[], Some(("other", NOW_MS)))), acquired(&[]));
+    }
+
+    #[test]
+    fn an_owner_whose_answer_got_lost_may_ask_again() {
+        assert_eq!(judged(&entry(&[], Some(("me", NOW_MS + 9)))), acquired(&[]));
+    }
+
+    #[test]
+    fn another_payload_under_the_same_id_is_never_run() {
+        let other = Entry {
+            payload_sha256: "bb".to_owned(),
+            ..entry(&[], None)
+        };
+        assert_eq!(judged(&other), Claim::PayloadMismatch);
+    }
+
+    #[test]
+    fn an_expired_entry_counts_as_gone_though_it_is_still_there() {
+        let expired = Entry {
+            expires_at_s: NOW_MS / 1000,
+            ..entry(&["progress", "push"], None)
+        };
+        assert_eq!(judged(&expired), acquired(&[]));
+    }
+
+    #[test]
+    fn a_lease_ends_after_now_even_with_no_time_left() {
+        let id = id();
+        let late = ClaimRequest {
+            lease: Duration::ZERO,
+            ..request(&id, &["progress"])
+        };
+        assert_eq!(late.lease_until_ms(), NOW_MS + 1000);
+    }
+
+    #[test]
+    fn the_hash_is_sha_256_in_hexadecimal() {
+        assert_eq!(
+            payload_sha256(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_done_is_ever_acquired_again_before_it_expires(
+            done in proptest::collection::btree_set("[abc]", 0..4),
+            wanted in proptest::collection::btree_set(0_usize..3, 1..4),
+            lease in proptest::option::of((prop_oneof![Just("me"), Just("other")], -5_i64..5)),
+            left_s in -2_i64..3,
+        ) {
+            let wanted: Vec<_> = wanted.into_iter().map(|index| ["a", "b", "c"][index]).collect();
+            let entry = Entry {
+                payload_sha256: "aa".to_owned(),
+                done: done.clone(),
+                lease: lease.map(|(owner, ms)| Lease { owner: owner.to_owned(), until_ms: NOW_MS + ms }),
+                expires_at_s: NOW_MS / 1000 + left_s,
+            };
+            let id = id();
+            let claim = judge(Some(&entry), &request(&id, &wanted));
+            let all_done = wanted.iter().all(|handler| done.contains(*handler));
+            match claim {
+                Claim::Acquired { done: skipped } if left_s > 0 => {
+                    prop_assert!(!all_done);
+                    prop_assert_eq!(skipped, done);
+                }
+                Claim::Acquired { done: skipped } => prop_assert!(skipped.is_empty()),
+                Claim::Completed => prop_assert!(all_done && left_s > 0),
+                Claim::InProgress { until_ms } => prop_assert!(until_ms > NOW_MS && left_s > 0),
+                Claim::PayloadMismatch => prop_assert!(false, "the payload is the same"),
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A message as SQS carries it.
+//!
+//! The body is the payload as it was signed, so that a person who opens the message in the
+//! console can read it; attributes carry the rest. A body that is large, or that SQS cannot carry
+//! as text, travels as gzip in base64.
+
+use std::io::{Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use jiff::Timestamp;
+
+use super::{Message, MessageId};
+use crate::error::FailureClass;
+
+/// The encoding that this build writes, and the only one it reads.
+pub const FORMAT_VERSION: &str = "1";
+
+/// SQS refuses a message whose body and attributes (names, types and values) are larger: 1 MiB.
+/// Source: Amazon SQS developer guide, "Amazon SQS message quotas".
+pub const LARGEST_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// No body is larger than what Lambda takes in one invocation: 6 MB. A compressed body that
+/// claims to be larger was not written by a receiver.
+/// Source: AWS Lambda developer guide, "Lambda quotas".
+pub const LARGEST_BODY_BYTES: usize = 6 * 1024 * 1024;
+
+/// SQS bills every started 64 KiB as one request, so a message over that is compressed.
+/// Source: Amazon SQS pricing.
+const PLAIN_UP_TO_BYTES: usize = 64 * 1024;
+
+/// An event type longer than this is left out of the attributes: it is there for people and for
+/// filters, and the body has it anyway.
+const LONGEST_EVENT_TYPE_BYTES: usize = 256;
+
+const GZIP_BASE64: &str = "gzip+base64";
+const STRING: &str = "String";
+const NUMBER: &str = "Number";
+
+/// The names of the message attributes.
+pub mod attribute {
+    /// Which encoding the message has: [`FORMAT_VERSION`](super::FORMAT_VERSION).
+    pub const FORMAT_VERSION: &str = "format-version";
+    /// The message id.
+    pub const ID: &str = "svix-id";
+    /// Unix seconds at which this delivery was signed.
+    pub const TIMESTAMP: &str = "svix-timestamp";
+    /// The signature header verbatim.
+    pub const SIGNATURE: &str = "svix-signature";
+    /// Milliseconds since the epoch at which the receiver accepted it.
+    pub const RECEIVED_AT: &str = "received-at";
+    /// The event's type, where it could be read.
+    pub const EVENT_TYPE: &str = "event-type";
+    /// How the body is encoded, where it isn't plain.
+    pub const ENCODING: &str = "encoding";
+}
+
+/// One message attribute. SQS takes ten at most on a message; [`Message::encode`] writes seven at
+/// most and leaves three for the reason when a message is dead-lettered.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Attribute {
+    /// One of [`attribute`]'s names.
+    pub name: &'static str,
+    /// `String` or `Number`.
+    pub data_type: &'static str,
+    /// The value as text.
+    pub value: String,
+}
+
+/// What is handed to SendMessage.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct QueueMessage {
+    /// The message body.
+    pub body: String,
+    /// The message attributes.
+    pub attributes: Vec<Attribute>,
+}
+
+impl QueueMessage {
+    /// What SQS counts against its limit: the body and every attribute's name, type and value.
+    pub fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter();
+        self.body.len()
+            + attributes
+                .map(|a| a.name.len() + a.data_type.len() + a.value.len())
+                .sum::<usize>()
+    }
+}
+
+/// A message that does not fit the queue, even compressed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the message has {bytes} bytes once encoded, more than the {LARGEST_MESSAGE_BYTES} that SQS takes"
+)]
+pub struct EncodeError {
+    /// What SQS would have counted.
+    pub bytes: usize,
+}
+
+/// A queue message that could not be turned back into a webhook.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// No receiver wrote it.
+    #[error("not written by a receiver: the attribute `{missing}` is missing")]
+    Foreign {
+        /// The attribute that every receiver writes.
+        missing: &'static str,
+    },
+    /// Written by a receiver of another version, newer or older than this consumer: a deploy or
+    /// a rollback is going on, and another consumer will read it.
+    #[error("written in format version `{found}`; this consumer reads `{FORMAT_VERSION}`")]
+    UnknownVersion {
+        /// The version attribute's value.
+        found: String,
+    },
+    /// An attribute's value is not what a receiver writes. The value is left out.
+    #[error("the attribute `{name}` is not what a receiver writes")]
+    Attribute {
+        /// The attribute's name.
+        name: &'static str,
+    },
+    /// The body is not what its `encoding` attribute says.
+    #[error("the body is not what its encoding says: {problem}")]
+    Body {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl DecodeError {
+    /// Whether another delivery can help. Only another version can: it waits for its consumer.
+    pub const fn class(&self) -> FailureClass {
+        match self {
+            Self::UnknownVersion { .. } => FailureClass::Retryable,
+            Self::Foreign { .. } | Self::Attribute { .. } | Self::Body { .. } => {
+                FailureClass::Permanent
+            }
+        }
+    }
+}
+
+impl Message {
+    /// The message as SQS carries it.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] when it is over 1 MiB even compressed.
+    pub fn encode(self) -> Result<QueueMessage, EncodeError> {
+        let string = |name, value| Attribute {
+            name,
+            data_type: STRING,
+            value,
+        };
+        let number = |name, value: i64| Attribute {
+            name,
+            data_type: NUMBER,
+            value: value.to_string(),
+        };
+        let mut attributes = Vec::with_capacity(7);
+        attributes.push(string(attribute::FORMAT_VERSION, FORMAT_VERSION.to_owned()));
+        attributes.push(string(attribute::ID, self.id.0));
+        attributes.push(number(attribute::TIMESTAMP, self.signed_at_s));
+        attributes.push(string(attribute::SIGNATURE, self.signature));
+        attributes.push(number(
+            attribute::RECEIVED_AT,
+            self.received_at.as_millisecond(),
+        ));
+        let usable = |kind: &String| {
+            !kind.is_empty() && kind.len() <= LONGEST_EVENT_TYPE_BYTES && is_carried_as_text(kind)
+        };
+        if let Some(event_type) = self.event_type.filter(usable) {
+            attributes.push(string(attribute::EVENT_TYPE, event_type));
+        }
+
+        let message = match as_text(self.body) {
+            Ok(body) => smallest(QueueMessage { body, attributes }),
+            Err(bytes) => compressed(&bytes, attributes),
+        };
+        match message.bytes() {
+            0..=LARGEST_MESSAGE_BYTES => Ok(message),
+            bytes => Err(EncodeError { bytes }),
+        }
+    }
+
+    /// Reads a queue message back. `attribute` looks up a string or number attribute's value.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`], whose class says whether the message waits for another consumer or goes
+    /// to the dead-letter queue.
+    pub fn decode<'a>(
+        body: &str,
+        attribute: impl Fn(&'static str) -> Option<&'a str>,
+    ) -> Result<Self, DecodeError> {
+        let text = |name| attribute(name).ok_or(DecodeError::Foreign { missing: name });
+        let number = |name| {
+            let parsed = text(name)?.parse::<i64>();
+            parsed.map_err(|_| DecodeError::Attribute { name })
+        };
+
+        // First, because another version may mean anything by the other attributes.
+        let version = text(attribute::FORMAT_VERSION)?;
+        if version != FORMAT_VERSION {
+            return Err(DecodeError::UnknownVersion {
+                found: version.to_owned(),
+            });
+        }
+        let id = MessageId::parse(text(attribute::ID)?).map_err(|_| DecodeError::Attribute {
+            name: attribute::ID,
+        })?;
+        let received_at =
+            Timestamp::from_millisecond(number(attribute::RECEIVED_AT)?).map_err(|_| {
+                DecodeError::Attribute {
+                    name: attribute::RECEIVED_AT,
+                }
+            })?;
+        let body = match attribute(attribute::ENCODING) {
+            None => body.as_bytes().to_vec(),
+            Some(GZIP_BASE64) => decompressed(body)?,
+            Some(_) => {
+                return Err(DecodeError::Attribute {
+                    name: attribute::ENCODING,
+                });
+            }
+        };
+        Ok(Self {
+            id,
+            signed_at_s: number(attribute::TIMESTAMP)?,
+            signature: text(attribute::SIGNATURE)?.to_owned(),
+            received_at,
+            event_type: attribute(attribute::EVENT_TYPE).map(str::to_owned),
+            body,
+        })
+    }
+}
+
+/// The body as text that SQS carries unchanged, or the bytes back.
+fn as_text(body: Vec<u8>) -> Result<String, Vec<u8>> {
+    match String::from_utf8(body) {
+        Ok(text) if !text.is_empty() && is_carried_as_text(&text) => Ok(text),
+        Ok(text) => Err(text.into_bytes()),
+        Err(error) => Err(error.into_bytes()),
+    }
+}
+
+/// Whether SQS takes these characters: tab, line feed, carriage return, and everything from the
+/// space on but U+FFFE and U+FFFF. Source: Amazon SQS API reference, SendMessage.
+fn is_carried_as_text(text: &str) -> bool {
+    let refused_byte = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
+    !text.as_bytes().iter().any(refused_byte) && !text.contains(['\u{FFFE}', '\u{FFFF}'])
+}
+
+/// The plain message, or the compressed one where it is billed as less.
+fn smallest(plain: QueueMessage) -> QueueMessage {
+    if plain.bytes() <= PLAIN_UP_TO_BYTES {
+        return plain;
+    }
+    let small = compressed(plain.body.as_bytes(), plain.attributes.clone());
+    if small.bytes() < plain.bytes() {
+        small
+    } else {
+        plain
+    }
+}
+
+fn compressed(body: &[u8], mut attributes: Vec<Attribute>) -> QueueMessage {
+    attributes.push(Attribute {
+        name: attribute::ENCODING,
+        data_type: STRING,
+        value: GZIP_BASE64.to_owned(),
+    });
+    QueueMessage {
+        body: BASE64.encode(gzip(body)),
+        attributes,
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "writing fails only where the writer does, and a Vec does not"
+)]
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder
+        .write_all(body)
+        .and_then(|()| encoder.finish())
+        .expect("a Vec takes every byte")
+}
+
+fn decompressed(body: &str) -> Result<Vec<u8>, DecodeError> {
+    let gzip = BASE64.decode(body).map_err(|_| DecodeError::Body {
+        problem: "not base64",
+    })?;
+    // One byte more than allowed is enough to know, whatever the body claims to become.
+    let mut bytes = Vec::new();
+    GzDecoder::new(gzip.as_slice())
+        .take(LARGEST_BODY_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|_| DecodeError::Body {
+            problem: "not gzip",
+        })?;
+    if bytes.len() > LARGEST_BODY_BYTES {
+        return Err(DecodeError::Body {
+            problem: "larger than Lambda takes",
+        });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
