@@ -1,0 +1,21 @@
+//! The receiver's Lambda binary: reads the configuration and wires.
+
+use jiff::Timestamp;
+use lambda_http::{Error, Request, run, service_fn};
+use learnink_receiver::{Config, Receiver, SqsQueue};
+
+#[tokio::main(flavor = "current_thread")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge, where the environment and the clock are read"
+)]
+async fn main() -> Result<(), Error> {
+    learnink_telemetry::init();
+    let config = Config::read(|name| std::env::var(name).ok())?;
+    let aws = aws_config::load_from_env().await;
+    let receiver = &Receiver::new(config.verifier, SqsQueue::new(&aws, config.queue_url));
+    run(service_fn(move |request: Request| async move {
+        Ok::<_, Error>(receiver.receive(request, Timestamp::now()).await.response())
+    }))
+    .await
+}

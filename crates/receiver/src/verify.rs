@@ -1,0 +1,305 @@
+//! Who sent it: the only way to a [`VerifiedWebhook`].
+//!
+//! `svix` does the cryptography. Around it stand the rules that it leaves open: which headers,
+//! which ids, how a time is written, how many signatures.
+
+use std::fmt;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use learnink_webhook::message::{Message, MessageId};
+use svix::webhooks::{Webhook, WebhookError};
+
+/// How far the signed time may be from ours, in seconds, either way.
+/// Source: Standard Webhooks specification, "Verifying the timestamp"; Svix uses the same.
+pub const TOLERANCE_S: i64 = 5 * 60;
+
+/// More signatures than this are refused. A rotation needs two.
+pub const MOST_SIGNATURES: usize = 16;
+
+/// The shortest key in bytes. Source: Standard Webhooks specification, "Signature scheme".
+pub const SHORTEST_KEY_BYTES: usize = 24;
+
+/// Checks that a request comes from whoever holds one of the signing secrets.
+pub struct Verifier {
+    secrets: Vec<Webhook>,
+}
+
+/// Which of the configured secrets a signature was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretSlot {
+    /// The first: the one in use.
+    Current,
+    /// Any other: one that a rotation is about to retire.
+    Previous,
+}
+
+impl SecretSlot {
+    /// The slot's name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Previous => "previous",
+        }
+    }
+}
+
+/// A signing secret that cannot be used. It never repeats the secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// Nothing but white space.
+    #[error("the signing secret is empty; it starts with `whsec_`")]
+    Empty,
+    /// A public key, which verifies another kind of signature.
+    #[error("this is a public key (`whpk_`); the signing secret starts with `whsec_`")]
+    PublicKey,
+    /// A version stands in front of it.
+    #[error("the signing secret has a version in front; leave out `v1,`")]
+    Versioned,
+    /// Not standard base64 with padding.
+    #[error(
+        "what follows `whsec_` is not base64 in the standard alphabet with padding; copy the secret again"
+    )]
+    NotBase64,
+    /// Too short to be safe.
+    #[error("the signing secret has a key of {bytes} bytes, fewer than {SHORTEST_KEY_BYTES}")]
+    TooShort {
+        /// The key's length.
+        bytes: usize,
+    },
+}
+
+/// Why a request is not taken for genuine. The sender is told none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// One of the three headers is not there, or they come from both families.
+    #[error("a signature header is missing")]
+    MissingHeader,
+    /// A header is there twice, is not text, or is not written as it should be.
+    #[error("a signature header is malformed")]
+    MalformedHeader,
+    /// The id cannot be an idempotency key.
+    #[error("the message id is unusable")]
+    UnusableId,
+    /// Signed more than five minutes ago.
+    #[error("the signature is too old")]
+    TimestampTooOld,
+    /// Signed more than five minutes from now.
+    #[error("the signature is from the future")]
+    TimestampInFuture,
+    /// More signatures than a rotation can need.
+    #[error("there are too many signatures")]
+    TooManySignatures,
+    /// Only signatures of versions other than `v1`.
+    #[error("no signature has a version that is understood")]
+    UnsupportedVersion,
+    /// The body is not UTF-8, which no signature covers.
+    #[error("the body is not UTF-8")]
+    BodyNotUtf8,
+    /// No signature was made with a secret of ours over this id, time and body.
+    #[error("no signature matches")]
+    NoMatchingSignature,
+}
+
+impl Refusal {
+    /// The reason's name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MissingHeader => "missing_header",
+            Self::MalformedHeader => "malformed_header",
+            Self::UnusableId => "unusable_id",
+            Self::TimestampTooOld => "timestamp_too_old",
+            Self::TimestampInFuture => "timestamp_in_future",
+            Self::TooManySignatures => "too_many_signatures",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::BodyNotUtf8 => "body_not_utf8",
+            Self::NoMatchingSignature => "no_matching_signature",
+        }
+    }
+}
+
+/// A webhook whose signature holds. Only [`Verifier::verify`] makes one.
+pub struct VerifiedWebhook {
+    id: MessageId,
+    signed_at_s: i64,
+    signature: String,
+    body: Vec<u8>,
+    secret: SecretSlot,
+}
+
+impl VerifiedWebhook {
+    /// The message id.
+    pub const fn id(&self) -> &MessageId {
+        &self.id
+    }
+
+    /// The payload exactly as it was signed.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Which secret it was signed with.
+    pub const fn secret(&self) -> SecretSlot {
+        self.secret
+    }
+
+    /// The message for the queue.
+    pub fn into_message(self, received_at: Timestamp, event_type: Option<String>) -> Message {
+        Message {
+            id: self.id,
+            signed_at_s: self.signed_at_s,
+            signature: self.signature,
+            received_at,
+            event_type,
+            body: self.body,
+        }
+    }
+}
+
+impl Verifier {
+    /// A verifier for one signing secret or several, separated by white space: the one in use
+    /// first, then those that a rotation is about to retire.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] for the first that cannot be used.
+    pub fn new(secrets: &str) -> Result<Self, SecretError> {
+        let secrets: Vec<_> = secrets
+            .split_whitespace()
+            .map(parse_secret)
+            .collect::<Result<_, _>>()?;
+        if secrets.is_empty() {
+            return Err(SecretError::Empty);
+        }
+        Ok(Self { secrets })
+    }
+
+    /// Checks headers, time and signature, in that order.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] with the first rule that does not hold.
+    pub fn verify(
+        &self,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<VerifiedWebhook, Refusal> {
+        let [id, timestamp, signature] = signed_headers(headers)?;
+        let id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
+        let signed_at_s = check_timestamp(timestamp, now)?;
+        check_versions(signature)?;
+        let secret = self.matching_secret(headers, &body)?;
+        Ok(VerifiedWebhook {
+            id,
+            signed_at_s,
+            signature: signature.to_owned(),
+            body,
+            secret,
+        })
+    }
+
+    fn matching_secret(&self, headers: &HeaderMap, body: &[u8]) -> Result<SecretSlot, Refusal> {
+        let slots =
+            std::iter::once(SecretSlot::Current).chain(std::iter::repeat(SecretSlot::Previous));
+        for (secret, slot) in self.secrets.iter().zip(slots) {
+            // The time has been checked against the clock that was handed in.
+            match secret.verify_ignoring_timestamp(body, headers) {
+                Ok(()) => return Ok(slot),
+                Err(WebhookError::InvalidPayload) => return Err(Refusal::BodyNotUtf8),
+                Err(_) => {}
+            }
+        }
+        Err(Refusal::NoMatchingSignature)
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verifier({} secrets)", self.secrets.len())
+    }
+}
+
+fn parse_secret(secret: &str) -> Result<Webhook, SecretError> {
+    use base64::Engine;
+
+    if secret.starts_with("whpk_") {
+        return Err(SecretError::PublicKey);
+    }
+    if secret.starts_with("v1,") {
+        return Err(SecretError::Versioned);
+    }
+    let encoded = secret.strip_prefix("whsec_").unwrap_or(secret);
+    let key = base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .map_err(|_| SecretError::NotBase64)?;
+    match key.len() {
+        0 => Err(SecretError::Empty),
+        bytes @ 1..SHORTEST_KEY_BYTES => Err(SecretError::TooShort { bytes }),
+        // Fails only for an empty key, which the arm above caught.
+        _ => Webhook::from_bytes(key).map_err(|_| SecretError::Empty),
+    }
+}
+
+/// The id, the time and the signatures, all from one family of headers.
+///
+/// `svix-*` where any of them is there, else the unbranded `webhook-*`: a request cannot make us
+/// read one part from each.
+fn signed_headers(headers: &HeaderMap) -> Result<[&str; 3], Refusal> {
+    const SVIX: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
+    const UNBRANDED: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+
+    let branded = SVIX.iter().any(|name| headers.contains_key(*name));
+    let [id, timestamp, signature] = if branded { SVIX } else { UNBRANDED };
+    Ok([
+        single(headers, id)?,
+        single(headers, timestamp)?,
+        single(headers, signature)?,
+    ])
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().ok_or(Refusal::MissingHeader)?;
+    if values.next().is_some() {
+        return Err(Refusal::MalformedHeader);
+    }
+    value.to_str().map_err(|_| Refusal::MalformedHeader)
+}
+
+/// Plain digits without a leading zero, within the tolerance.
+fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<i64, Refusal> {
+    let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || timestamp.starts_with('0') {
+        return Err(Refusal::MalformedHeader);
+    }
+    let signed_at_s: i64 = timestamp.parse().map_err(|_| Refusal::MalformedHeader)?;
+    match now.as_second().saturating_sub(signed_at_s) {
+        age if age > TOLERANCE_S => Err(Refusal::TimestampTooOld),
+        age if age < -TOLERANCE_S => Err(Refusal::TimestampInFuture),
+        _ => Ok(signed_at_s),
+    }
+}
+
+/// At least one signature of version 1, and not too many in all.
+fn check_versions(signatures: &str) -> Result<(), Refusal> {
+    let listed = || {
+        signatures
+            .split(' ')
+            .filter(|signature| !signature.is_empty())
+    };
+    if listed().nth(MOST_SIGNATURES).is_some() {
+        return Err(Refusal::TooManySignatures);
+    }
+    if listed().next().is_none() {
+        return Err(Refusal::MalformedHeader);
+    }
+    if listed().any(|signature| signature.starts_with("v1,")) {
+        Ok(())
+    } else {
+        Err(Refusal::UnsupportedVersion)
+    }
+}
+
+#[cfg(test)]
+mod tests;
