@@ -1,5 +1,7 @@
 //! What the environment has to say.
 
+use learnink_webhook::config::{MissingVariable, required};
+
 use crate::verify::{SecretError, Verifier};
 
 /// The receiver's configuration.
@@ -14,14 +16,9 @@ pub struct Config {
 /// The function cannot start; Lambda shows this and tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The variable is not set, or empty.
-    #[error("{variable} is not set; it holds {holds}")]
-    Missing {
-        /// The environment variable.
-        variable: &'static str,
-        /// What belongs there.
-        holds: &'static str,
-    },
+    /// A variable is not set.
+    #[error(transparent)]
+    Missing(#[from] MissingVariable),
     /// The signing secret cannot be used.
     #[error("LEARNINK_SIGNING_SECRET: {0}")]
     Secret(#[from] SecretError),
@@ -34,17 +31,9 @@ impl Config {
     ///
     /// [`ConfigError`] naming the variable and what belongs there.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let required = |name, holds| {
-            let value = variable(name).filter(|value| !value.trim().is_empty());
-            value.ok_or(ConfigError::Missing {
-                variable: name,
-                holds,
-            })
-        };
-        let secrets = required(
-            "LEARNINK_SIGNING_SECRET",
-            "the signing secret (`whsec_...`) that LearnInk shows",
-        )?;
+        let required = |name, holds| required(&variable, name, holds);
+        let secrets =
+            required("LEARNINK_SIGNING_SECRET", "the signing secret (`whsec_...`) that LearnInk shows")?;
         Ok(Self {
             verifier: Verifier::new(&secrets)?,
             queue_url: required("LEARNINK_QUEUE_URL", "the URL of the SQS queue")?,
@@ -73,20 +62,14 @@ mod tests {
             "LEARNINK_SIGNING_SECRET is not set; it holds the signing secret (`whsec_...`) that LearnInk shows"
         );
         assert_eq!(
-            error(&[
-                ("LEARNINK_SIGNING_SECRET", SECRET),
-                ("LEARNINK_QUEUE_URL", " ")
-            ]),
+            error(&[("LEARNINK_SIGNING_SECRET", SECRET), ("LEARNINK_QUEUE_URL", " ")]),
             "LEARNINK_QUEUE_URL is not set; it holds the URL of the SQS queue"
         );
     }
 
     #[test]
     fn a_bad_secret_is_named_by_its_case_and_never_repeated() {
-        let message = error(&[
-            ("LEARNINK_SIGNING_SECRET", "whsec_c2hvcnQ="),
-            ("LEARNINK_QUEUE_URL", "q"),
-        ]);
+        let message = error(&[("LEARNINK_SIGNING_SECRET", "whsec_c2hvcnQ="), ("LEARNINK_QUEUE_URL", "q")]);
         assert_eq!(
             message,
             "LEARNINK_SIGNING_SECRET: the signing secret has a key of 5 bytes, fewer than 24"

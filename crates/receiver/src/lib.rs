@@ -173,9 +173,7 @@ impl Outcome {
         match self {
             Self::Refused(refusal) => Some(refusal.name().to_owned()),
             Self::TooLarge(error) => Some(error.to_string()),
-            Self::BodyTooLarge => {
-                Some(format!("the body has more than {LARGEST_BODY_BYTES} bytes"))
-            }
+            Self::BodyTooLarge => Some(format!("the body has more than {LARGEST_BODY_BYTES} bytes")),
             Self::Unavailable(error) => Some(error.to_string()),
             Self::Accepted | Self::NotFound | Self::MethodNotAllowed => None,
         }
@@ -189,14 +187,10 @@ impl Receipt {
         *response.status_mut() = self.outcome.status();
         match self.outcome {
             Outcome::Unavailable(_) => {
-                response
-                    .headers_mut()
-                    .insert(RETRY_AFTER, http::HeaderValue::from_static(RETRY_AFTER_S));
+                response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static(RETRY_AFTER_S));
             }
             Outcome::MethodNotAllowed => {
-                response
-                    .headers_mut()
-                    .insert(ALLOW, http::HeaderValue::from_static("POST"));
+                response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("POST"));
             }
             Outcome::Accepted
             | Outcome::Refused(_)
@@ -226,18 +220,11 @@ impl Receipt {
         }
         match self.outcome {
             Outcome::Accepted => line!(info, "accepted a webhook"),
-            Outcome::Refused(_) => line!(
-                warn,
-                "refused a request that is not proven to be LearnInk's"
-            ),
-            Outcome::TooLarge(_) => line!(
-                error,
-                "refused a genuine webhook that is too large for the queue"
-            ),
-            Outcome::Unavailable(_) => line!(
-                error,
-                "could not queue a genuine webhook; the sender will retry"
-            ),
+            Outcome::Refused(_) => line!(warn, "refused a request that is not proven to be LearnInk's"),
+            Outcome::TooLarge(_) => line!(error, "refused a genuine webhook that is too large for the queue"),
+            Outcome::Unavailable(_) => {
+                line!(error, "could not queue a genuine webhook; the sender will retry");
+            }
             Outcome::BodyTooLarge | Outcome::NotFound | Outcome::MethodNotAllowed => {
                 line!(warn, "refused a request that is no webhook");
             }

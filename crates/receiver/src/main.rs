@@ -5,10 +5,7 @@ use lambda_http::{Error, Request, run, service_fn};
 use learnink_receiver::{Config, Receiver, SqsQueue};
 
 #[tokio::main(flavor = "current_thread")]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the edge, where the environment and the clock are read"
-)]
+#[expect(clippy::disallowed_methods, reason = "the edge, where the environment and the clock are read")]
 async fn main() -> Result<(), Error> {
     learnink_telemetry::init();
     let config = Config::read(|name| std::env::var(name).ok())?;

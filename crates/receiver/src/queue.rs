@@ -44,10 +44,7 @@ impl SqsQueue {
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .build();
-        Self {
-            client: Client::from_conf(config),
-            url: url.into(),
-        }
+        Self { client: Client::from_conf(config), url: url.into() }
     }
 
     /// Sends one message and returns once SQS has confirmed it.
@@ -57,26 +54,18 @@ impl SqsQueue {
     /// [`EnqueueError`] when it was not confirmed in time. It may be on the queue all the same;
     /// the consumer recognises the sender's retry by its message id.
     pub async fn send(&self, message: QueueMessage) -> Result<(), EnqueueError> {
-        let mut request = self
-            .client
-            .send_message()
-            .queue_url(&self.url)
-            .message_body(message.body);
+        let mut request = self.client.send_message().queue_url(&self.url).message_body(message.body);
         for attribute in message.attributes {
             let value = MessageAttributeValue::builder()
                 .data_type(attribute.data_type)
                 .string_value(attribute.value)
                 .build()
-                .map_err(|_| EnqueueError {
-                    problem: "an attribute has no type".to_owned(),
-                })?;
+                .map_err(|_| EnqueueError { problem: "an attribute has no type".to_owned() })?;
             request = request.message_attributes(attribute.name, value);
         }
         match request.send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(EnqueueError {
-                problem: describe(&error),
-            }),
+            Err(error) => Err(EnqueueError { problem: describe(&error) }),
         }
     }
 }

@@ -164,10 +164,7 @@ impl Verifier {
     ///
     /// [`SecretError`] for the first that cannot be used.
     pub fn new(secrets: &str) -> Result<Self, SecretError> {
-        let secrets: Vec<_> = secrets
-            .split_whitespace()
-            .map(parse_secret)
-            .collect::<Result<_, _>>()?;
+        let secrets: Vec<_> = secrets.split_whitespace().map(parse_secret).collect::<Result<_, _>>()?;
         if secrets.is_empty() {
             return Err(SecretError::Empty);
         }
@@ -190,18 +187,11 @@ impl Verifier {
         let signed_at_s = check_timestamp(timestamp, now)?;
         check_versions(signature)?;
         let secret = self.matching_secret(headers, &body)?;
-        Ok(VerifiedWebhook {
-            id,
-            signed_at_s,
-            signature: signature.to_owned(),
-            body,
-            secret,
-        })
+        Ok(VerifiedWebhook { id, signed_at_s, signature: signature.to_owned(), body, secret })
     }
 
     fn matching_secret(&self, headers: &HeaderMap, body: &[u8]) -> Result<SecretSlot, Refusal> {
-        let slots =
-            std::iter::once(SecretSlot::Current).chain(std::iter::repeat(SecretSlot::Previous));
+        let slots = std::iter::once(SecretSlot::Current).chain(std::iter::repeat(SecretSlot::Previous));
         for (secret, slot) in self.secrets.iter().zip(slots) {
             // The time has been checked against the clock that was handed in.
             match secret.verify_ignoring_timestamp(body, headers) {
@@ -230,9 +220,8 @@ fn parse_secret(secret: &str) -> Result<Webhook, SecretError> {
         return Err(SecretError::Versioned);
     }
     let encoded = secret.strip_prefix("whsec_").unwrap_or(secret);
-    let key = base64::engine::general_purpose::STANDARD
-        .decode(encoded)
-        .map_err(|_| SecretError::NotBase64)?;
+    let key =
+        base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|_| SecretError::NotBase64)?;
     match key.len() {
         0 => Err(SecretError::Empty),
         bytes @ 1..SHORTEST_KEY_BYTES => Err(SecretError::TooShort { bytes }),
@@ -251,11 +240,7 @@ fn signed_headers(headers: &HeaderMap) -> Result<[&str; 3], Refusal> {
 
     let branded = SVIX.iter().any(|name| headers.contains_key(*name));
     let [id, timestamp, signature] = if branded { SVIX } else { UNBRANDED };
-    Ok([
-        single(headers, id)?,
-        single(headers, timestamp)?,
-        single(headers, signature)?,
-    ])
+    Ok([single(headers, id)?, single(headers, timestamp)?, single(headers, signature)?])
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
@@ -283,11 +268,7 @@ fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<i64, Refusal> {
 
 /// At least one signature of version 1, and not too many in all.
 fn check_versions(signatures: &str) -> Result<(), Refusal> {
-    let listed = || {
-        signatures
-            .split(' ')
-            .filter(|signature| !signature.is_empty())
-    };
+    let listed = || signatures.split(' ').filter(|signature| !signature.is_empty());
     if listed().nth(MOST_SIGNATURES).is_some() {
         return Err(Refusal::TooManySignatures);
     }

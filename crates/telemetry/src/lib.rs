@@ -75,28 +75,17 @@ mod tests {
 
     #[test]
     fn a_line_is_json_with_an_rfc_3339_timestamp_and_a_level() {
-        let line = capture("info", || {
-            tracing::warn!(outcome = "refused", "refused a request")
-        });
-        let (timestamp, rest) =
-            line.split_at(r#"{"timestamp":"2026-11-23T14:20:00.000000Z""#.len());
+        let line = capture("info", || tracing::warn!(outcome = "refused", "refused a request"));
+        let (timestamp, rest) = line.split_at(r#"{"timestamp":"2026-11-23T14:20:00.000000Z""#.len());
+        assert!(timestamp.starts_with(r#"{"timestamp":"20"#) && timestamp.ends_with("Z\""), "{line}");
         assert!(
-            timestamp.starts_with(r#"{"timestamp":"20"#) && timestamp.ends_with("Z\""),
-            "{line}"
-        );
-        assert!(
-            rest.starts_with(
-                r#","level":"WARN","message":"refused a request","outcome":"refused""#
-            ),
+            rest.starts_with(r#","level":"WARN","message":"refused a request","outcome":"refused""#),
             "{line}"
         );
     }
 
     #[test]
     fn lines_below_the_level_are_left_out() {
-        assert_eq!(
-            capture("error", || tracing::info!("accepted a webhook")),
-            ""
-        );
+        assert_eq!(capture("error", || tracing::info!("accepted a webhook")), "");
     }
 }

@@ -8,7 +8,7 @@ pub const FIRST_DELAY: Duration = Duration::from_secs(5);
 /// No wait is longer than this, so that the attempts before the dead-letter queue take hours, not
 /// days, and stay well within SQS's 12 hours from the first receive.
 /// Source: Amazon SQS developer guide, "Amazon SQS visibility timeout".
-pub const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
+pub const LONGEST_DELAY: Duration = Duration::from_mins(15);
 
 /// How long a message that failed its `receive_count`th delivery (from 1) stays hidden.
 ///
@@ -18,13 +18,8 @@ pub const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
 /// because a visibility timeout of 0 would bring the message back at once.
 pub fn delay(receive_count: u32, random: f64, minimum: Option<Duration>) -> Duration {
     let doublings = receive_count.saturating_sub(1).min(16);
-    let ceiling = FIRST_DELAY
-        .saturating_mul(1 << doublings)
-        .min(LONGEST_DELAY);
-    ceiling
-        .mul_f64(random.clamp(0.0, 1.0))
-        .max(Duration::from_secs(1))
-        .max(minimum.unwrap_or_default())
+    let ceiling = FIRST_DELAY.saturating_mul(1 << doublings).min(LONGEST_DELAY);
+    ceiling.mul_f64(random.clamp(0.0, 1.0)).max(Duration::from_secs(1)).max(minimum.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -41,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_longer_wait_asked_for_by_the_handler_wins() {
-        let asked = Duration::from_secs(3600);
+        let asked = Duration::from_hours(1);
         assert_eq!(delay(1, 1.0, Some(asked)), asked);
         assert_eq!(delay(3, 1.0, Some(Duration::from_secs(1))).as_secs(), 20);
     }

@@ -34,21 +34,13 @@ pub struct HandlerError {
 impl HandlerError {
     /// The work may succeed later. `reason` is logged: no payload, no personal data.
     pub fn retryable(reason: impl Into<String>) -> Self {
-        Self {
-            class: FailureClass::Retryable,
-            reason: reason.into(),
-            retry_after: None,
-            source: None,
-        }
+        Self { class: FailureClass::Retryable, reason: reason.into(), retry_after: None, source: None }
     }
 
     /// The work will never succeed. `reason` is logged and travels with the message to the
     /// dead-letter queue: no payload, no personal data.
     pub fn permanent(reason: impl Into<String>) -> Self {
-        Self {
-            class: FailureClass::Permanent,
-            ..Self::retryable(reason)
-        }
+        Self { class: FailureClass::Permanent, ..Self::retryable(reason) }
     }
 
     /// Asks for at least `delay` before the next attempt, as a downstream's `Retry-After` does.
@@ -132,15 +124,9 @@ mod tests {
 
     #[test]
     fn or_permanent_means_never_and_keeps_the_cause() {
-        let error = "x"
-            .parse::<u8>()
-            .or_permanent("the plan is not a number")
-            .unwrap_err();
+        let error = "x".parse::<u8>().or_permanent("the plan is not a number").unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
-        assert_eq!(
-            error.to_string(),
-            "the plan is not a number: invalid digit found in string"
-        );
+        assert_eq!(error.to_string(), "the plan is not a number: invalid digit found in string");
     }
 
     #[test]

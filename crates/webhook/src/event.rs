@@ -192,7 +192,7 @@ pub struct Notification {
     pub title: Personal<String>,
     /// The text to show.
     pub body: Personal<String>,
-    /// Where the customer's WebView opens on a tap, such as `/learning`.
+    /// Where the customer's `WebView` opens on a tap, such as `/learning`.
     pub path: String,
     /// LearnInk's id of the learner.
     pub user_id: String,
@@ -276,38 +276,16 @@ mod tests {
     #[test]
     fn a_body_that_is_no_event_says_which_way() {
         assert_eq!(Envelope::parse(b"").unwrap_err(), EventError::Empty);
-        assert!(matches!(
-            Envelope::parse(b"<xml>"),
-            Err(EventError::NotJson { .. })
-        ));
-        assert!(matches!(
-            Envelope::parse(b"{} {}"),
-            Err(EventError::NotAnEvent { .. })
-        ));
-        assert!(matches!(
-            Envelope::parse(b"[1]"),
-            Err(EventError::NotAnEvent { .. })
-        ));
-        assert!(matches!(
-            Envelope::parse(b"{\"type\":"),
-            Err(EventError::NotJson { .. })
-        ));
+        assert!(matches!(Envelope::parse(b"<xml>"), Err(EventError::NotJson { .. })));
+        assert!(matches!(Envelope::parse(b"{} {}"), Err(EventError::NotAnEvent { .. })));
+        assert!(matches!(Envelope::parse(b"[1]"), Err(EventError::NotAnEvent { .. })));
+        assert!(matches!(Envelope::parse(b"{\"type\":"), Err(EventError::NotJson { .. })));
     }
 
     #[test]
     fn the_type_is_peeked_at_where_there_is_one() {
-        assert_eq!(
-            peek_type(STARTED.as_bytes()).as_deref(),
-            Some("user.course.started")
-        );
-        for body in [
-            &b""[..],
-            b"{}",
-            b"[]",
-            b"{\"type\":1}",
-            b"not json",
-            b"\xFF",
-        ] {
+        assert_eq!(peek_type(STARTED.as_bytes()).as_deref(), Some("user.course.started"));
+        for body in [&b""[..], b"{}", b"[]", b"{\"type\":1}", b"not json", b"\xFF"] {
             assert_eq!(peek_type(body), None);
         }
     }

@@ -6,6 +6,7 @@
 //! `ledger` in the consumer.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use crate::message::MessageId;
 
 /// How long an entry is remembered. It must outlive every automatic path by which a message comes
 /// back: 28 hours of the sender's retries, 4 days on the queue, 14 days on the dead-letter queue.
-pub const REMEMBERED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const REMEMBERED_FOR: Duration = Duration::from_hours(720);
 
 /// A lease is never shorter than this, so that a claim made in the last moments of an invocation
 /// still has an end that lies ahead.
@@ -41,9 +42,7 @@ pub struct ClaimRequest<'a> {
 impl ClaimRequest<'_> {
     /// When the lease ends, in milliseconds since the epoch.
     pub fn lease_until_ms(&self) -> i64 {
-        self.now
-            .as_millisecond()
-            .saturating_add(millis(self.lease.max(SHORTEST_LEASE)))
+        self.now.as_millisecond().saturating_add(millis(self.lease.max(SHORTEST_LEASE)))
     }
 
     /// When the entry is forgotten, in seconds since the epoch.
@@ -54,8 +53,7 @@ impl ClaimRequest<'_> {
 
 /// When an entry written at `now` is forgotten, in seconds since the epoch.
 pub fn expires_at_s(now: Timestamp) -> i64 {
-    now.as_second()
-        .saturating_add(millis(REMEMBERED_FOR) / 1000)
+    now.as_second().saturating_add(millis(REMEMBERED_FOR) / 1000)
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -64,10 +62,12 @@ fn millis(duration: Duration) -> i64 {
 
 /// The hash by which the ledger recognises a payload: lower-case hexadecimal SHA-256.
 pub fn payload_sha256(body: &[u8]) -> String {
-    Sha256::digest(body)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(body) {
+        // Writing to a `String` does not fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 /// What the ledger holds for one message.
@@ -115,32 +115,20 @@ pub enum Claim {
 /// Decides about a claim against what the ledger holds, which is `None` for a message never seen.
 pub fn judge(entry: Option<&Entry>, request: &ClaimRequest<'_>) -> Claim {
     let Some(entry) = entry.filter(|entry| entry.expires_at_s > request.now.as_second()) else {
-        return Claim::Acquired {
-            done: BTreeSet::new(),
-        };
+        return Claim::Acquired { done: BTreeSet::new() };
     };
     if entry.payload_sha256 != request.payload_sha256 {
         return Claim::PayloadMismatch;
     }
-    if request
-        .handlers
-        .iter()
-        .all(|handler| entry.done.contains(*handler))
-    {
+    if request.handlers.iter().all(|handler| entry.done.contains(*handler)) {
         return Claim::Completed;
     }
     match &entry.lease {
         // The owner itself: its first request was carried out and the answer got lost.
-        Some(lease)
-            if lease.owner != request.owner && lease.until_ms > request.now.as_millisecond() =>
-        {
-            Claim::InProgress {
-                until_ms: lease.until_ms,
-            }
+        Some(lease) if lease.owner != request.owner && lease.until_ms > request.now.as_millisecond() => {
+            Claim::InProgress { until_ms: lease.until_ms }
         }
-        _ => Claim::Acquired {
-            done: entry.done.clone(),
-        },
+        _ => Claim::Acquired { done: entry.done.clone() },
     }
 }
 
@@ -171,10 +159,7 @@ mod tests {
         Entry {
             payload_sha256: "aa".to_owned(),
             done: done.iter().map(ToString::to_string).collect(),
-            lease: lease.map(|(owner, until_ms)| Lease {
-                owner: owner.to_owned(),
-                until_ms,
-            }),
+            lease: lease.map(|(owner, until_ms)| Lease { owner: owner.to_owned(), until_ms }),
             expires_at_s: NOW_MS / 1000 + 1,
         }
     }
@@ -184,9 +169,7 @@ mod tests {
     }
 
     fn acquired(done: &[&str]) -> Claim {
-        Claim::Acquired {
-            done: done.iter().map(ToString::to_string).collect(),
-        }
+        Claim::Acquired { done: done.iter().map(ToString::to_string).collect() }
     }
 
     #[test]
@@ -197,10 +180,7 @@ mod tests {
     #[test]
     fn only_the_handlers_that_are_not_done_are_left() {
         assert_eq!(judged(&entry(&["progress"], None)), acquired(&["progress"]));
-        assert_eq!(
-            judged(&entry(&["progress", "push"], None)),
-            Claim::Completed
-        );
+        assert_eq!(judged(&entry(&["progress", "push"], None)), Claim::Completed);
     }
 
     #[test]
@@ -208,21 +188,13 @@ mod tests {
         let before = entry(&["progress", "push"], None);
         let id = id();
         let request = request(&id, &["progress", "push", "archive"]);
-        assert_eq!(
-            judge(Some(&before), &request),
-            acquired(&["progress", "push"])
-        );
+        assert_eq!(judge(Some(&before), &request), acquired(&["progress", "push"]));
     }
 
     #[test]
     fn somebody_else_keeps_it_until_the_very_end_of_the_lease() {
         let held = entry(&[], Some(("other", NOW_MS + 1)));
-        assert_eq!(
-            judged(&held),
-            Claim::InProgress {
-                until_ms: NOW_MS + 1
-            }
-        );
+        assert_eq!(judged(&held), Claim::InProgress { until_ms: NOW_MS + 1 });
         assert_eq!(judged(&entry(&[], Some(("other", NOW_MS)))), acquired(&[]));
     }
 
@@ -233,29 +205,20 @@ mod tests {
 
     #[test]
     fn another_payload_under_the_same_id_is_never_run() {
-        let other = Entry {
-            payload_sha256: "bb".to_owned(),
-            ..entry(&[], None)
-        };
+        let other = Entry { payload_sha256: "bb".to_owned(), ..entry(&[], None) };
         assert_eq!(judged(&other), Claim::PayloadMismatch);
     }
 
     #[test]
     fn an_expired_entry_counts_as_gone_though_it_is_still_there() {
-        let expired = Entry {
-            expires_at_s: NOW_MS / 1000,
-            ..entry(&["progress", "push"], None)
-        };
+        let expired = Entry { expires_at_s: NOW_MS / 1000, ..entry(&["progress", "push"], None) };
         assert_eq!(judged(&expired), acquired(&[]));
     }
 
     #[test]
     fn a_lease_ends_after_now_even_with_no_time_left() {
         let id = id();
-        let late = ClaimRequest {
-            lease: Duration::ZERO,
-            ..request(&id, &["progress"])
-        };
+        let late = ClaimRequest { lease: Duration::ZERO, ..request(&id, &["progress"]) };
         assert_eq!(late.lease_until_ms(), NOW_MS + 1000);
     }
 

@@ -12,8 +12,10 @@
 //! | [`error`] | how a handler says *again* or *never* |
 //! | [`ledger`] | who may run which handler for which message |
 //! | [`backoff`] | how long a failed delivery waits |
+//! | [`config`] | how configuration is read |
 
 pub mod backoff;
+pub mod config;
 pub mod error;
 pub mod event;
 pub mod ledger;

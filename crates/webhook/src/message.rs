@@ -29,9 +29,7 @@ pub struct MessageId(String);
 /// An id that could not be used as an idempotency key, a queue attribute or part of the signed
 /// content. The id itself is left out: it comes from whoever sent the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the message id is empty, over 256 bytes, or has a character other than visible ASCII without `.`"
-)]
+#[error("the message id is empty, over 256 bytes, or has a character other than visible ASCII without `.`")]
 pub struct UnusableId;
 
 impl MessageId {

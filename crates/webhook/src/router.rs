@@ -36,8 +36,7 @@ use crate::error::{HandlerError, HandlerResult};
 use crate::event::{Envelope, Event, Payload};
 use crate::message::Message;
 
-type Call<S> =
-    Arc<dyn Fn(S, Arc<Message>, Arc<Envelope>) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
+type Call<S> = Arc<dyn Fn(S, Arc<Message>, Arc<Envelope>) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
 
 /// The handlers, in the order in which they were registered. `S` is the state they still need;
 /// a `Router<()>` is ready to run.
@@ -55,10 +54,7 @@ pub struct Handler<S = ()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     /// Events of one type in one version.
-    Type {
-        event_type: &'static str,
-        api_version: &'static str,
-    },
+    Type { event_type: &'static str, api_version: &'static str },
     /// Every event.
     Any,
     /// Every event that no `Type` takes.
@@ -75,9 +71,7 @@ impl Takes {
 impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// A router without handlers.
     pub const fn new() -> Self {
-        Self {
-            handlers: Vec::new(),
-        }
+        Self { handlers: Vec::new() }
     }
 
     /// Runs `handler` for the events whose payload is `P`. Several handlers may take the same
@@ -98,28 +92,14 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event<P>, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        let takes = Takes::Type {
-            event_type: P::TYPE,
-            api_version: P::API_VERSION,
-        };
-        self.register(
-            name,
-            takes,
-            move |state, message, envelope| match envelope.data::<P>() {
-                Ok(data) => Box::pin(handler(
-                    Event {
-                        message,
-                        envelope,
-                        data,
-                    },
-                    state,
-                )),
-                Err(error) => {
-                    let error = HandlerError::permanent(error.to_string());
-                    Box::pin(std::future::ready(Err(error)))
-                }
-            },
-        )
+        let takes = Takes::Type { event_type: P::TYPE, api_version: P::API_VERSION };
+        self.register(name, takes, move |state, message, envelope| match envelope.data::<P>() {
+            Ok(data) => Box::pin(handler(Event { message, envelope, data }, state)),
+            Err(error) => {
+                let error = HandlerError::permanent(error.to_string());
+                Box::pin(std::future::ready(Err(error)))
+            }
+        })
     }
 
     /// Runs `handler` for every event, whatever its type or version.
@@ -165,28 +145,19 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
                     as Call<()>,
             }
         });
-        Router {
-            handlers: handlers.collect(),
-        }
+        Router { handlers: handlers.collect() }
     }
 
     #[track_caller]
     fn register<F>(mut self, name: &'static str, takes: Takes, call: F) -> Self
     where
-        F: Fn(S, Arc<Message>, Arc<Envelope>) -> BoxFuture<'static, HandlerResult>
-            + Send
-            + Sync
-            + 'static,
+        F: Fn(S, Arc<Message>, Arc<Envelope>) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static,
     {
         assert!(
             self.handlers.iter().all(|handler| handler.name != name),
             "two handlers are named `{name}`; give one another name"
         );
-        self.handlers.push(Handler {
-            name,
-            takes,
-            call: Arc::new(call),
-        });
+        self.handlers.push(Handler { name, takes, call: Arc::new(call) });
         self
     }
 }
@@ -198,16 +169,7 @@ where
     F: Fn(Event, S) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = HandlerResult> + Send + 'static,
 {
-    move |state, message, envelope| {
-        Box::pin(handler(
-            Event {
-                message,
-                envelope,
-                data: (),
-            },
-            state,
-        ))
-    }
+    move |state, message, envelope| Box::pin(handler(Event { message, envelope, data: () }, state))
 }
 
 impl<S: Clone + Send + Sync + 'static> Default for Router<S> {
@@ -224,19 +186,13 @@ impl<S> Router<S> {
 
     /// The handlers that an event goes to.
     pub fn route(&self, envelope: &Envelope) -> Route<'_, S> {
-        let known = self
-            .handlers
-            .iter()
-            .any(|handler| handler.takes.matches_type(envelope));
+        let known = self.handlers.iter().any(|handler| handler.takes.matches_type(envelope));
         let takes_it = |handler: &&Handler<S>| match handler.takes {
             Takes::Type { .. } => handler.takes.matches_type(envelope),
             Takes::Any => true,
             Takes::Rest => !known,
         };
-        Route {
-            known,
-            handlers: self.handlers.iter().filter(takes_it).collect(),
-        }
+        Route { known, handlers: self.handlers.iter().filter(takes_it).collect() }
     }
 }
 
@@ -257,20 +213,14 @@ impl<S> Handler<S> {
 
 impl Handler {
     /// Starts the work. A payload of another shape than the handler's is a permanent failure.
-    pub fn call(
-        &self,
-        message: Arc<Message>,
-        envelope: Arc<Envelope>,
-    ) -> BoxFuture<'static, HandlerResult> {
+    pub fn call(&self, message: Arc<Message>, envelope: Arc<Envelope>) -> BoxFuture<'static, HandlerResult> {
         (self.call)((), message, envelope)
     }
 }
 
 impl<S> fmt::Debug for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.handlers.iter().map(|h| (h.name, h.takes)))
-            .finish()
+        f.debug_list().entries(self.handlers.iter().map(|h| (h.name, h.takes))).finish()
     }
 }
 
@@ -283,25 +233,19 @@ mod tests {
     use crate::event::{CourseStarted, NotificationsSent};
     use crate::message::MessageId;
 
-    async fn started(_: Event<CourseStarted>, _: ()) -> HandlerResult {
+    async fn started(_: Event<CourseStarted>, (): ()) -> HandlerResult {
         Ok(())
     }
-    async fn sent(_: Event<NotificationsSent>, _: ()) -> HandlerResult {
+    async fn sent(_: Event<NotificationsSent>, (): ()) -> HandlerResult {
         Ok(())
     }
-    async fn any(_: Event, _: ()) -> HandlerResult {
+    async fn any(_: Event, (): ()) -> HandlerResult {
         Ok(())
     }
 
     fn router() -> Router {
-        let router = Router::new()
-            .on("progress", started)
-            .on("streaks", started)
-            .on("push", sent);
-        router
-            .on_any("archive", any)
-            .fallback("unknown", any)
-            .with_state(())
+        let router = Router::new().on("progress", started).on("streaks", started).on("push", sent);
+        router.on_any("archive", any).fallback("unknown", any).with_state(())
     }
 
     fn envelope(event_type: &str, api_version: &str) -> Envelope {
@@ -313,12 +257,7 @@ mod tests {
     }
 
     fn names(envelope: &Envelope) -> Vec<&'static str> {
-        router()
-            .route(envelope)
-            .handlers
-            .iter()
-            .map(|handler| handler.name)
-            .collect()
+        router().route(envelope).handlers.iter().map(|handler| handler.name).collect()
     }
 
     #[test]
@@ -329,32 +268,19 @@ mod tests {
 
     #[test]
     fn an_unknown_type_goes_to_the_fallback() {
-        assert_eq!(
-            names(&envelope("example.unknown", "2022-11-15")),
-            ["archive", "unknown"]
-        );
+        assert_eq!(names(&envelope("example.unknown", "2022-11-15")), ["archive", "unknown"]);
     }
 
     #[test]
     fn a_version_that_no_handler_knows_goes_to_the_fallback() {
-        assert_eq!(
-            names(&envelope("user.course.started", "2031-01-01")),
-            ["archive", "unknown"]
-        );
-        assert!(
-            !router()
-                .route(&envelope("user.course.started", "2031-01-01"))
-                .known
-        );
+        assert_eq!(names(&envelope("user.course.started", "2031-01-01")), ["archive", "unknown"]);
+        assert!(!router().route(&envelope("user.course.started", "2031-01-01")).known);
     }
 
     #[test]
     #[should_panic(expected = "two handlers are named `progress`")]
     fn two_handlers_of_one_name_fail_the_cold_start() {
-        let _ = Router::new()
-            .on("progress", started)
-            .on("progress", sent)
-            .with_state(());
+        let _ = Router::new().on("progress", started).on("progress", sent).with_state(());
     }
 
     #[tokio::test]
@@ -370,10 +296,7 @@ mod tests {
         });
         let router = router();
         let route = router.route(&envelope);
-        let error = route.handlers[0]
-            .call(message, envelope.clone())
-            .await
-            .unwrap_err();
+        let error = route.handlers[0].call(message, envelope.clone()).await.unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
         assert_eq!(
             error.to_string(),

@@ -71,7 +71,7 @@ pub struct Attribute {
     pub value: String,
 }
 
-/// What is handed to SendMessage.
+/// What is handed to `SendMessage`.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]
 pub struct QueueMessage {
@@ -85,18 +85,13 @@ impl QueueMessage {
     /// What SQS counts against its limit: the body and every attribute's name, type and value.
     pub fn bytes(&self) -> usize {
         let attributes = self.attributes.iter();
-        self.body.len()
-            + attributes
-                .map(|a| a.name.len() + a.data_type.len() + a.value.len())
-                .sum::<usize>()
+        self.body.len() + attributes.map(|a| a.name.len() + a.data_type.len() + a.value.len()).sum::<usize>()
     }
 }
 
 /// A message that does not fit the queue, even compressed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the message has {bytes} bytes once encoded, more than the {LARGEST_MESSAGE_BYTES} that SQS takes"
-)]
+#[error("the message has {bytes} bytes once encoded, more than the {LARGEST_MESSAGE_BYTES} that SQS takes")]
 pub struct EncodeError {
     /// What SQS would have counted.
     pub bytes: usize,
@@ -137,9 +132,7 @@ impl DecodeError {
     pub const fn class(&self) -> FailureClass {
         match self {
             Self::UnknownVersion { .. } => FailureClass::Retryable,
-            Self::Foreign { .. } | Self::Attribute { .. } | Self::Body { .. } => {
-                FailureClass::Permanent
-            }
+            Self::Foreign { .. } | Self::Attribute { .. } | Self::Body { .. } => FailureClass::Permanent,
         }
     }
 }
@@ -151,25 +144,14 @@ impl Message {
     ///
     /// [`EncodeError`] when it is over 1 MiB even compressed.
     pub fn encode(self) -> Result<QueueMessage, EncodeError> {
-        let string = |name, value| Attribute {
-            name,
-            data_type: STRING,
-            value,
-        };
-        let number = |name, value: i64| Attribute {
-            name,
-            data_type: NUMBER,
-            value: value.to_string(),
-        };
+        let string = |name, value| Attribute { name, data_type: STRING, value };
+        let number = |name, value: i64| Attribute { name, data_type: NUMBER, value: value.to_string() };
         let mut attributes = Vec::with_capacity(7);
         attributes.push(string(attribute::FORMAT_VERSION, FORMAT_VERSION.to_owned()));
         attributes.push(string(attribute::ID, self.id.0));
         attributes.push(number(attribute::TIMESTAMP, self.signed_at_s));
         attributes.push(string(attribute::SIGNATURE, self.signature));
-        attributes.push(number(
-            attribute::RECEIVED_AT,
-            self.received_at.as_millisecond(),
-        ));
+        attributes.push(number(attribute::RECEIVED_AT, self.received_at.as_millisecond()));
         let usable = |kind: &String| {
             !kind.is_empty() && kind.len() <= LONGEST_EVENT_TYPE_BYTES && is_carried_as_text(kind)
         };
@@ -206,26 +188,17 @@ impl Message {
         // First, because another version may mean anything by the other attributes.
         let version = text(attribute::FORMAT_VERSION)?;
         if version != FORMAT_VERSION {
-            return Err(DecodeError::UnknownVersion {
-                found: version.to_owned(),
-            });
+            return Err(DecodeError::UnknownVersion { found: version.to_owned() });
         }
-        let id = MessageId::parse(text(attribute::ID)?).map_err(|_| DecodeError::Attribute {
-            name: attribute::ID,
-        })?;
-        let received_at =
-            Timestamp::from_millisecond(number(attribute::RECEIVED_AT)?).map_err(|_| {
-                DecodeError::Attribute {
-                    name: attribute::RECEIVED_AT,
-                }
-            })?;
+        let id = MessageId::parse(text(attribute::ID)?)
+            .map_err(|_| DecodeError::Attribute { name: attribute::ID })?;
+        let received_at = Timestamp::from_millisecond(number(attribute::RECEIVED_AT)?)
+            .map_err(|_| DecodeError::Attribute { name: attribute::RECEIVED_AT })?;
         let body = match attribute(attribute::ENCODING) {
             None => body.as_bytes().to_vec(),
             Some(GZIP_BASE64) => decompressed(body)?,
             Some(_) => {
-                return Err(DecodeError::Attribute {
-                    name: attribute::ENCODING,
-                });
+                return Err(DecodeError::Attribute { name: attribute::ENCODING });
             }
         };
         Ok(Self {
@@ -249,7 +222,7 @@ fn as_text(body: Vec<u8>) -> Result<String, Vec<u8>> {
 }
 
 /// Whether SQS takes these characters: tab, line feed, carriage return, and everything from the
-/// space on but U+FFFE and U+FFFF. Source: Amazon SQS API reference, SendMessage.
+/// space on but U+FFFE and U+FFFF. Source: Amazon SQS API reference, `SendMessage`.
 fn is_carried_as_text(text: &str) -> bool {
     let refused_byte = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
     !text.as_bytes().iter().any(refused_byte) && !text.contains(['\u{FFFE}', '\u{FFFF}'])
@@ -261,11 +234,7 @@ fn smallest(plain: QueueMessage) -> QueueMessage {
         return plain;
     }
     let small = compressed(plain.body.as_bytes(), plain.attributes.clone());
-    if small.bytes() < plain.bytes() {
-        small
-    } else {
-        plain
-    }
+    if small.bytes() < plain.bytes() { small } else { plain }
 }
 
 fn compressed(body: &[u8], mut attributes: Vec<Attribute>) -> QueueMessage {
@@ -274,40 +243,25 @@ fn compressed(body: &[u8], mut attributes: Vec<Attribute>) -> QueueMessage {
         data_type: STRING,
         value: GZIP_BASE64.to_owned(),
     });
-    QueueMessage {
-        body: BASE64.encode(gzip(body)),
-        attributes,
-    }
+    QueueMessage { body: BASE64.encode(gzip(body)), attributes }
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "writing fails only where the writer does, and a Vec does not"
-)]
+#[expect(clippy::expect_used, reason = "writing fails only where the writer does, and a Vec does not")]
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder
-        .write_all(body)
-        .and_then(|()| encoder.finish())
-        .expect("a Vec takes every byte")
+    encoder.write_all(body).and_then(|()| encoder.finish()).expect("a Vec takes every byte")
 }
 
 fn decompressed(body: &str) -> Result<Vec<u8>, DecodeError> {
-    let gzip = BASE64.decode(body).map_err(|_| DecodeError::Body {
-        problem: "not base64",
-    })?;
+    let gzip = BASE64.decode(body).map_err(|_| DecodeError::Body { problem: "not base64" })?;
     // One byte more than allowed is enough to know, whatever the body claims to become.
     let mut bytes = Vec::new();
     GzDecoder::new(gzip.as_slice())
         .take(LARGEST_BODY_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|_| DecodeError::Body {
-            problem: "not gzip",
-        })?;
+        .map_err(|_| DecodeError::Body { problem: "not gzip" })?;
     if bytes.len() > LARGEST_BODY_BYTES {
-        return Err(DecodeError::Body {
-            problem: "larger than Lambda takes",
-        });
+        return Err(DecodeError::Body { problem: "larger than Lambda takes" });
     }
     Ok(bytes)
 }

@@ -18,10 +18,7 @@ fn decode(message: &QueueMessage) -> Result<Message, DecodeError> {
 }
 
 fn value<'a>(message: &'a QueueMessage, name: &str) -> Option<&'a str> {
-    let found = message
-        .attributes
-        .iter()
-        .find(|attribute| attribute.name == name);
+    let found = message.attributes.iter().find(|attribute| attribute.name == name);
     found.map(|attribute| attribute.value.as_str())
 }
 
@@ -33,9 +30,7 @@ fn encoding_of(message: &QueueMessage) -> Option<&str> {
 fn noise(bytes: usize) -> String {
     let mut state = 1_u64;
     let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         char::from(b'!' + ((state >> 33) % 90) as u8)
     };
     (0..bytes).map(|_| next()).collect()
@@ -49,13 +44,7 @@ fn a_small_body_travels_as_it_was_signed() {
 
 #[test]
 fn a_body_that_is_not_text_for_sqs_travels_compressed() {
-    for body in [
-        "".into(),
-        "\u{FFFE}".into(),
-        "a\u{FFFF}".into(),
-        "a\u{0}".into(),
-        vec![0xFF],
-    ] {
+    for body in ["".into(), "\u{FFFE}".into(), "a\u{FFFF}".into(), "a\u{0}".into(), vec![0xFF]] {
         let body: Vec<u8> = body;
         let encoded = message(body.clone()).encode().unwrap();
         assert_eq!(encoding_of(&encoded), Some("gzip+base64"), "{body:?}");
@@ -78,9 +67,7 @@ fn a_large_body_travels_compressed_where_that_is_smaller() {
 fn a_message_over_the_limit_of_sqs_is_refused_and_one_at_the_limit_is_not() {
     let overhead = message("").encode().unwrap();
     let overhead = overhead.bytes() - overhead.body.len() - "encodingStringgzip+base64".len();
-    let largest = message(noise(LARGEST_MESSAGE_BYTES - overhead))
-        .encode()
-        .unwrap();
+    let largest = message(noise(LARGEST_MESSAGE_BYTES - overhead)).encode().unwrap();
     assert_eq!(largest.bytes(), LARGEST_MESSAGE_BYTES);
 
     let refused = message(noise(LARGEST_MESSAGE_BYTES - overhead + 1)).encode();
@@ -90,10 +77,7 @@ fn a_message_over_the_limit_of_sqs_is_refused_and_one_at_the_limit_is_not() {
 #[test]
 fn an_event_type_that_is_no_attribute_stays_in_the_body_only() {
     for event_type in ["", "a\u{0}b", &"x".repeat(257)] {
-        let odd = Message {
-            event_type: Some(event_type.to_owned()),
-            ..message("{}")
-        };
+        let odd = Message { event_type: Some(event_type.to_owned()), ..message("{}") };
         assert_eq!(value(&odd.encode().unwrap(), attribute::EVENT_TYPE), None);
     }
 }
@@ -104,20 +88,14 @@ fn another_version_waits_for_its_consumer() {
     encoded.attributes[0].value = "2".to_owned();
     let error = decode(&encoded).unwrap_err();
     assert_eq!(error.class(), FailureClass::Retryable);
-    assert_eq!(
-        error.to_string(),
-        "written in format version `2`; this consumer reads `1`"
-    );
+    assert_eq!(error.to_string(), "written in format version `2`; this consumer reads `1`");
 }
 
 #[test]
 fn what_no_receiver_wrote_is_permanent() {
     let foreign = Message::decode("{}", |_| None).unwrap_err();
     assert_eq!(foreign.class(), FailureClass::Permanent);
-    assert_eq!(
-        foreign.to_string(),
-        "not written by a receiver: the attribute `format-version` is missing"
-    );
+    assert_eq!(foreign.to_string(), "not written by a receiver: the attribute `format-version` is missing");
 }
 
 #[test]
@@ -131,18 +109,11 @@ fn a_damaged_message_is_permanent_and_says_what_is_wrong() {
     for (name, spoilt) in spoilt {
         let encoded = message("\u{0}").encode().unwrap();
         let lookup = |wanted: &'static str| {
-            if wanted == name {
-                Some(spoilt)
-            } else {
-                value(&encoded, wanted)
-            }
+            if wanted == name { Some(spoilt) } else { value(&encoded, wanted) }
         };
         let error = Message::decode(&encoded.body, lookup).unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
-        assert_eq!(
-            error.to_string(),
-            format!("the attribute `{name}` is not what a receiver writes")
-        );
+        assert_eq!(error.to_string(), format!("the attribute `{name}` is not what a receiver writes"));
     }
     for (body, problem) in [("%", "not base64"), ("AAAA", "not gzip")] {
         let encoded = message("\u{0}").encode().unwrap();
@@ -155,19 +126,13 @@ fn a_damaged_message_is_permanent_and_says_what_is_wrong() {
 fn a_body_that_unpacks_beyond_what_lambda_takes_is_refused() {
     let encoded = message(vec![0; LARGEST_BODY_BYTES + 1]).encode().unwrap();
     let error = decode(&encoded).unwrap_err();
-    assert!(
-        error.to_string().ends_with("larger than Lambda takes"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("larger than Lambda takes"), "{error}");
 }
 
 #[test]
 fn neither_body_nor_signature_is_printed() {
     let printed = format!("{:?}", message("+254705408079"));
-    assert!(
-        !printed.contains("2547") && !printed.contains("g0hM9SsE"),
-        "{printed}"
-    );
+    assert!(!printed.contains("2547") && !printed.contains("g0hM9SsE"), "{printed}");
 }
 
 fn ids() -> impl Strategy<Value = MessageId> {
