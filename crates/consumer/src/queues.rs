@@ -1,0 +1,154 @@
+//! The dead-letter queue, and how long a failed message waits on the source queue.
+
+use std::time::Duration;
+
+use aws_lambda_events::sqs::SqsMessageAttribute;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::error::{BuildError, DisplayErrorContext, SdkError};
+use aws_sdk_sqs::operation::send_message::SendMessageError;
+use aws_sdk_sqs::primitives::Blob;
+use aws_sdk_sqs::types::MessageAttributeValue;
+
+use crate::record::Record;
+
+/// The attributes that a dead-lettered message has besides its own. SQS takes ten in all; the
+/// receiver writes seven at most.
+pub mod attribute {
+    /// Why it will never succeed: no payload, no personal data.
+    pub const REASON: &str = "dead-letter-reason";
+    /// The handler that said so; `-` where no handler ran.
+    pub const HANDLER: &str = "dead-letter-handler";
+    /// How often it had been delivered.
+    pub const RECEIVE_COUNT: &str = "dead-letter-receive-count";
+}
+
+/// SQS refuses a message with more attributes.
+/// Source: Amazon SQS developer guide, "Amazon SQS message metadata".
+const MOST_ATTRIBUTES: usize = 10;
+
+/// A reason longer than this is cut, so that it cannot push a message over SQS's size limit.
+const LONGEST_REASON_BYTES: usize = 1024;
+
+/// One attempt to reach SQS may take this long; the consumer has 30 s in all.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// SQS keeps a message hidden for 12 hours at most.
+/// Source: Amazon SQS API reference, `ChangeMessageVisibility`.
+const LONGEST_VISIBILITY: Duration = Duration::from_hours(12);
+
+/// The queue that the records came from, and its dead-letter queue.
+#[derive(Debug, Clone)]
+pub struct Queues {
+    client: Client,
+    source_url: String,
+    dead_letter_url: String,
+}
+
+/// A message that could not be copied to the dead-letter queue. It stays where it is: SQS moves it
+/// after its last delivery.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    /// The reason does not fit beside the attributes that the message has.
+    #[error("the message has {attributes} attributes; no room for the reason")]
+    NoRoom {
+        /// How many it has.
+        attributes: usize,
+    },
+    /// An attribute that SQS delivered cannot be sent again.
+    #[error("an attribute has no type")]
+    Attribute(#[from] BuildError),
+    /// SQS did not confirm the copy.
+    #[error("SQS did not confirm the copy")]
+    Send(#[source] Box<SdkError<SendMessageError>>),
+}
+
+/// Why a message will never succeed.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadLetter<'a> {
+    /// No payload, no personal data.
+    pub reason: &'a str,
+    /// The handler that said so, if one ran.
+    pub handler: Option<&'a str>,
+}
+
+impl Queues {
+    /// The two queues by their URLs, with the consumer's time limits instead of those in `config`.
+    pub fn new(
+        config: &aws_config::SdkConfig,
+        source_url: impl Into<String>,
+        dead_letter_url: impl Into<String>,
+    ) -> Self {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
+        let config = aws_sdk_sqs::config::Builder::from(config).timeout_config(timeouts).build();
+        Self {
+            client: Client::from_conf(config),
+            source_url: source_url.into(),
+            dead_letter_url: dead_letter_url.into(),
+        }
+    }
+
+    /// Copies a record to the dead-letter queue, as it is, with the reason beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadLetterError`] when SQS did not confirm the copy: the record has to stay.
+    pub async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), DeadLetterError> {
+        let added = [
+            (attribute::REASON, cut(why.reason)),
+            (attribute::HANDLER, why.handler.unwrap_or("-")),
+            (attribute::RECEIVE_COUNT, &record.receive_count().to_string()),
+        ];
+        // A message that was redriven still has the reason of the last time: replaced, not kept.
+        let kept: Vec<_> =
+            record.attributes().filter(|(name, _)| added.iter().all(|(new, _)| name != new)).collect();
+        if kept.len() + added.len() > MOST_ATTRIBUTES {
+            return Err(DeadLetterError::NoRoom { attributes: kept.len() });
+        }
+        let mut request =
+            self.client.send_message().queue_url(&self.dead_letter_url).message_body(record.body());
+        for (name, value) in kept {
+            request = request.message_attributes(name, copy(value)?);
+        }
+        for (name, value) in added {
+            let value = MessageAttributeValue::builder().data_type("String").string_value(value).build()?;
+            request = request.message_attributes(name, value);
+        }
+        request.send().await.map_err(|error| DeadLetterError::Send(Box::new(error)))?;
+        Ok(())
+    }
+
+    /// Hides a failed record for `delay`. When that fails, the queue's visibility timeout applies:
+    /// the message comes back later than it might, and nothing is lost.
+    pub async fn back_off(&self, record: Record<'_>, delay: Duration) {
+        let Some(receipt_handle) = record.receipt_handle() else { return };
+        let seconds = delay.min(LONGEST_VISIBILITY).as_secs_f64().ceil();
+        #[expect(clippy::cast_possible_truncation, reason = "43,200 at most")]
+        let request = self
+            .client
+            .change_message_visibility()
+            .queue_url(&self.source_url)
+            .receipt_handle(receipt_handle)
+            .visibility_timeout(seconds as i32);
+        if let Err(error) = request.send().await {
+            let error = DisplayErrorContext(&error).to_string();
+            tracing::warn!(
+                sqs.message_id = record.sqs_message_id(),
+                error,
+                "could not set the delay of a retry"
+            );
+        }
+    }
+}
+
+fn copy(attribute: &SqsMessageAttribute) -> Result<MessageAttributeValue, BuildError> {
+    MessageAttributeValue::builder()
+        .set_data_type(attribute.data_type.clone())
+        .set_string_value(attribute.string_value.clone())
+        .set_binary_value(attribute.binary_value.clone().map(|bytes| Blob::new(bytes.0)))
+        .build()
+}
+
+fn cut(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(LONGEST_REASON_BYTES)]
+}

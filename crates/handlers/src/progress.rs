@@ -1,0 +1,129 @@
+//! `user.course.started`: a learner's courses, in a table.
+//!
+//! Events arrive out of order and days late, so a row changes only for an event that happened
+//! later than the one it shows. Whatever the order of arrival, the row ends the same.
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::Timestamp;
+use learnink_webhook::event::CourseStarted;
+use learnink_webhook::{Event, HandlerResult, MessageId};
+use serde::Serialize;
+
+use crate::App;
+
+/// Records that a learner started a course.
+pub async fn course_started(event: Event<CourseStarted>, app: App) -> HandlerResult {
+    let course = StartedCourse {
+        user_id: event.data.user_id.clone(),
+        course_id: event.data.course_id.clone(),
+        custom_id: event.data.custom_id.clone(),
+        started_at: event.occurred_at(),
+    };
+    app.learners.record(&course, event.id()).await?;
+    Ok(())
+}
+
+/// One course of one learner.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct StartedCourse {
+    /// LearnInk's id of the learner.
+    pub user_id: String,
+    /// LearnInk's id of the course.
+    pub course_id: String,
+    /// The id in the customer's own system, where there is one.
+    pub custom_id: Option<String>,
+    /// When the learner last started it; milliseconds are kept.
+    pub started_at: Timestamp,
+}
+
+/// The learners' table, keyed by `user_id` and `course_id`.
+#[derive(Debug, Clone)]
+pub struct Learners {
+    client: Client,
+    table: String,
+}
+
+/// The learners' table did not answer, or holds a row that [`Learners`] did not write. Retryable.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {operation} the learners' table")]
+pub struct LearnersError {
+    operation: &'static str,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Learners {
+    /// The table named `table`.
+    pub fn new(aws: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
+        Self { client: Client::new(aws), table: table.into() }
+    }
+
+    /// Writes the row unless it shows a later event. Of two events at the same millisecond, the one
+    /// with the greater message id stays, so that the order of arrival does not decide.
+    ///
+    /// # Errors
+    ///
+    /// [`LearnersError`] when DynamoDB did not confirm.
+    pub async fn record(&self, course: &StartedCourse, id: &MessageId) -> Result<(), LearnersError> {
+        let started_at_ms = AttributeValue::N(course.started_at.as_millisecond().to_string());
+        let message_id = AttributeValue::S(id.to_string());
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item("user_id", AttributeValue::S(course.user_id.clone()))
+            .item("course_id", AttributeValue::S(course.course_id.clone()))
+            .item("started_at_ms", started_at_ms.clone())
+            .item("message_id", message_id.clone())
+            .condition_expression(
+                "attribute_not_exists(user_id) OR started_at_ms < :started_at_ms \
+                 OR (started_at_ms = :started_at_ms AND message_id < :message_id)",
+            )
+            .expression_attribute_values(":started_at_ms", started_at_ms)
+            .expression_attribute_values(":message_id", message_id);
+        let put = match &course.custom_id {
+            Some(custom_id) => put.item("custom_id", AttributeValue::S(custom_id.clone())),
+            None => put,
+        };
+        match put.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_service_error() {
+                // The row shows a later event, or this very one.
+                Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(()),
+                _ => Err(LearnersError { operation: "write to", source: error.into() }),
+            },
+        }
+    }
+
+    /// Every row, ordered by learner and course.
+    ///
+    /// # Errors
+    ///
+    /// [`LearnersError`] when DynamoDB did not answer, or a row is not one of ours.
+    pub async fn all(&self) -> Result<Vec<StartedCourse>, LearnersError> {
+        let failed = |source| LearnersError { operation: "read", source };
+        let mut pages = self.client.scan().table_name(&self.table).into_paginator().items().send();
+        let mut courses = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(|error| failed(error.into()))?;
+            let text = |name: &str| item.get(name)?.as_s().ok().cloned();
+            let started_at = || {
+                let milliseconds = item.get("started_at_ms")?.as_n().ok()?.parse().ok()?;
+                Timestamp::from_millisecond(milliseconds).ok()
+            };
+            let course = || {
+                Some(StartedCourse {
+                    user_id: text("user_id")?,
+                    course_id: text("course_id")?,
+                    custom_id: text("custom_id"),
+                    started_at: started_at()?,
+                })
+            };
+            courses.push(course().ok_or_else(|| failed("a row is not one that this program writes".into()))?);
+        }
+        courses.sort();
+        Ok(courses)
+    }
+}
