@@ -1,0 +1,253 @@
+//! `learnink dev`: the pipeline, with one line for every delivery.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Context;
+use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
+use learnink_local::pipeline::Numbers;
+use learnink_local::{Observation, Options, Pipeline, State};
+use learnink_receiver::{Outcome as ReceiverOutcome, Receipt};
+use tokio::sync::mpsc;
+
+use crate::{DEFAULT_STATE, StateFolder};
+
+const DEFAULT_PORT: u16 = 9000;
+
+/// How long Ctrl-C waits for what was acknowledged.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const SAMPLE: &str = "events/user.course.started.json";
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const LATER: Style = AnsiColor::Yellow.on_default();
+
+/// Options of `learnink dev`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = DEFAULT_PORT)]
+    port: u16,
+    /// Signing secret, or several separated by spaces; without it, one is made and kept
+    #[arg(long, env = "LEARNINK_SIGNING_SECRET", hide_env_values = true)]
+    secret: Option<String>,
+    #[command(flatten)]
+    state: StateFolder,
+}
+
+/// Runs the pipeline until Ctrl-C.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let mut interrupts = interrupts()?;
+    let folder = args.state.folder;
+    let state = State::open(&folder)?;
+    let signing_secret = match args.secret {
+        Some(secret) => secret,
+        None => state.signing_secret()?,
+    };
+    let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
+    let (observer, mut observations) = mpsc::unbounded_channel();
+    let options = Options {
+        address: SocketAddr::new(args.host, args.port),
+        state: Some(state),
+        signing_secret: signing_secret.clone(),
+        numbers: Numbers::TEMPLATE,
+        observer,
+    };
+    let pipeline = Pipeline::start(options).await.map_err(explain)?;
+    let url = pipeline.url();
+    anstream::println!("{BOLD}LearnInk webhooks, on this machine{BOLD:#}\n");
+    anstream::println!("  endpoint  {url}");
+    anstream::println!("  secret    {signing_secret}");
+    anstream::println!("  state     {}", shown_folder.display());
+    anstream::println!("\nNext, in a second terminal:\n\n  {BOLD}{}{BOLD:#}\n", next_command(&url, &folder));
+    anstream::println!("{DIM}One line for every delivery; Ctrl-C stops.{DIM:#}\n");
+
+    let mut lines = Lines::default();
+    loop {
+        tokio::select! {
+            Some(observation) = observations.recv() => lines.print(observation),
+            _ = interrupts.recv() => break,
+        }
+    }
+    anstream::println!(
+        "\nstopping: no more requests; finishing what was acknowledged (Ctrl-C again to leave it)"
+    );
+    let stop = pipeline.stop(PATIENCE);
+    tokio::pin!(stop);
+    let left = loop {
+        tokio::select! {
+            left = &mut stop => break left.context("cannot see what is left on the queue")?,
+            Some(observation) = observations.recv() => lines.print(observation),
+            _ = interrupts.recv() => anyhow::bail!("left unfinished; the messages are kept for the next start"),
+        }
+    };
+    while let Ok(observation) = observations.try_recv() {
+        lines.print(observation);
+    }
+    let queue = match left {
+        0 => "everything that was acknowledged is handled".to_owned(),
+        1 => "1 message waits for a retry, and is kept for the next start".to_owned(),
+        left => format!("{left} messages wait for a retry, and are kept for the next start"),
+    };
+    anstream::println!("stopped: {queue}");
+    Ok(())
+}
+
+/// Says what to do where the cause allows it.
+fn explain(error: learnink_local::StartError) -> anyhow::Error {
+    use learnink_local::StartError::{DynamoDb, Listen, Secret, Sqs};
+    match error {
+        Listen { address, source } if source.kind() == std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "port {} is taken by another program; stop it, or choose another port with --port",
+            address.port()
+        ),
+        error @ Secret(_) => anyhow::Error::from(error).context("the signing secret cannot be used"),
+        error @ (Listen { .. } | Sqs(_) | DynamoDb(_)) => error.into(),
+    }
+}
+
+/// Each Ctrl-C or request to end, as they come.
+fn interrupts() -> anyhow::Result<mpsc::Receiver<()>> {
+    let (sender, receiver) = mpsc::channel(1);
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            #[cfg(unix)]
+            tokio::select! {
+                result = tokio::signal::ctrl_c() => if result.is_err() { return },
+                _ = terminate.recv() => {}
+            }
+            #[cfg(not(unix))]
+            if tokio::signal::ctrl_c().await.is_err() {
+                return;
+            }
+            if sender.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// What to type in the second terminal, with no more options than it needs.
+fn next_command(url: &str, folder: &Path) -> String {
+    let mut command = "cargo run -p learnink-cli -- send".to_owned();
+    if !url.starts_with(&format!("http://127.0.0.1:{DEFAULT_PORT}/")) {
+        // Writing to a `String` does not fail.
+        let _ = write!(command, " --url {url}");
+    }
+    if folder != Path::new(DEFAULT_STATE) {
+        let _ = write!(command, " --state {}", folder.display());
+    }
+    if Path::new(SAMPLE).exists() {
+        let _ = write!(command, " {SAMPLE}");
+    }
+    command
+}
+
+/// Joins what the receiver and the consumer say about one delivery into one line.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The receiver's part, by message id, until the consumer's comes.
+    waiting: HashMap<String, Vec<String>>,
+}
+
+impl Lines {
+    fn print(&mut self, observation: Observation) {
+        if let Some(line) = self.line(observation) {
+            anstream::println!("{line}");
+        }
+    }
+
+    /// The line to print, once both ends are known.
+    fn line(&mut self, observation: Observation) -> Option<String> {
+        match observation {
+            Observation::Received(receipt) => match (&receipt.outcome, &receipt.message_id) {
+                (ReceiverOutcome::Accepted, Some(id)) => {
+                    self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
+                    None
+                }
+                _ => Some(not_accepted(&receipt)),
+            },
+            Observation::Consumed(record) => {
+                let received = record.message_id.as_ref().and_then(|id| self.take(id));
+                Some(consumed(&record, received.as_deref()))
+            }
+        }
+    }
+
+    fn take(&mut self, id: &str) -> Option<String> {
+        let waiting = self.waiting.get_mut(id)?;
+        let received = waiting.pop();
+        if waiting.is_empty() {
+            self.waiting.remove(id);
+        }
+        received
+    }
+}
+
+fn accepted(receipt: &Receipt) -> String {
+    let queued = receipt.enqueue_took.unwrap_or_default();
+    format!("verified in {} µs, queued in {}", receipt.verify_took.as_micros(), milliseconds(queued))
+}
+
+fn not_accepted(receipt: &Receipt) -> String {
+    let event_type = receipt.event_type.as_deref().unwrap_or("-");
+    let id = receipt.message_id.as_deref().unwrap_or("-");
+    let why = receipt.outcome.reason().unwrap_or_else(|| receipt.outcome.name().to_owned());
+    let status = receipt.outcome.status().as_u16();
+    format!("{BAD}✗{BAD:#} {event_type:<21} {id}  {BAD}answered {status}{BAD:#}, not queued: {why}")
+}
+
+fn consumed(record: &RecordReport, received: Option<&str>) -> String {
+    let event_type = record.event_type.as_deref().unwrap_or("-");
+    let id = record.message_id.as_deref().unwrap_or("-");
+    let received = match received {
+        Some(received) => received.to_owned(),
+        None => format!("delivery {} from the queue", record.receive_count),
+    };
+    let handlers: Vec<_> = record
+        .handlers
+        .iter()
+        .filter(|handler| handler.result.is_ok())
+        .map(|handler| format!("{} in {}", handler.name, milliseconds(handler.took)))
+        .collect();
+    let handlers = handlers.join(", ");
+    let reason = record.reason.as_deref().unwrap_or_default();
+    let (mark, ending) = match record.outcome {
+        ConsumerOutcome::Processed if record.known => {
+            (format!("{GOOD}✓{GOOD:#}"), format!("handled by {handlers}"))
+        }
+        ConsumerOutcome::Processed => {
+            (format!("{LATER}?{LATER:#}"), format!("no handler for this type or version: kept by {handlers}"))
+        }
+        ConsumerOutcome::Duplicate => {
+            (format!("{GOOD}={GOOD:#}"), "handled before: nothing done twice".to_owned())
+        }
+        ConsumerOutcome::Ignored => {
+            (format!("{LATER}?{LATER:#}"), "no handler for this type or version".to_owned())
+        }
+        ConsumerOutcome::Retry => {
+            (format!("{LATER}↻{LATER:#}"), format!("{LATER}comes back{LATER:#}: {reason}"))
+        }
+        ConsumerOutcome::DeadLettered => {
+            (format!("{BAD}✗{BAD:#}"), format!("{BAD}dead-lettered{BAD:#}: {reason}"))
+        }
+    };
+    format!("{mark} {event_type:<21} {id}  {DIM}{received}{DIM:#}, {ending}")
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,331 @@
+//! `learnink send`: signs webhooks as LearnInk does, and posts them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+use futures_util::{StreamExt, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::{SignedDuration, Timestamp};
+use learnink_local::state::read_signing_secret;
+use learnink_receiver::Verifier;
+use learnink_webhook::MessageId;
+use serde_json::Value;
+use svix::webhooks::Webhook;
+
+use crate::StateFolder;
+
+/// What is sent where no file is named.
+const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
+
+/// LearnInk waits this long for an answer. Source: Svix documentation, "Retry Schedule".
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Options of `learnink send`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  learnink send events/user.course.started.json
+  learnink send --count 2000 --concurrency 16
+  learnink send --tamper                      # expect 401
+  learnink send --age 10m                     # expect 401
+  learnink send --same-id                     # the same webhook twice: applied once
+
+The exit code is 0 when every answer was 200, and 1 otherwise.")]
+pub(crate) struct Args {
+    /// Payloads to send, in turn; without any, a learner starting a course
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Where to post
+    #[arg(long, env = "LEARNINK_URL", default_value = "http://127.0.0.1:9000/webhooks/learnink")]
+    url: reqwest::Url,
+    /// Signing secret, or several separated by spaces; without it, that of `learnink dev`
+    #[arg(long, env = "LEARNINK_SIGNING_SECRET", hide_env_values = true)]
+    secret: Option<String>,
+    /// How many webhooks to send. One is sent as its file has it; more get fresh learners and times
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// Webhooks per second, at most
+    #[arg(long, value_name = "R", value_parser = positive)]
+    rate: Option<f64>,
+    /// Requests at a time, at most
+    #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: u16,
+    /// Message id to use, instead of a fresh one
+    #[arg(long, value_name = "ID", conflicts_with = "count")]
+    id: Option<String>,
+    /// Send one webhook again and again, as retries do; twice unless --count says otherwise
+    #[arg(long)]
+    same_id: bool,
+    /// Change the body after signing it
+    #[arg(long)]
+    tamper: bool,
+    /// Sign as of that long ago, such as 10m; of the future with a minus: -10m
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    age: Option<SignedDuration>,
+    #[command(flatten)]
+    state: StateFolder,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+/// Signs and posts, then says what came back.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let secret = match &args.secret {
+        Some(secret) => secret.clone(),
+        None => read_signing_secret(&args.state.folder)?,
+    };
+    let signer = Signer::new(&secret)?;
+    let payloads = read_payloads(&args.files)?;
+    if let Some(id) = &args.id {
+        MessageId::parse(id).context("--id cannot be used")?;
+    }
+    let files = u32::try_from(payloads.len()).context("too many files")?;
+    let count = args.count.unwrap_or(if args.same_id { 2 } else { files });
+    let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build()?;
+
+    let progress = if count > 1 { ProgressBar::new(count.into()) } else { ProgressBar::hidden() };
+    progress.set_style(ProgressStyle::with_template(
+        "{bar:40} {human_pos}/{human_len} sent, {per_sec:.0}, {eta} left",
+    )?);
+    let first_id = args.id.clone().unwrap_or_else(fresh_id);
+    let webhook = |number: u32| {
+        let payload = payloads.iter().cycle().nth(number as usize % payloads.len());
+        let payload = payload.map(Vec::as_slice).unwrap_or_default();
+        let again = args.same_id || args.id.is_some();
+        let id = if again { first_id.clone() } else { fresh_id() };
+        let body = if count == files || again { payload.to_vec() } else { freshened(payload, now()) };
+        (id, body)
+    };
+    let pace = args.rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
+    let numbers = stream::unfold((0, pace), |(number, mut pace)| async move {
+        if number == count {
+            return None;
+        }
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
+        Some((number, (number + 1, pace)))
+    });
+    let attempts = numbers.map(|number| {
+        let (id, body) = webhook(number);
+        let (client, signer, args, progress) = (&client, &signer, &args, &progress);
+        async move {
+            let attempt = post(client, signer, args, id, body).await;
+            progress.inc(1);
+            attempt
+        }
+    });
+    let attempts: Vec<_> = attempts.buffer_unordered(args.concurrency.into()).collect().await;
+    progress.finish_and_clear();
+
+    if let [attempt] = attempts.as_slice() {
+        anstream::println!("{}  {}  {}", attempt.answer, attempt.id, milliseconds(attempt.took));
+    } else {
+        anstream::println!("{}", summary(&attempts));
+    }
+    let good = attempts.iter().all(|attempt| attempt.answer == "200");
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One webhook and its answer.
+#[derive(Debug)]
+struct Attempt {
+    id: String,
+    /// The status, or why there was none.
+    answer: String,
+    took: Duration,
+}
+
+async fn post(
+    client: &reqwest::Client,
+    signer: &Signer,
+    args: &Args,
+    id: String,
+    mut body: Vec<u8>,
+) -> Attempt {
+    let signed_at = now() - args.age.unwrap_or_default();
+    let started = Instant::now();
+    let answer = match signer.sign(&id, signed_at.as_second(), &body) {
+        Err(error) => format!("not signed: {error}"),
+        Ok(signature) => {
+            if args.tamper {
+                tamper(&mut body);
+            }
+            let request = client
+                .post(args.url.clone())
+                .header("content-type", "application/json")
+                .header("svix-id", &id)
+                .header("svix-timestamp", signed_at.as_second())
+                .header("svix-signature", signature)
+                .body(body);
+            match request.send().await {
+                Ok(response) => response.status().as_u16().to_string(),
+                Err(error) => no_answer(&error),
+            }
+        }
+    };
+    Attempt { id, answer, took: started.elapsed() }
+}
+
+fn no_answer(error: &reqwest::Error) -> String {
+    if error.is_connect() {
+        "no connection (is `cargo dev` running?)".to_owned()
+    } else if error.is_timeout() {
+        format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())
+    } else {
+        "no answer".to_owned()
+    }
+}
+
+/// Changes one byte, which no signature forgives.
+fn tamper(body: &mut Vec<u8>) {
+    match body.last_mut() {
+        Some(last) => *last ^= 1,
+        None => body.push(b' '),
+    }
+}
+
+/// Signs with every secret, as LearnInk does during a rotation.
+struct Signer {
+    secrets: Vec<Webhook>,
+}
+
+impl Signer {
+    fn new(secrets: &str) -> anyhow::Result<Self> {
+        // The receiver's own rules, for an error that says what is wrong.
+        Verifier::new(secrets).context("the signing secret cannot be used")?;
+        let secrets = secrets.split_whitespace().map(Webhook::new).collect::<Result<_, _>>()?;
+        Ok(Self { secrets })
+    }
+
+    fn sign(&self, id: &str, timestamp_s: i64, body: &[u8]) -> anyhow::Result<String> {
+        let signatures = self.secrets.iter().map(|secret| secret.sign(id, timestamp_s, body));
+        Ok(signatures.collect::<Result<Vec<_>, _>>()?.join(" "))
+    }
+}
+
+fn read_payloads(files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
+    if files.is_empty() {
+        return Ok(vec![SAMPLE.into()]);
+    }
+    let read = |file: &PathBuf| {
+        std::fs::read(file).with_context(|| format!("cannot read {}", Path::new(file).display()))
+    };
+    files.iter().map(read).collect()
+}
+
+/// The payload for another learner and another time, where it has them.
+fn freshened(payload: &[u8], now: Timestamp) -> Vec<u8> {
+    let Ok(mut event) = serde_json::from_slice::<Value>(payload) else { return payload.to_vec() };
+    if let Some(timestamp) = event.get_mut("timestamp") {
+        *timestamp = now.to_string().into();
+    }
+    if let Some(data) = event.get_mut("data") {
+        freshen_learner(data);
+        let notifications = data.get_mut("notifications").and_then(Value::as_array_mut);
+        notifications.into_iter().flatten().for_each(freshen_learner);
+    }
+    event.to_string().into_bytes()
+}
+
+fn freshen_learner(data: &mut Value) {
+    if let Some(user_id) = data.get_mut("user_id") {
+        *user_id = alphanumeric(28).into();
+    }
+    if let Some(custom_id) = data.get_mut("custom_id").filter(|id| id.is_string()) {
+        *custom_id = alphanumeric(20).into();
+    }
+}
+
+/// In the shape of Svix's ids.
+fn fresh_id() -> String {
+    format!("msg_{}", alphanumeric(27))
+}
+
+fn alphanumeric(length: usize) -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(length).collect()
+}
+
+/// A table of answers: how many, and how long they took.
+fn summary(attempts: &[Attempt]) -> Table {
+    let mut answers: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    for attempt in attempts {
+        answers.entry(&attempt.answer).or_default().push(attempt.took);
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["Answer", "Webhooks", "p50", "p90", "p99", "Slowest"]);
+    for (answer, mut took) in answers {
+        took.sort_unstable();
+        let at = |share| milliseconds(percentile(&took, share));
+        let count = took.len().to_string();
+        table.add_row([answer, &count, &at(50), &at(90), &at(99), &at(100)]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The smallest value that `percent` of the sorted values do not exceed (nearest rank).
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command is an edge, where the clock is read")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_the_nearest_rank() {
+        let sorted: Vec<_> = (1..=200).map(Duration::from_millis).collect();
+        let ranks = [50, 90, 99, 100].map(|percent| percentile(&sorted, percent).as_millis());
+        assert_eq!(ranks, [100, 180, 198, 200]);
+        assert_eq!(percentile(&sorted[..1], 50).as_millis(), 1);
+    }
+
+    #[test]
+    fn a_freshened_payload_has_another_learner_and_time_and_is_otherwise_the_same() {
+        let now: Timestamp = "2026-11-23T14:20:00Z".parse().unwrap();
+        let event: Value = serde_json::from_slice(&freshened(SAMPLE.as_bytes(), now)).unwrap();
+        let sample: Value = serde_json::from_str(SAMPLE).unwrap();
+        assert_eq!(event["timestamp"], "2026-11-23T14:20:00Z");
+        assert_ne!(event["data"]["user_id"], sample["data"]["user_id"]);
+        assert_eq!(event["data"]["course_id"], sample["data"]["course_id"]);
+        assert_eq!(freshened(b"not json", now), b"not json");
+    }
+
+    #[test]
+    fn fresh_ids_are_usable() {
+        assert!(MessageId::parse(&fresh_id()).is_ok());
+    }
+
+    #[test]
+    fn a_tampered_body_is_another_body() {
+        for body in [&b""[..], b"{}"] {
+            let mut tampered = body.to_vec();
+            tamper(&mut tampered);
+            assert_ne!(tampered, body);
+        }
+    }
+}

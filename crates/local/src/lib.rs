@@ -1,0 +1,44 @@
+//! The whole pipeline in one process, on a laptop, without an AWS account.
+//!
+//! The receiver and the consumer are the very libraries that the Lambda binaries call, and they
+//! reach SQS and DynamoDB through the same SDK clients. What stands in for AWS is here:
+//!
+//! | module | stands in for |
+//! |---|---|
+//! | [`front`] | API Gateway: HTTP in, an HTTP API request with payload format 2.0 out |
+//! | [`sqs`] | SQS: `winterbaume-sqs`, with a journal that outlives the process |
+//! | [`dynamodb`] | DynamoDB: `dynoxide`, on SQLite |
+//! | [`event_source`] | the event source mapping between SQS and Lambda |
+//! | [`state`] | what is kept between two starts |
+//! | [`pipeline`] | the stack that connects them |
+
+pub mod dynamodb;
+pub mod event_source;
+pub mod front;
+pub mod pipeline;
+pub mod sqs;
+pub mod state;
+
+pub use dynamodb::LocalDynamoDb;
+pub use event_source::EventSource;
+pub use pipeline::{Observation, Options, Pipeline, StartError};
+pub use sqs::LocalSqs;
+pub use state::State;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+
+/// The region that the embedded engines answer for.
+pub const REGION: &str = "us-east-1";
+
+/// The configuration with which AWS's clients talk to an engine at `endpoint`. The credentials mean
+/// nothing, and nothing looks for others.
+pub fn sdk_config(endpoint: &str) -> SdkConfig {
+    let credentials = Credentials::new("000000000000", "local", None, None, "local");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static(REGION))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .endpoint_url(endpoint)
+        .build()
+}

@@ -1,0 +1,344 @@
+//! The stack that connects them: what `template.yaml` describes, in one process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lambda_events::sqs::SqsEvent;
+use aws_sdk_sqs::types::QueueAttributeName;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use jiff::Timestamp;
+use learnink_consumer::{BatchReport, Consumer, Invocation, Ledger, Queues, RecordReport};
+use learnink_handlers::App;
+use learnink_receiver::verify::SecretError;
+use learnink_receiver::{Receipt, Receiver, SqsQueue, Verifier};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::dynamodb::{LocalDynamoDb, LocalDynamoDbError, Table, create_table};
+use crate::event_source::EventSource;
+use crate::sqs::{LocalSqs, LocalSqsError, QueueSettings};
+use crate::state::State;
+use crate::{front, sdk_config};
+
+/// The queue between the receiver and the consumer.
+pub const QUEUE: &str = "messages";
+/// Where messages go that the consumer could not handle.
+pub const DEAD_LETTER_QUEUE: &str = "dead-letters";
+/// What has been done, by message.
+pub const LEDGER_TABLE: Table<'_> = Table { name: "ledger", hash_key: "message_id", range_key: None };
+/// Each learner's progress, by course.
+pub const LEARNERS_TABLE: Table<'_> =
+    Table { name: "learners", hash_key: "user_id", range_key: Some("course_id") };
+/// Webhooks of a type without a handler.
+pub const UNKNOWN_EVENTS_TABLE: Table<'_> =
+    Table { name: "unknown-events", hash_key: "message_id", range_key: None };
+
+/// How many pollers work at a time. Lambda starts with five.
+const POLLERS: usize = 5;
+
+/// How often the queue is looked at while it drains.
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// The numbers of the stack, as `template.yaml` has them; tests make them shorter.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    /// How long one invocation of the consumer may take, in seconds.
+    pub consumer_timeout_s: u32,
+    /// How long a received message stays hidden, in seconds.
+    pub visibility_timeout_s: u32,
+    /// How often a message is delivered before it goes to the dead-letter queue.
+    pub max_receive_count: u32,
+}
+
+impl Numbers {
+    /// The template's.
+    pub const TEMPLATE: Self =
+        Self { consumer_timeout_s: 30, visibility_timeout_s: 180, max_receive_count: 7 };
+}
+
+/// How a pipeline is started.
+#[derive(Debug)]
+pub struct Options {
+    /// Where webhooks are posted to; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// What is kept between two starts; `None` keeps everything in memory.
+    pub state: Option<State>,
+    /// The signing secret, or several separated by spaces.
+    pub signing_secret: String,
+    /// The stack's numbers.
+    pub numbers: Numbers,
+    /// Told of everything that happens.
+    pub observer: mpsc::UnboundedSender<Observation>,
+}
+
+/// Something that happened to a webhook.
+#[derive(Debug)]
+pub enum Observation {
+    /// The receiver answered a request.
+    Received(Receipt),
+    /// The consumer was done with a record, for now.
+    Consumed(RecordReport),
+}
+
+/// The pipeline could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken or not of this machine.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The signing secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The embedded SQS did not start.
+    #[error(transparent)]
+    Sqs(#[from] LocalSqsError),
+    /// The embedded DynamoDB did not start.
+    #[error(transparent)]
+    DynamoDb(#[from] LocalDynamoDbError),
+}
+
+/// A running pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    address: SocketAddr,
+    front: JoinHandle<()>,
+    stop_front: watch::Sender<bool>,
+    consumer: Arc<Consumer>,
+    numbers: Numbers,
+    observer: mpsc::UnboundedSender<Observation>,
+    pollers: JoinSet<()>,
+    app: App,
+    queue: aws_sdk_sqs::Client,
+    sqs: LocalSqs,
+    dynamodb: LocalDynamoDb,
+    // Last, because its lock covers the engines' files.
+    _state: Option<State>,
+}
+
+impl Pipeline {
+    /// Starts everything and returns once webhooks can be posted.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] with the part that did not start.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let Options { address, state, signing_secret, numbers, observer } = options;
+        let verifier = Verifier::new(&signing_secret)?;
+        let listen = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+
+        let dead_letters = Some((DEAD_LETTER_QUEUE.to_owned(), numbers.max_receive_count));
+        let source = QueueSettings { visibility_timeout_s: numbers.visibility_timeout_s, dead_letters };
+        let target = QueueSettings { visibility_timeout_s: 30, dead_letters: None };
+        let journal = state.as_ref().map(State::journal);
+        let sqs =
+            LocalSqs::start(&[(DEAD_LETTER_QUEUE, target), (QUEUE, source)], journal.as_deref()).await?;
+        let database = state.as_ref().map(State::database);
+        let dynamodb = LocalDynamoDb::start(database.as_deref()).await?;
+
+        let sqs_config = sdk_config(sqs.endpoint());
+        let dynamodb_config = sdk_config(dynamodb.endpoint());
+        let tables = aws_sdk_dynamodb::Client::new(&dynamodb_config);
+        for table in [LEDGER_TABLE, LEARNERS_TABLE, UNKNOWN_EVENTS_TABLE] {
+            create_table(&tables, table).await?;
+        }
+        let app = App::new(&dynamodb_config, &handlers_config());
+        let queue_url = LocalSqs::queue_url(QUEUE);
+        let consumer = Consumer::new(
+            learnink_handlers::router(app.clone()),
+            Ledger::new(&dynamodb_config, LEDGER_TABLE.name),
+            Queues::new(&sqs_config, &queue_url, LocalSqs::queue_url(DEAD_LETTER_QUEUE)),
+            fastrand::f64,
+        );
+        let receiver = Receiver::new(verifier, SqsQueue::new(&sqs_config, &queue_url));
+        let (stop_front, stopped) = watch::channel(false);
+        let front = tokio::spawn(serve(listener, Arc::new(receiver), observer.clone(), stopped));
+        let mut pipeline = Self {
+            address,
+            front,
+            stop_front,
+            consumer: Arc::new(consumer),
+            numbers,
+            observer,
+            pollers: JoinSet::new(),
+            app,
+            queue: aws_sdk_sqs::Client::new(&sqs_config),
+            sqs,
+            dynamodb,
+            _state: state,
+        };
+        pipeline.start_pollers();
+        Ok(pipeline)
+    }
+
+    /// Where LearnInk would post.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.address, learnink_receiver::PATH)
+    }
+
+    /// Where the embedded SQS listens.
+    pub fn sqs_endpoint(&self) -> &str {
+        self.sqs.endpoint()
+    }
+
+    /// Where the embedded DynamoDB listens.
+    pub fn dynamodb_endpoint(&self) -> &str {
+        self.dynamodb.endpoint()
+    }
+
+    /// What the handlers write to.
+    pub const fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Starts the pollers that hand batches to the consumer.
+    pub fn start_pollers(&mut self) {
+        for _ in 0..POLLERS {
+            let source = EventSource::new(self.queue.clone(), LocalSqs::queue_url(QUEUE));
+            let (consumer, observer) = (self.consumer.clone(), self.observer.clone());
+            let timeout = Duration::from_secs(self.numbers.consumer_timeout_s.into());
+            self.pollers.spawn(async move {
+                let invoke = |batch| invoke(&consumer, &observer, batch, timeout);
+                source.run(invoke).await;
+            });
+        }
+    }
+
+    /// Ends the pollers wherever they are, as a crash would.
+    pub async fn kill_pollers(&mut self) {
+        self.pollers.shutdown().await;
+    }
+
+    /// Messages on a queue, whether visible, hidden or being handled.
+    ///
+    /// # Errors
+    ///
+    /// What the embedded SQS said.
+    pub async fn messages_on(&self, queue: &str) -> Result<u64, aws_sdk_sqs::Error> {
+        let counts = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let request = self.queue.get_queue_attributes().queue_url(LocalSqs::queue_url(queue));
+        let answer = request.set_attribute_names(Some(counts.to_vec())).send().await?;
+        let attributes = answer.attributes.unwrap_or_default();
+        let count = |name| attributes.get(name).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+        Ok(counts.iter().map(count).sum())
+    }
+
+    /// Stops taking requests, waits for what was acknowledged, and stops. Returns how many
+    /// messages are left for the next start: those that wait for a retry, or took longer than
+    /// `patience`.
+    ///
+    /// # Errors
+    ///
+    /// What the embedded SQS said when it was asked what is left.
+    pub async fn stop(mut self, patience: Duration) -> Result<u64, aws_sdk_sqs::Error> {
+        // No receiver is left when the front has failed already; then there is nothing to stop.
+        let _ = self.stop_front.send(true);
+        let until = tokio::time::Instant::now() + patience;
+        if tokio::time::timeout_at(until, &mut self.front).await.is_err() {
+            self.front.abort();
+        }
+        let mut left = self.messages_on(QUEUE).await?;
+        while left > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(DRAIN_PAUSE).await;
+            left = self.messages_on(QUEUE).await?;
+        }
+        self.kill_pollers().await;
+        Ok(left)
+    }
+}
+
+/// The tables that the handlers use on this machine.
+pub fn handlers_config() -> learnink_handlers::Config {
+    learnink_handlers::Config {
+        learners_table: LEARNERS_TABLE.name.to_owned(),
+        unknown_events_table: UNKNOWN_EVENTS_TABLE.name.to_owned(),
+    }
+}
+
+/// One invocation of the consumer, which ends with its time-out as Lambda's would.
+async fn invoke(
+    consumer: &Consumer,
+    observer: &mpsc::UnboundedSender<Observation>,
+    batch: SqsEvent,
+    timeout: Duration,
+) -> Option<serde_json::Value> {
+    let invocation = Invocation { id: request_id(), now: now(), remaining: timeout };
+    let report = tokio::time::timeout(timeout, consumer.consume(&batch, &invocation)).await.ok()?;
+    let answer = report.response().ok().and_then(|response| serde_json::to_value(response).ok());
+    let BatchReport { records } = report;
+    for record in records {
+        // Nobody watches any more once the program is ending.
+        let _ = observer.send(Observation::Consumed(record));
+    }
+    answer
+}
+
+async fn serve(
+    listener: TcpListener,
+    receiver: Arc<Receiver>,
+    observer: mpsc::UnboundedSender<Observation>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let handle = move |request: Request| {
+        let (receiver, observer) = (receiver.clone(), observer.clone());
+        async move { answer(&receiver, &observer, request).await }
+    };
+    let stopped = async move {
+        // An error means that the pipeline is gone, which stops the front as well.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    let server = axum::serve(listener, axum::Router::new().fallback(handle));
+    if let Err(error) = server.with_graceful_shutdown(stopped).await {
+        tracing::error!(%error, "the HTTP front stopped");
+    }
+}
+
+/// One request through the gateway's shape to the receiver and back.
+async fn answer(
+    receiver: &Receiver,
+    observer: &mpsc::UnboundedSender<Observation>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, front::LARGEST_BODY_BYTES).await else {
+        return status(StatusCode::PAYLOAD_TOO_LARGE);
+    };
+    let event = front::http_api_request(&parts, &body, &request_id(), now());
+    let Ok(request) = lambda_http::request::from_str(&event.to_string()) else {
+        return status(StatusCode::BAD_REQUEST);
+    };
+    let receipt = receiver.receive(request, now()).await;
+    let (parts, _) = receipt.response().into_parts();
+    let _ = observer.send(Observation::Received(receipt));
+    Response::from_parts(parts, Body::empty())
+}
+
+fn status(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the laptop's edge, where Lambda would read the clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

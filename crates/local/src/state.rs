@@ -1,0 +1,170 @@
+//! What is kept between two starts: the signing secret, the tables, the messages on the queues.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+/// The length of a new signing secret's key: as Svix makes them.
+const KEY_BYTES: usize = 24;
+
+/// A folder that one pipeline at a time works in.
+#[derive(Debug)]
+pub struct State {
+    folder: PathBuf,
+    /// Held for as long as the pipeline runs; the system lets it go even after a crash.
+    _lock: File,
+}
+
+/// The folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another process has it.
+    #[error("{} is in use by another `learnink dev`; stop that one, or choose another folder with --state", folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file in it cannot be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no signing secret yet.
+    #[error("there is no signing secret in {}; start `cargo dev` there first, or pass --secret", folder.display())]
+    NoSecret {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+impl State {
+    /// Opens the folder, makes it where there is none, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when it cannot be written, or another process has it.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StateError> {
+        let folder = folder.into();
+        let io_error = |path: &Path, source| StateError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(&folder).map_err(|error| io_error(&folder, error))?;
+        let path = folder.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|error| io_error(&path, error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse { folder }),
+            Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The signing secret, which is made on the first call and kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`] when it can be neither read nor written.
+    pub fn signing_secret(&self) -> Result<String, StateError> {
+        match read_signing_secret(&self.folder) {
+            Err(StateError::NoSecret { .. }) => self.make_signing_secret(),
+            secret => secret,
+        }
+    }
+
+    fn make_signing_secret(&self) -> Result<String, StateError> {
+        let path = secret_file(&self.folder);
+        let io_error = |source| StateError::Io { path: path.clone(), source };
+        let mut key = [0; KEY_BYTES];
+        getrandom::fill(&mut key).map_err(|error| io_error(error.into()))?;
+        let secret = format!("whsec_{}", BASE64.encode(key));
+        let mut options = OpenOptions::new();
+        options.create_new(true).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(&path).and_then(|mut file| writeln!(file, "{secret}")).map_err(io_error)?;
+        Ok(secret)
+    }
+
+    /// Where the tables are.
+    pub fn database(&self) -> PathBuf {
+        database_file(&self.folder)
+    }
+
+    /// Where the messages are.
+    pub fn journal(&self) -> PathBuf {
+        self.folder.join("queues.jsonl")
+    }
+}
+
+/// The signing secret that `learnink dev` made in `folder`; needs no lock.
+///
+/// # Errors
+///
+/// [`StateError`] when there is none, or it cannot be read.
+pub fn read_signing_secret(folder: &Path) -> Result<String, StateError> {
+    let path = secret_file(folder);
+    match fs::read_to_string(&path) {
+        Ok(secret) => Ok(secret.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(StateError::NoSecret { folder: folder.to_owned() })
+        }
+        Err(source) => Err(StateError::Io { path, source }),
+    }
+}
+
+/// Where the tables of the pipeline in `folder` are.
+pub fn database_file(folder: &Path) -> PathBuf {
+    folder.join("tables.sqlite")
+}
+
+fn secret_file(folder: &Path) -> PathBuf {
+    folder.join("signing-secret")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_made_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = State::open(folder.path()).unwrap().signing_secret().unwrap();
+        assert!(first.starts_with("whsec_"));
+        assert_eq!(State::open(folder.path()).unwrap().signing_secret().unwrap(), first);
+        assert_eq!(read_signing_secret(folder.path()).unwrap(), first);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_may_read_the_secret() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        State::open(folder.path()).unwrap().signing_secret().unwrap();
+        let mode = fs::metadata(secret_file(folder.path())).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn two_pipelines_cannot_share_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = State::open(folder.path()).unwrap();
+        let second = State::open(folder.path()).unwrap_err();
+        assert!(matches!(second, StateError::InUse { .. }), "{second}");
+    }
+
+    #[test]
+    fn a_folder_that_is_a_file_is_one_clear_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = State::open(file.path()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot use ") && !error.contains('\n'), "{error}");
+    }
+}
