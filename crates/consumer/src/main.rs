@@ -10,7 +10,7 @@ use learnink_handlers::App;
 
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::disallowed_methods, reason = "the edge, where the environment and the clock are read")]
-async fn main() -> Result<(), Error> {
+async fn main() -> anyhow::Result<()> {
     learnink_telemetry::init();
     let variable = |name: &str| std::env::var(name).ok();
     let config = Config::read(variable)?;
@@ -30,4 +30,5 @@ async fn main() -> Result<(), Error> {
         Ok::<_, Error>(consumer.consume(&event.payload, &invocation).await.response()?)
     }))
     .await
+    .map_err(anyhow::Error::from_boxed)
 }

@@ -6,7 +6,7 @@ use learnink_receiver::{Config, Receiver, SqsQueue};
 
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::disallowed_methods, reason = "the edge, where the environment and the clock are read")]
-async fn main() -> Result<(), Error> {
+async fn main() -> anyhow::Result<()> {
     learnink_telemetry::init();
     let config = Config::read(|name| std::env::var(name).ok())?;
     let aws = aws_config::load_from_env().await;
@@ -15,4 +15,5 @@ async fn main() -> Result<(), Error> {
         Ok::<_, Error>(receiver.receive(request, Timestamp::now()).await.response())
     }))
     .await
+    .map_err(anyhow::Error::from_boxed)
 }

@@ -1,0 +1,34 @@
+//! The workspace's programs, built and up to date.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+/// The program `name`: `receiver`, `consumer` or `learnink`.
+pub fn binary(name: &str) -> &'static Path {
+    static BINARIES: LazyLock<HashMap<String, PathBuf>> = LazyLock::new(build);
+    BINARIES.get(name).unwrap_or_else(|| panic!("the workspace has no program named `{name}`"))
+}
+
+/// Builds with the very features of `cargo test --workspace`, so that after it nothing is compiled.
+fn build() -> HashMap<String, PathBuf> {
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--workspace", "--all-targets", "--message-format", "json"])
+        .current_dir(crate::root())
+        .output()
+        .expect("cargo can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let artifacts = output.stdout.split(|byte| *byte == b'\n');
+    let artifacts = artifacts.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    artifacts
+        .filter(|artifact| artifact.pointer("/profile/test") == Some(&Value::Bool(false)))
+        .filter_map(|artifact| {
+            let executable = artifact.get("executable")?.as_str()?;
+            let name = artifact.pointer("/target/name")?.as_str()?;
+            Some((name.to_owned(), PathBuf::from(executable)))
+        })
+        .collect()
+}

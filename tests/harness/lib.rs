@@ -1,0 +1,33 @@
+//! What the tests that cross crates stand on.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`binaries`] | the workspace's programs, built and up to date |
+//! | [`engine`] | an SQS and a DynamoDB: the embedded ones, or ministack's |
+//! | [`runtime_api`] | the side of Lambda that a function talks to |
+//! | [`signing`] | webhooks as LearnInk signs them |
+
+#![expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    reason = "a test that cannot be set up has failed, and says why"
+)]
+
+pub mod binaries;
+pub mod engine;
+pub mod runtime_api;
+pub mod signing;
+
+use std::path::PathBuf;
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    package.parent().expect("the package lies in the workspace").to_owned()
+}
+
+/// A file of the checkout as text.
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+}

@@ -1,0 +1,149 @@
+//! The side of Lambda that a function talks to: the Runtime API, version 2018-06-01.
+//! Source: AWS Lambda developer guide, "Using the Lambda runtime API for custom runtimes".
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, mpsc};
+
+/// How long a function may take to answer before the test gives up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much time an invocation is told that it has, in milliseconds.
+const INVOCATION_TIME_MS: u64 = 10_000;
+
+/// One function process, as Lambda runs it.
+#[derive(Debug)]
+pub struct Function {
+    events: mpsc::Sender<Value>,
+    outcomes: mpsc::Receiver<Outcome>,
+    process: Child,
+}
+
+/// What came of an invocation, or of the function's start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The function's answer.
+    Response(Value),
+    /// The function reported an error for this invocation.
+    Error(Value),
+    /// The function could not start.
+    InitError(Value),
+}
+
+impl Function {
+    /// Starts `program` with these variables beside those that Lambda sets.
+    pub async fn start(program: &Path, variables: &[(&str, &str)]) -> Self {
+        let (events, receiver) = mpsc::channel(1);
+        let (sender, outcomes) = mpsc::channel(1);
+        let lambda = Arc::new(Lambda {
+            events: Mutex::new(receiver),
+            outcomes: sender,
+            invocations: AtomicU32::new(0),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("a listener has an address").to_string();
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
+            .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
+            .route("/2018-06-01/runtime/init/error", post(init_error))
+            .with_state(lambda);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let process = Command::new(program)
+            .env_clear()
+            .env("AWS_LAMBDA_RUNTIME_API", address)
+            .env("AWS_LAMBDA_FUNCTION_NAME", "test")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "000000000000")
+            .env("AWS_SECRET_ACCESS_KEY", "none")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the function can be run");
+        Self { events, outcomes, process }
+    }
+
+    /// Hands over an event and waits for what comes of it.
+    pub async fn invoke(&mut self, event: Value) -> Outcome {
+        self.events.send(event).await.expect("the Runtime API runs");
+        self.outcome().await
+    }
+
+    /// What the function reports next.
+    pub async fn outcome(&mut self) -> Outcome {
+        let outcome = tokio::time::timeout(ANSWER_TIMEOUT, self.outcomes.recv()).await;
+        outcome.expect("the function answers in time").expect("the Runtime API runs")
+    }
+
+    /// Ends the process and returns everything that it wrote.
+    pub async fn into_output(mut self) -> String {
+        // Fails where the process has ended by itself.
+        let _ = self.process.start_kill();
+        self.wait_output().await
+    }
+
+    /// Waits for the process to end by itself and returns everything that it wrote.
+    pub async fn wait_output(self) -> String {
+        let output = tokio::time::timeout(ANSWER_TIMEOUT, self.process.wait_with_output()).await;
+        let output = output.expect("the process ends in time").expect("its output can be read");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+}
+
+#[derive(Debug)]
+struct Lambda {
+    events: Mutex<mpsc::Receiver<Value>>,
+    outcomes: mpsc::Sender<Outcome>,
+    invocations: AtomicU32,
+}
+
+async fn next(State(lambda): State<Arc<Lambda>>) -> Response {
+    let Some(event) = lambda.events.lock().await.recv().await else {
+        // The test has ended; the process is about to be killed.
+        return std::future::pending().await;
+    };
+    let number = lambda.invocations.fetch_add(1, Ordering::Relaxed);
+    let deadline_ms = (crate::signing::now_s() * 1000).unsigned_abs() + INVOCATION_TIME_MS;
+    let headers = [
+        ("lambda-runtime-aws-request-id", format!("request-{number}")),
+        ("lambda-runtime-deadline-ms", deadline_ms.to_string()),
+        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:0:function:test".to_owned()),
+        ("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0".to_owned()),
+    ];
+    (headers, event.to_string()).into_response()
+}
+
+async fn response(state: State<Arc<Lambda>>, _: UrlPath<String>, body: String) {
+    report(state, Outcome::Response, &body).await;
+}
+
+async fn error(state: State<Arc<Lambda>>, _: UrlPath<String>, body: String) {
+    report(state, Outcome::Error, &body).await;
+}
+
+async fn init_error(state: State<Arc<Lambda>>, body: String) {
+    report(state, Outcome::InitError, &body).await;
+}
+
+async fn report(State(lambda): State<Arc<Lambda>>, outcome: fn(Value) -> Outcome, body: &str) {
+    let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+    // The test may have given up.
+    let _ = lambda.outcomes.send(outcome(body)).await;
+}

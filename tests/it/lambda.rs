@@ -1,0 +1,226 @@
+//! The real Lambda binaries under a Runtime API, with ministack as their AWS.
+
+use learnink_handlers::progress::Learners;
+use learnink_local::EventSource;
+use learnink_tests::binaries::binary;
+use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};
+use learnink_tests::read;
+use learnink_tests::runtime_api::{Function, Outcome};
+use learnink_tests::signing::{self, SECRET, now_s};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+struct Stack {
+    engine: Engine,
+    queues: QueuePair,
+    ledger: String,
+    learners: String,
+    unknown_events: String,
+}
+
+impl Stack {
+    async fn start() -> Self {
+        let engine = Engine::ministack().await;
+        Self {
+            queues: engine.queues(180, 7).await,
+            ledger: engine.table("message_id", None).await,
+            learners: engine.table("user_id", Some("course_id")).await,
+            unknown_events: engine.table("message_id", None).await,
+            engine,
+        }
+    }
+
+    async fn receiver(&self) -> Function {
+        let variables = [
+            ("AWS_ENDPOINT_URL", ministack_endpoint()),
+            ("LEARNINK_QUEUE_URL", &self.queues.url),
+            ("LEARNINK_SIGNING_SECRET", SECRET),
+        ];
+        Function::start(binary("receiver"), &variables).await
+    }
+
+    async fn consumer(&self) -> Function {
+        let variables = [
+            ("AWS_ENDPOINT_URL", ministack_endpoint()),
+            ("LEARNINK_QUEUE_URL", &self.queues.url),
+            ("LEARNINK_DEAD_LETTER_QUEUE_URL", &self.queues.dead_letter_url),
+            ("LEARNINK_LEDGER_TABLE", &self.ledger),
+            ("LEARNINK_LEARNERS_TABLE", &self.learners),
+            ("LEARNINK_UNKNOWN_EVENTS_TABLE", &self.unknown_events),
+        ];
+        Function::start(binary("consumer"), &variables).await
+    }
+
+    /// Hands what is on the queue to the consumer, as the event source mapping does.
+    async fn poll(&self, consumer: Function) -> (usize, Function) {
+        let consumer = Mutex::new(consumer);
+        let source = EventSource::new(self.engine.sqs_client(), &self.queues.url);
+        let invoke = async |batch| match consumer.lock().await.invoke(json!(batch)).await {
+            Outcome::Response(answer) => Some(answer),
+            Outcome::Error(_) | Outcome::InitError(_) => None,
+        };
+        let found = source.poll(1, &invoke).await.unwrap();
+        (found, consumer.into_inner())
+    }
+
+    async fn on_queue(&self, url: &str) -> u32 {
+        use aws_sdk_sqs::types::QueueAttributeName::{
+            ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible,
+        };
+        let mut count = 0;
+        for name in [ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible] {
+            count += self.engine.queue_attribute(url, name).await.parse::<u32>().unwrap();
+        }
+        count
+    }
+}
+
+/// An HTTP API request with `body`, signed now.
+fn request(id: &str, body: &str) -> Value {
+    let mut request: Value = serde_json::from_str(&read("events/lambda/http-api-request.json")).unwrap();
+    for (name, value) in signing::headers(SECRET, id, now_s(), body.as_bytes()) {
+        request["headers"][name] = value.into();
+    }
+    request["body"] = body.into();
+    request
+}
+
+fn status(outcome: &Outcome) -> u64 {
+    match outcome {
+        Outcome::Response(answer) => answer["statusCode"].as_u64().unwrap(),
+        other => panic!("no response but {other:?}"),
+    }
+}
+
+/// What no log may hold.
+fn assert_is_private(output: &str) {
+    let signature = signing::headers(SECRET, "msg_0", 1, b"{}")[2].1.len();
+    assert_eq!(signature, 47, "a signature is looked for by its shape");
+    for private in ["254705408079", "Mary", "training today", &SECRET["whsec_".len()..], "v1,"] {
+        assert!(!output.contains(private), "`{private}` was logged: {output}");
+    }
+}
+
+#[tokio::test]
+async fn the_real_binaries_take_a_signed_webhook_to_the_learners_table() {
+    let stack = Stack::start().await;
+    let mut receiver = stack.receiver().await;
+    let started = read("events/user.course.started.json");
+    assert_eq!(status(&receiver.invoke(request("msg_1", &started)).await), 200);
+    assert_eq!(
+        status(&receiver.invoke(request("msg_2", &read("events/notifications.sent.json"))).await),
+        200
+    );
+    assert_eq!(status(&receiver.invoke(request("msg_3", "not json: +254705408079")).await), 200);
+
+    let mut consumer = stack.consumer().await;
+    let mut found = 0;
+    while found < 3 {
+        let polled = stack.poll(consumer).await;
+        found += polled.0;
+        consumer = polled.1;
+    }
+    let learners = Learners::new(&stack.engine.dynamodb, &stack.learners).all().await.unwrap();
+    assert_eq!(learners.len(), 1);
+    assert_eq!(learners[0].user_id, "le2bB6Fi4CMgrIOIqMCJryZb9PR2");
+    assert_eq!(stack.on_queue(&stack.queues.url).await, 0);
+    assert_eq!(stack.on_queue(&stack.queues.dead_letter_url).await, 1);
+
+    for output in [receiver.into_output().await, consumer.into_output().await] {
+        assert!(output.contains(r#""message.id":"msg_1""#), "{output}");
+        assert_is_private(&output);
+    }
+}
+
+#[tokio::test]
+async fn the_receivers_binary_refuses_what_is_tampered_with_and_queues_nothing() {
+    let stack = Stack::start().await;
+    let mut receiver = stack.receiver().await;
+    let mut tampered = request("msg_1", &read("events/notifications.sent.json"));
+    tampered["body"] = tampered["body"].as_str().unwrap().replace("Mary", "Marx").into();
+    let outcome = receiver.invoke(tampered).await;
+    assert_eq!(status(&outcome), 401);
+    let Outcome::Response(answer) = outcome else { unreachable!("it has a status") };
+    assert!(answer["body"].as_str().unwrap_or_default().is_empty(), "{answer}");
+    assert_eq!(stack.on_queue(&stack.queues.url).await, 0);
+
+    let output = receiver.into_output().await;
+    assert!(output.contains(r#""reason":"no_matching_signature""#), "{output}");
+    assert_is_private(&output);
+}
+
+#[tokio::test]
+async fn a_body_in_base64_is_verified_as_the_bytes_that_were_signed() {
+    let stack = Stack::start().await;
+    let mut receiver = stack.receiver().await;
+    let mut encoded = request("msg_1", "{}");
+    encoded["body"] = "e30=".into();
+    encoded["isBase64Encoded"] = true.into();
+    assert_eq!(status(&receiver.invoke(encoded).await), 200);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_costs_only_itself() {
+    let stack = Stack::start().await;
+    let mut receiver = stack.receiver().await;
+    let mut broken = request("msg_1", "{}");
+    broken["body"] = "%".into();
+    broken["isBase64Encoded"] = true.into();
+    assert!(matches!(receiver.invoke(broken).await, Outcome::Error(_)));
+    assert_eq!(status(&receiver.invoke(request("msg_2", "{}")).await), 200);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_gone_is_answered_with_503_and_a_time_to_come_back() {
+    let mut stack = Stack::start().await;
+    stack.queues.url.push_str("-gone");
+    let mut receiver = stack.receiver().await;
+    let outcome = receiver.invoke(request("msg_1", "{}")).await;
+    assert_eq!(status(&outcome), 503);
+    let Outcome::Response(answer) = outcome else { unreachable!("it has a status") };
+    assert_eq!(answer["headers"]["retry-after"], "5");
+}
+
+#[tokio::test]
+async fn the_sample_batch_is_answered_with_the_failures_that_lambda_reads() {
+    let stack = Stack::start().await;
+    let mut consumer = stack.consumer().await;
+    let batch: Value = serde_json::from_str(&read("events/lambda/sqs-batch.json")).unwrap();
+    let answer = consumer.invoke(batch).await;
+    assert_eq!(answer, Outcome::Response(json!({ "batchItemFailures": [] })));
+    assert_eq!(stack.on_queue(&stack.queues.dead_letter_url).await, 1);
+}
+
+#[tokio::test]
+async fn without_its_dead_letter_queue_the_consumer_reports_a_hopeless_record_as_failed() {
+    let mut stack = Stack::start().await;
+    stack.queues.dead_letter_url.push_str("-gone");
+    let mut consumer = stack.consumer().await;
+    let batch: Value = serde_json::from_str(&read("events/lambda/sqs-batch.json")).unwrap();
+    let hopeless = batch["Records"][1]["messageId"].clone();
+    let answer = consumer.invoke(batch).await;
+    let failures = json!({ "batchItemFailures": [{ "itemIdentifier": hopeless }] });
+    assert_eq!(answer, Outcome::Response(failures));
+}
+
+#[tokio::test]
+async fn without_its_table_the_consumer_reports_every_claim_as_failed() {
+    let mut stack = Stack::start().await;
+    stack.ledger.push_str("-gone");
+    let mut consumer = stack.consumer().await;
+    let mut batch: Value = serde_json::from_str(&read("events/lambda/sqs-batch.json")).unwrap();
+    batch["Records"].as_array_mut().unwrap().truncate(1);
+    let failed = batch["Records"][0]["messageId"].clone();
+    let answer = consumer.invoke(batch).await;
+    let failures = json!({ "batchItemFailures": [{ "itemIdentifier": failed }] });
+    assert_eq!(answer, Outcome::Response(failures));
+}
+
+#[tokio::test]
+async fn a_function_that_is_not_configured_says_which_variable_is_missing() {
+    for (name, variable) in [("receiver", "LEARNINK_SIGNING_SECRET"), ("consumer", "LEARNINK_QUEUE_URL")] {
+        let function = Function::start(binary(name), &[]).await;
+        let output = function.wait_output().await;
+        assert!(output.contains(&format!("{variable} is not set; it holds ")), "{output}");
+    }
+}

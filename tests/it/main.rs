@@ -1,0 +1,34 @@
+//! The promises that no crate can keep alone.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed, and says why"
+)]
+
+/// Runs each check against the embedded engine and against ministack.
+macro_rules! on_both_engines {
+    ($($check:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $check() {
+                super::$check(learnink_tests::engine::Engine::embedded().await).await;
+            })+
+        }
+        mod ministack {
+            $(#[tokio::test]
+            async fn $check() {
+                super::$check(learnink_tests::engine::Engine::ministack().await).await;
+            })+
+        }
+    };
+}
+
+mod lambda;
+mod laptop;
+mod ledger_contract;
+mod pipeline;
+mod queue_contract;
+mod refusals;
+mod shuffled;

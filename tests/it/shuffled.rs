@@ -1,0 +1,124 @@
+//! Whatever the order of arrival, and however often, the learners' table ends the same.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
+use jiff::Timestamp;
+use learnink_consumer::{Consumer, Invocation, Ledger, Outcome, Queues};
+use learnink_handlers::{App, Config};
+use learnink_tests::engine::Engine;
+use learnink_webhook::{Message, MessageId};
+use proptest::prelude::*;
+
+use crate::laptop::started;
+
+const LEARNERS: usize = 100;
+const DELIVERIES: usize = 10_000;
+const START_MS: i64 = 1_700_000_000_000;
+
+/// One event: who started which course when, and the message id that brought it.
+#[derive(Debug, Clone)]
+struct Start {
+    id: String,
+    user_id: String,
+    course_id: String,
+    at_ms: i64,
+}
+
+/// Deliveries of which about half are duplicates, in any order. Times are so few that some are equal.
+fn deliveries(seed: u64) -> Vec<Start> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let events: Vec<_> = (0..DELIVERIES / 2)
+        .map(|number| Start {
+            id: format!("msg_{number}"),
+            user_id: format!("learner-{}", random.usize(0..LEARNERS)),
+            course_id: format!("course-{}", random.u8(0..3)),
+            at_ms: START_MS + random.i64(0..40) * 1_000,
+        })
+        .collect();
+    let mut deliveries = events.clone();
+    deliveries.extend((events.len()..DELIVERIES).map(|_| events[random.usize(0..events.len())].clone()));
+    random.shuffle(&mut deliveries);
+    deliveries
+}
+
+/// What applying each event once and in order leads to.
+fn in_order(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
+    let mut state = BTreeMap::new();
+    for start in deliveries {
+        let latest = state.entry((start.user_id.clone(), start.course_id.clone())).or_insert(i64::MIN);
+        *latest = start.at_ms.max(*latest);
+    }
+    state
+}
+
+fn record(number: usize, start: &Start) -> SqsMessage {
+    let timestamp = Timestamp::from_millisecond(start.at_ms).unwrap().to_string();
+    let message = Message {
+        id: MessageId::parse(&start.id).unwrap(),
+        signed_at_s: START_MS / 1000,
+        signature: "v1,none".to_owned(),
+        received_at: Timestamp::from_millisecond(START_MS).unwrap(),
+        event_type: None,
+        body: started(&start.user_id, &start.course_id, &timestamp).into_bytes(),
+    };
+    let encoded = message.encode().unwrap();
+    let mut record = SqsMessage::default();
+    record.message_id = Some(format!("sqs-{number}"));
+    record.body = Some(encoded.body);
+    for attribute in encoded.attributes {
+        let mut value = SqsMessageAttribute::default();
+        value.data_type = Some(attribute.data_type.to_owned());
+        value.string_value = Some(attribute.value);
+        record.message_attributes.insert(attribute.name.to_owned(), value);
+    }
+    record
+}
+
+async fn deliver(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
+    let engine = Engine::embedded().await;
+    let config = Config {
+        learners_table: engine.table("user_id", Some("course_id")).await,
+        unknown_events_table: engine.table("message_id", None).await,
+    };
+    let app = App::new(&engine.dynamodb, &config);
+    let consumer = Consumer::new(
+        learnink_handlers::router(app.clone()),
+        Ledger::new(&engine.dynamodb, engine.table("message_id", None).await),
+        Queues::new(&engine.sqs, "none", "none"),
+        fastrand::f64,
+    );
+    let records: Vec<_> = deliveries.iter().enumerate().map(|(n, start)| record(n, start)).collect();
+    let now = Timestamp::from_millisecond(START_MS).unwrap();
+    for (number, batch) in records.chunks(10).enumerate() {
+        let mut left = SqsEvent::default();
+        left.records = batch.to_vec();
+        // A duplicate in the same batch meets the claim of the other; SQS would bring it back.
+        for attempt in 0..5 {
+            let invocation =
+                Invocation { id: format!("{number}-{attempt}"), now, remaining: Duration::from_secs(30) };
+            let report = consumer.consume(&left, &invocation).await;
+            let mut outcomes = report.records.iter().map(|record| record.outcome);
+            left.records.retain(|_| outcomes.next() == Some(Outcome::Retry));
+            if left.records.is_empty() {
+                break;
+            }
+        }
+        assert!(left.records.is_empty());
+    }
+    let rows = app.learners.all().await.unwrap();
+    rows.into_iter().map(|row| ((row.user_id, row.course_id), row.started_at.as_millisecond())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn shuffled_and_duplicated_deliveries_end_in_the_in_order_state(seed in any::<u64>()) {
+        let deliveries = deliveries(seed);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let state = runtime.block_on(deliver(&deliveries));
+        prop_assert_eq!(state, in_order(&deliveries));
+    }
+}
