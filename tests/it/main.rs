@@ -25,6 +25,7 @@ macro_rules! on_both_engines {
     };
 }
 
+mod command;
 mod lambda;
 mod laptop;
 mod ledger_contract;
@@ -32,3 +33,4 @@ mod pipeline;
 mod queue_contract;
 mod refusals;
 mod shuffled;
+mod template;
