@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -48,6 +48,7 @@ impl Engine {
     }
 
     /// ministack, which all tests of this process share.
+    #[expect(clippy::unused_async, reason = "started as the embedded ones are")]
     pub async fn ministack() -> Self {
         let config = sdk_config(ministack_endpoint());
         Self { sqs: config.clone(), dynamodb: config, _embedded: None }
@@ -105,12 +106,12 @@ fn unique(prefix: &str) -> String {
 }
 
 /// How long ministack may take to start.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 struct Ministack {
     endpoint: String,
-    /// Closed by the system when this process ends, however it ends; the shell then ends ministack.
-    _stdin: ChildStdin,
+    /// The system closes its input when this process ends, however it ends; it then ends ministack.
+    _shell: Child,
 }
 
 /// Where ministack listens.
@@ -126,7 +127,7 @@ fn start_ministack() -> Ministack {
     let address = listener.local_addr().expect("a listener has an address");
     drop(listener);
     let endpoint = format!("http://{address}");
-    let mut shell = Command::new("sh")
+    let shell = Command::new("sh")
         .args(["-c", r#""$0" & child=$!; cat >/dev/null; kill "$child""#])
         .arg(&program)
         .env("BIND_HOST", "127.0.0.1")
@@ -139,13 +140,12 @@ fn start_ministack() -> Ministack {
         .stderr(Stdio::null())
         .spawn()
         .expect("a shell can be run");
-    let stdin = shell.stdin.take().expect("the input is a pipe");
     let deadline = Instant::now() + START_TIMEOUT;
     while !answers_health(&address.to_string()) {
         assert!(Instant::now() < deadline, "ministack did not start within {START_TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ministack { endpoint, _stdin: stdin }
+    Ministack { endpoint, _shell: shell }
 }
 
 fn answers_health(address: &str) -> bool {

@@ -14,7 +14,7 @@ use reqwest::StatusCode;
 use tokio::sync::mpsc;
 
 /// Longer than anything here takes, shorter than anybody waits.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Retries within seconds instead of minutes.
 pub(crate) const QUICK: Numbers =
@@ -35,11 +35,14 @@ impl Laptop {
     /// Starts on what an earlier one left in `folder`.
     pub(crate) async fn start_in(folder: Option<&Path>, numbers: Numbers) -> Self {
         let (observer, observations) = mpsc::unbounded_channel();
+        // The shortest of retries.
+        let random = || 0.0;
         let options = Options {
             address: ([127, 0, 0, 1], 0).into(),
             state: folder.map(|folder| State::open(folder).unwrap()),
             signing_secret: SECRET.to_owned(),
             numbers,
+            random,
             observer,
         };
         let pipeline = Pipeline::start(options).await.unwrap();
@@ -86,7 +89,7 @@ impl Laptop {
     /// Waits until nothing is left on the queue.
     pub(crate) async fn drained(&self) {
         let empty = async {
-            while self.pipeline.messages_on(QUEUE).await.unwrap() > 0 {
+            while self.pipeline.messages_sent_to(QUEUE).await > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -94,8 +97,8 @@ impl Laptop {
     }
 
     /// How many messages are on the queue and on the dead-letter queue.
-    pub(crate) async fn queued(&self) -> (u64, u64) {
-        let count = async |queue| self.pipeline.messages_on(queue).await.unwrap();
+    pub(crate) async fn queued(&self) -> (usize, usize) {
+        let count = async |queue| self.pipeline.messages_sent_to(queue).await;
         (count(QUEUE).await, count(DEAD_LETTER_QUEUE).await)
     }
 

@@ -124,7 +124,8 @@ async fn an_expired_entry_is_replaced(engine: Engine) {
     claim(&ledger, "a", Duration::ZERO).await;
     settle(&ledger, "a", &["progress", "push"]).await;
     let month = Duration::from_hours(30 * 24);
-    assert_eq!(claim(&ledger, "b", month - Duration::from_secs(1)).await, Claim::Completed);
+    let just_under = month.saturating_sub(Duration::from_secs(1));
+    assert_eq!(claim(&ledger, "b", just_under).await, Claim::Completed);
     assert_eq!(claim(&ledger, "b", month).await, acquired(&NONE));
     assert!(matches!(claim(&ledger, "c", month).await, Claim::InProgress { .. }));
 }

@@ -26,11 +26,13 @@ macro_rules! on_both_engines {
 }
 
 mod command;
+mod consumer;
 mod lambda;
 mod laptop;
 mod ledger_contract;
 mod pipeline;
 mod queue_contract;
+mod records;
 mod refusals;
 mod shuffled;
 mod template;

@@ -1,7 +1,5 @@
 //! From the signed request to the learner's row, on the laptop's pipeline.
 
-use std::time::Duration;
-
 use aws_sdk_sqs::types::MessageAttributeValue;
 use learnink_consumer::Outcome;
 use learnink_local::LocalSqs;
@@ -70,9 +68,6 @@ async fn two_thousand_webhooks_are_each_applied_once_though_the_pollers_are_kill
             laptop.pipeline.start_pollers();
         }
     }
-    laptop.drained().await;
-    // A killed poller's messages are counted again once their visibility timeout has ended.
-    tokio::time::sleep(Duration::from_secs(3)).await;
     laptop.drained().await;
 
     assert_eq!(laptop.queued().await, (0, 0));
@@ -206,7 +201,6 @@ async fn whatever_is_not_proven_to_be_learninks_is_refused_alike_and_not_queued(
         assert!(!headers.contains_key("svix-id"), "{}", case.name);
         assert!(response.bytes().await.unwrap().is_empty(), "{}", case.name);
     }
-    laptop.pipeline.messages_on(QUEUE).await.unwrap();
     assert_eq!(laptop.queued().await, (0, 0));
 }
 

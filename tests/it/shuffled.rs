@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_lambda_events::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use jiff::Timestamp;
 use learnink_consumer::{Consumer, Invocation, Ledger, Outcome, Queues};
 use learnink_handlers::{App, Config};
 use learnink_tests::engine::Engine;
-use learnink_webhook::{Message, MessageId};
 use proptest::prelude::*;
 
 use crate::laptop::started;
+use crate::records::{RECEIVED_AT_S, batch, record};
 
 const LEARNERS: usize = 100;
 const DELIVERIES: usize = 10_000;
-const START_MS: i64 = 1_700_000_000_000;
 
 /// One event: who started which course when, and the message id that brought it.
 #[derive(Debug, Clone)]
@@ -34,7 +32,7 @@ fn deliveries(seed: u64) -> Vec<Start> {
             id: format!("msg_{number}"),
             user_id: format!("learner-{}", random.usize(0..LEARNERS)),
             course_id: format!("course-{}", random.u8(0..3)),
-            at_ms: START_MS + random.i64(0..40) * 1_000,
+            at_ms: RECEIVED_AT_S * 1_000 + random.i64(0..40) * 1_000,
         })
         .collect();
     let mut deliveries = events.clone();
@@ -53,29 +51,6 @@ fn in_order(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
     state
 }
 
-fn record(number: usize, start: &Start) -> SqsMessage {
-    let timestamp = Timestamp::from_millisecond(start.at_ms).unwrap().to_string();
-    let message = Message {
-        id: MessageId::parse(&start.id).unwrap(),
-        signed_at_s: START_MS / 1000,
-        signature: "v1,none".to_owned(),
-        received_at: Timestamp::from_millisecond(START_MS).unwrap(),
-        event_type: None,
-        body: started(&start.user_id, &start.course_id, &timestamp).into_bytes(),
-    };
-    let encoded = message.encode().unwrap();
-    let mut record = SqsMessage::default();
-    record.message_id = Some(format!("sqs-{number}"));
-    record.body = Some(encoded.body);
-    for attribute in encoded.attributes {
-        let mut value = SqsMessageAttribute::default();
-        value.data_type = Some(attribute.data_type.to_owned());
-        value.string_value = Some(attribute.value);
-        record.message_attributes.insert(attribute.name.to_owned(), value);
-    }
-    record
-}
-
 async fn deliver(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
     let engine = Engine::embedded().await;
     let config = Config {
@@ -89,15 +64,18 @@ async fn deliver(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
         Queues::new(&engine.sqs, "none", "none"),
         fastrand::f64,
     );
-    let records: Vec<_> = deliveries.iter().enumerate().map(|(n, start)| record(n, start)).collect();
-    let now = Timestamp::from_millisecond(START_MS).unwrap();
-    for (number, batch) in records.chunks(10).enumerate() {
-        let mut left = SqsEvent::default();
-        left.records = batch.to_vec();
+    let record = |(number, start): (usize, &Start)| {
+        let timestamp = Timestamp::from_millisecond(start.at_ms).unwrap().to_string();
+        let body = started(&start.user_id, &start.course_id, &timestamp);
+        record(&format!("sqs-{number}"), &start.id, body)
+    };
+    let records: Vec<_> = deliveries.iter().enumerate().map(record).collect();
+    let now = Timestamp::from_second(RECEIVED_AT_S).unwrap();
+    for (number, records) in records.chunks(10).enumerate() {
+        let mut left = batch(records.to_vec());
         // A duplicate in the same batch meets the claim of the other; SQS would bring it back.
         for attempt in 0..5 {
-            let invocation =
-                Invocation { id: format!("{number}-{attempt}"), now, remaining: Duration::from_secs(30) };
+            let invocation = Invocation::new(format!("{number}-{attempt}"), now, Duration::from_secs(30));
             let report = consumer.consume(&left, &invocation).await;
             let mut outcomes = report.records.iter().map(|record| record.outcome);
             left.records.retain(|_| outcomes.next() == Some(Outcome::Retry));

@@ -1,13 +1,12 @@
 //! `learnink dev`: the pipeline, with one line for every delivery.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use anyhow::Context;
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
 use learnink_local::pipeline::Numbers;
 use learnink_local::{Observation, Options, Pipeline, State};
@@ -30,7 +29,7 @@ const BAD: Style = AnsiColor::Red.on_default();
 const LATER: Style = AnsiColor::Yellow.on_default();
 
 /// Options of `learnink dev`.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 pub(crate) struct Args {
     /// Address to listen on
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
@@ -50,26 +49,31 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut interrupts = interrupts()?;
     let folder = args.state.folder;
     let state = State::open(&folder)?;
+    let secret_is_given = args.secret.is_some();
     let signing_secret = match args.secret {
         Some(secret) => secret,
         None => state.signing_secret()?,
     };
+    // Somebody else's secret is not for this terminal.
+    let shown_secret = if secret_is_given { "the one you gave".to_owned() } else { signing_secret.clone() };
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
     let (observer, mut observations) = mpsc::unbounded_channel();
     let options = Options {
         address: SocketAddr::new(args.host, args.port),
         state: Some(state),
-        signing_secret: signing_secret.clone(),
+        signing_secret,
         numbers: Numbers::TEMPLATE,
+        random: fastrand::f64,
         observer,
     };
     let pipeline = Pipeline::start(options).await.map_err(explain)?;
     let url = pipeline.url();
     anstream::println!("{BOLD}LearnInk webhooks, on this machine{BOLD:#}\n");
     anstream::println!("  endpoint  {url}");
-    anstream::println!("  secret    {signing_secret}");
+    anstream::println!("  secret    {shown_secret}");
     anstream::println!("  state     {}", shown_folder.display());
-    anstream::println!("\nNext, in a second terminal:\n\n  {BOLD}{}{BOLD:#}\n", next_command(&url, &folder));
+    let next = next_command(&url, &folder, secret_is_given);
+    anstream::println!("\nNext, in a second terminal:\n\n  {BOLD}{next}{BOLD:#}\n");
     anstream::println!("{DIM}One line for every delivery; Ctrl-C stops.{DIM:#}\n");
 
     let mut lines = Lines::default();
@@ -86,7 +90,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tokio::pin!(stop);
     let left = loop {
         tokio::select! {
-            left = &mut stop => break left.context("cannot see what is left on the queue")?,
+            left = &mut stop => break left,
             Some(observation) = observations.recv() => lines.print(observation),
             _ = interrupts.recv() => anyhow::bail!("left unfinished; the messages are kept for the next start"),
         }
@@ -141,14 +145,17 @@ fn interrupts() -> anyhow::Result<mpsc::Receiver<()>> {
 }
 
 /// What to type in the second terminal, with no more options than it needs.
-fn next_command(url: &str, folder: &Path) -> String {
-    let mut command = "cargo run -p learnink-cli -- send".to_owned();
+fn next_command(url: &str, folder: &Path, secret_is_given: bool) -> String {
+    let mut command = "cargo learnink send".to_owned();
     if !url.starts_with(&format!("http://127.0.0.1:{DEFAULT_PORT}/")) {
         // Writing to a `String` does not fail.
         let _ = write!(command, " --url {url}");
     }
     if folder != Path::new(DEFAULT_STATE) {
         let _ = write!(command, " --state {}", folder.display());
+    }
+    if secret_is_given {
+        command.push_str(" --secret YOUR_SECRET");
     }
     if Path::new(SAMPLE).exists() {
         let _ = write!(command, " {SAMPLE}");
@@ -161,6 +168,8 @@ fn next_command(url: &str, folder: &Path) -> String {
 struct Lines {
     /// The receiver's part, by message id, until the consumer's comes.
     waiting: HashMap<String, Vec<String>>,
+    /// Messages that the consumer was done with before the receiver had said that it took them.
+    early: HashSet<String>,
 }
 
 impl Lines {
@@ -175,13 +184,18 @@ impl Lines {
         match observation {
             Observation::Received(receipt) => match (&receipt.outcome, &receipt.message_id) {
                 (ReceiverOutcome::Accepted, Some(id)) => {
-                    self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
+                    if !self.early.remove(id) {
+                        self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
+                    }
                     None
                 }
                 _ => Some(not_accepted(&receipt)),
             },
             Observation::Consumed(record) => {
                 let received = record.message_id.as_ref().and_then(|id| self.take(id));
+                if let (None, Some(id), 1) = (&received, &record.message_id, record.receive_count) {
+                    self.early.insert(id.clone());
+                }
                 Some(consumed(&record, received.as_deref()))
             }
         }
@@ -239,7 +253,8 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
             (format!("{LATER}?{LATER:#}"), "no handler for this type or version".to_owned())
         }
         ConsumerOutcome::Retry => {
-            (format!("{LATER}↻{LATER:#}"), format!("{LATER}comes back{LATER:#}: {reason}"))
+            let delay = record.retry_in.unwrap_or_default().as_secs_f64().ceil();
+            (format!("{LATER}↻{LATER:#}"), format!("{LATER}comes back in {delay} s{LATER:#}: {reason}"))
         }
         ConsumerOutcome::DeadLettered => {
             (format!("{BAD}✗{BAD:#}"), format!("{BAD}dead-lettered{BAD:#}: {reason}"))

@@ -11,14 +11,14 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Receive LearnInk's webhooks: try the pipeline here, send it webhooks, see what came of them.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "learnink", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Run the whole pipeline on this machine, without an AWS account
     Dev(dev::Args),

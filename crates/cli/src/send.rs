@@ -26,14 +26,14 @@ const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Options of `learnink send`.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  learnink send events/user.course.started.json
-  learnink send --count 2000 --concurrency 16
-  learnink send --tamper                      # expect 401
-  learnink send --age 10m                     # expect 401
-  learnink send --same-id                     # the same webhook twice: applied once
+  cargo learnink send events/user.course.started.json
+  cargo learnink send --count 2000 --concurrency 16
+  cargo learnink send --tamper                      # expect 401
+  cargo learnink send --age 10m                     # expect 401
+  cargo learnink send --same-id                     # the same webhook twice: applied once
 
 The exit code is 0 when every answer was 200, and 1 otherwise.")]
 pub(crate) struct Args {
@@ -50,13 +50,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// Webhooks per second, at most
-    #[arg(long, value_name = "R", value_parser = positive)]
+    #[arg(long, value_name = "R", value_parser = rate)]
     rate: Option<f64>,
     /// Requests at a time, at most
     #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: u16,
-    /// Message id to use, instead of a fresh one
-    #[arg(long, value_name = "ID", conflicts_with = "count")]
+    /// Message id of every webhook, instead of a fresh one each
+    #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Send one webhook again and again, as retries do; twice unless --count says otherwise
     #[arg(long)]
@@ -71,10 +71,10 @@ pub(crate) struct Args {
     state: StateFolder,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        _ => Err("expected a number above 0".to_owned()),
+        Ok(rate) if (0.001..=100_000.0).contains(&rate) => Ok(rate),
+        _ => Err("expected a number from 0.001 to 100000".to_owned()),
     }
 }
 
@@ -89,6 +89,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(id) = &args.id {
         MessageId::parse(id).context("--id cannot be used")?;
     }
+    let again = args.same_id || args.id.is_some();
+    anyhow::ensure!(!again || payloads.len() == 1, "one id means one payload: name one file, or none");
+    let signed_at = now().checked_sub(args.age.unwrap_or_default()).context("--age cannot be used")?;
+    // Each webhook is signed when it is sent, or as long before as --age says.
+    let age = now().duration_since(signed_at);
     let files = u32::try_from(payloads.len()).context("too many files")?;
     let count = args.count.unwrap_or(if args.same_id { 2 } else { files });
     let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build()?;
@@ -101,7 +106,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let webhook = |number: u32| {
         let payload = payloads.iter().cycle().nth(number as usize % payloads.len());
         let payload = payload.map(Vec::as_slice).unwrap_or_default();
-        let again = args.same_id || args.id.is_some();
         let id = if again { first_id.clone() } else { fresh_id() };
         let body = if count == files || again { payload.to_vec() } else { freshened(payload, now()) };
         (id, body)
@@ -120,7 +124,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let (id, body) = webhook(number);
         let (client, signer, args, progress) = (&client, &signer, &args, &progress);
         async move {
-            let attempt = post(client, signer, args, id, body).await;
+            let attempt = post(client, signer, args, now() - age, id, body).await;
             progress.inc(1);
             attempt
         }
@@ -150,10 +154,10 @@ async fn post(
     client: &reqwest::Client,
     signer: &Signer,
     args: &Args,
+    signed_at: Timestamp,
     id: String,
     mut body: Vec<u8>,
 ) -> Attempt {
-    let signed_at = now() - args.age.unwrap_or_default();
     let started = Instant::now();
     let answer = match signer.sign(&id, signed_at.as_second(), &body) {
         Err(error) => format!("not signed: {error}"),

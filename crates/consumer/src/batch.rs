@@ -2,34 +2,56 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use learnink_webhook::error::with_causes;
 use learnink_webhook::ledger::{Claim, ClaimRequest, payload_sha256};
 use learnink_webhook::router::Handler;
 use learnink_webhook::{Envelope, FailureClass, HandlerError, HandlerResult, Message, backoff};
 
+use tokio::time::Instant;
+
 use crate::Consumer;
 use crate::ledger::{Settled, Settlement};
-use crate::queues::DeadLetter;
+use crate::queues::{DeadLetter, attribute_text};
 use crate::record::Record;
 
-/// What is kept free of the time that an invocation has, to record what finished and to answer:
-/// a tenth, and no more than this.
-const LONGEST_MARGIN: Duration = Duration::from_secs(2);
+/// What is kept free of an invocation's time to record what finished: a quarter, and no more than
+/// this. A settlement, a dead letter and a delay may take two seconds each at worst.
+const LONGEST_MARGIN: Duration = Duration::from_secs(6);
+
+/// What is kept free after that to answer: an answer that comes too late brings the whole batch back.
+const LONGEST_ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// One invocation of the consumer.
 #[derive(Debug, Clone)]
 pub struct Invocation {
-    /// Lambda's request id: part of the name under which claims are made.
-    pub id: String,
-    /// When it started.
-    pub now: Timestamp,
-    /// How much time it has.
-    pub remaining: Duration,
+    id: String,
+    now: Timestamp,
+    remaining: Duration,
+    started: Instant,
+}
+
+impl Invocation {
+    /// An invocation that starts now, at `now` by the clock, and that Lambda ends after `remaining`.
+    /// `id` is Lambda's request id: part of the name under which claims are made.
+    pub fn new(id: impl Into<String>, now: Timestamp, remaining: Duration) -> Self {
+        Self { id: id.into(), now, remaining, started: Instant::now() }
+    }
+
+    /// From here on nothing is started, and handlers that still run are given up.
+    fn end_of_work(&self) -> Instant {
+        self.started + self.remaining.saturating_sub((self.remaining / 4).min(LONGEST_MARGIN))
+    }
+
+    /// By then the answer is given, whatever is unfinished.
+    fn end_of_answers(&self) -> Instant {
+        self.started + self.remaining.saturating_sub((self.remaining / 20).min(LONGEST_ANSWER_MARGIN))
+    }
 }
 
 /// How a record ended.
@@ -88,6 +110,8 @@ pub struct RecordReport {
     pub outcome: Outcome,
     /// Why it was not processed: no payload, no personal data.
     pub reason: Option<String>,
+    /// How long it stays hidden, where it comes back.
+    pub retry_in: Option<Duration>,
     /// The handlers that ran.
     pub handlers: Vec<HandlerReport>,
 }
@@ -127,28 +151,69 @@ impl BatchReport {
 struct Ending {
     outcome: Outcome,
     reason: Option<String>,
-    /// The shortest wait that a handler asked for.
-    minimum_delay: Option<Duration>,
+    wait: Wait,
+}
+
+/// How long a record that comes back stays hidden.
+enum Wait {
+    /// By its receive count, and at least as long as a handler asked for.
+    Backoff { minimum: Option<Duration> },
+    /// No longer than this.
+    Within(Duration),
 }
 
 impl Ending {
     const fn good(outcome: Outcome) -> Self {
-        Self { outcome, reason: None, minimum_delay: None }
+        Self { outcome, reason: None, wait: Wait::Backoff { minimum: None } }
     }
 
     fn retry(reason: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Retry, reason: Some(reason.into()), minimum_delay: None }
+        Self { reason: Some(reason.into()), ..Self::good(Outcome::Retry) }
+    }
+}
+
+/// What the handlers of a record amount to.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Every one finished.
+    Done,
+    /// One at least may succeed later. Those that never will are run again with it, because what
+    /// waits for a retry would not run on the dead-letter queue.
+    Again { reason: String, minimum_delay: Option<Duration> },
+    /// The rest will never succeed.
+    Never { handler: &'static str, reason: String },
+}
+
+fn verdict(handlers: &[HandlerReport]) -> Verdict {
+    let failures = |class| {
+        let failed = handlers.iter().filter_map(|run| Some((run.name, run.result.as_ref().err()?)));
+        failed.filter(move |(_, error)| error.class() == class)
+    };
+    if let Some((handler, error)) = failures(FailureClass::Retryable).next() {
+        let minimum_delay =
+            failures(FailureClass::Retryable).filter_map(|(_, error)| error.minimum_delay()).max();
+        return Verdict::Again { reason: format!("{handler}: {error}"), minimum_delay };
+    }
+    match failures(FailureClass::Permanent).next() {
+        Some((handler, error)) => Verdict::Never { handler, reason: error.to_string() },
+        None => Verdict::Done,
     }
 }
 
 impl Consumer {
     /// Handles a batch: every record at the same time, each on its own.
     pub async fn consume(&self, batch: &SqsEvent, invocation: &Invocation) -> BatchReport {
-        let records = batch.records.iter().map(|message| self.consume_record(message, invocation));
+        let records = batch.records.iter().enumerate();
+        let records = records.map(|(index, message)| self.consume_record(index, message, invocation));
         BatchReport { records: join_all(records).await }
     }
 
-    async fn consume_record(&self, message: &SqsMessage, invocation: &Invocation) -> RecordReport {
+    async fn consume_record(
+        &self,
+        index: usize,
+        message: &SqsMessage,
+        invocation: &Invocation,
+    ) -> RecordReport {
         let record = Record(message);
         let mut report = RecordReport {
             sqs_message_id: record.sqs_message_id().to_owned(),
@@ -158,16 +223,29 @@ impl Consumer {
             receive_count: record.receive_count(),
             outcome: Outcome::Retry,
             reason: None,
+            retry_in: None,
             handlers: Vec::new(),
         };
-        let work = AssertUnwindSafe(self.process(record, invocation, &mut report)).catch_unwind();
-        let ending = work.await.unwrap_or_else(|_| Ending::retry("the consumer panicked"));
-        if ending.outcome == Outcome::Retry {
-            let delay = backoff::delay(report.receive_count, (self.random)(), ending.minimum_delay);
-            self.queues.back_off(record, delay).await;
-        }
+        // By index: should SQS ever put the same message into a batch twice, only one may claim it.
+        let owner = format!("{}/{index}", invocation.id);
+        let end = invocation.end_of_answers();
+        let work = AssertUnwindSafe(self.process(record, &owner, invocation, &mut report)).catch_unwind();
+        let ending = match tokio::time::timeout_at(end, work).await {
+            Ok(Ok(ending)) => ending,
+            Ok(Err(_panic)) => Ending::retry("the consumer panicked"),
+            Err(_elapsed) => Ending::retry("the invocation's time was up"),
+        };
         report.outcome = ending.outcome;
         report.reason = ending.reason;
+        if report.outcome == Outcome::Retry {
+            let delay = match ending.wait {
+                Wait::Backoff { minimum } => backoff::delay(report.receive_count, (self.random)(), minimum),
+                Wait::Within(ceiling) => backoff::within(ceiling, (self.random)()),
+            };
+            report.retry_in = Some(delay);
+            // Given up at the end: then the queue's visibility timeout applies.
+            let _ = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await;
+        }
         report.log();
         report
     }
@@ -176,6 +254,7 @@ impl Consumer {
     async fn process(
         &self,
         record: Record<'_>,
+        owner: &str,
         invocation: &Invocation,
         report: &mut RecordReport,
     ) -> Ending {
@@ -184,14 +263,14 @@ impl Consumer {
             Err(error) => {
                 return match error.class() {
                     FailureClass::Retryable => Ending::retry(error.to_string()),
-                    FailureClass::Permanent => self.dead_letter(record, &error.to_string(), None).await,
+                    FailureClass::Permanent => self.dead_letter(record, None, &error.to_string()).await,
                 };
             }
         };
         report.message_id = Some(message.id.to_string());
         let envelope = match Envelope::parse(&message.body) {
             Ok(envelope) => Arc::new(envelope),
-            Err(error) => return self.dead_letter(record, &error.to_string(), None).await,
+            Err(error) => return self.dead_letter(record, None, &error.to_string()).await,
         };
         report.event_type = Some(envelope.event_type.clone());
         let route = self.router.route(&envelope);
@@ -199,125 +278,108 @@ impl Consumer {
         if route.handlers.is_empty() {
             return Ending::good(Outcome::Ignored);
         }
+        if Instant::now() >= invocation.end_of_work() {
+            return Ending::retry("the invocation has no time left for it");
+        }
 
         let names: Vec<_> = route.handlers.iter().map(|handler| handler.name()).collect();
-        let owner = format!("{}/{}", invocation.id, record.sqs_message_id());
         let request = ClaimRequest {
             id: &message.id,
             payload_sha256: &payload_sha256(&message.body),
             handlers: &names,
-            owner: &owner,
+            owner,
             now: invocation.now,
             lease: invocation.remaining,
         };
         let done = match self.ledger.claim(&request).await {
             Ok(Claim::Acquired { done }) => done,
             Ok(Claim::Completed) => return Ending::good(Outcome::Duplicate),
-            Ok(Claim::InProgress { .. }) => return Ending::retry("another delivery of it is being handled"),
+            Ok(Claim::InProgress { until_ms }) => {
+                let left_ms = until_ms.saturating_sub(invocation.now.as_millisecond());
+                let wait = Wait::Within(Duration::from_millis(left_ms.unsigned_abs()));
+                return Ending { wait, ..Ending::retry("another delivery of it is being handled") };
+            }
             Ok(Claim::PayloadMismatch) => {
                 let reason = "the same message id came with another payload before";
-                return self.dead_letter(record, reason, None).await;
+                return self.dead_letter(record, None, reason).await;
             }
             Err(error) => return Ending::retry(with_causes(&error)),
         };
 
         let pending = route.handlers.into_iter().filter(|handler| !done.contains(handler.name()));
-        let runs = pending.map(|handler| run(handler, &message, &envelope, invocation));
+        let runs = pending.map(|handler| run(handler, &message, &envelope, invocation.end_of_work()));
         report.handlers = join_all(runs).await;
-        self.settle(record, &message, &request, &report.handlers).await
+        self.settle(record, &request, &report.handlers).await
     }
 
-    /// Records what finished and decides where the record goes.
+    /// Records what finished, and then sends the record where it goes: a copy on the dead-letter
+    /// queue must not make a redrive run again what was done.
     async fn settle(
         &self,
         record: Record<'_>,
-        message: &Message,
         request: &ClaimRequest<'_>,
         handlers: &[HandlerReport],
     ) -> Ending {
-        let ending = match worst_failure(handlers) {
-            None => Ending::good(Outcome::Processed),
-            Some((handler, error)) => match error.class() {
-                FailureClass::Permanent => self.dead_letter(record, &error.to_string(), Some(handler)).await,
-                FailureClass::Retryable => Ending {
-                    minimum_delay: error.minimum_delay(),
-                    ..Ending::retry(format!("{handler}: {error}"))
-                },
-            },
+        let verdict = verdict(handlers);
+        let reason = match &verdict {
+            Verdict::Done => None,
+            Verdict::Again { reason, .. } => Some(attribute_text(reason)),
+            Verdict::Never { handler, reason } => Some(attribute_text(&format!("{handler}: {reason}"))),
         };
-        let finished: Vec<_> =
-            handlers.iter().filter(|handler| handler.result.is_ok()).map(|handler| handler.name).collect();
+        let finished = handlers.iter().filter(|handler| handler.result.is_ok());
         let settlement = Settlement {
-            id: &message.id,
+            id: request.id,
             owner: request.owner,
-            done: &finished,
-            reason: ending.reason.as_deref(),
+            done: &finished.map(|handler| handler.name).collect::<Vec<_>>(),
+            reason: reason.as_deref(),
             now: request.now,
         };
         match self.ledger.settle(&settlement).await {
-            Ok(Settled::Recorded) => ending,
-            // A copy is on the dead-letter queue; nothing else has to be remembered for it.
-            Ok(Settled::LeaseLost) if ending.outcome == Outcome::DeadLettered => ending,
-            Ok(Settled::LeaseLost) => Ending::retry("the lease ended before the work did"),
-            Err(error) if ending.outcome == Outcome::DeadLettered => {
-                tracing::warn!(
-                    message.id = %message.id,
-                    error = with_causes(&error),
-                    "dead-lettered a message and could not record it"
-                );
-                ending
+            Ok(Settled::Recorded) => {}
+            Ok(Settled::LeaseLost) => return Ending::retry("the lease ended before the work did"),
+            Err(error) => return Ending::retry(with_causes(&error)),
+        }
+        match verdict {
+            Verdict::Done => Ending::good(Outcome::Processed),
+            Verdict::Again { minimum_delay, .. } => {
+                Ending { outcome: Outcome::Retry, reason, wait: Wait::Backoff { minimum: minimum_delay } }
             }
-            Err(error) => Ending::retry(with_causes(&error)),
+            Verdict::Never { handler, reason } => self.dead_letter(record, Some(handler), &reason).await,
         }
     }
 
     /// Puts a record on the dead-letter queue, or leaves it where it is when that fails.
-    async fn dead_letter(&self, record: Record<'_>, reason: &str, handler: Option<&str>) -> Ending {
-        match self.queues.dead_letter(record, DeadLetter { reason, handler }).await {
+    async fn dead_letter(&self, record: Record<'_>, handler: Option<&str>, reason: &str) -> Ending {
+        let reason = attribute_text(reason);
+        match self.queues.dead_letter(record, DeadLetter { reason: &reason, handler }).await {
             Ok(()) => Ending {
-                outcome: Outcome::DeadLettered,
                 reason: Some(match handler {
                     Some(handler) => format!("{handler}: {reason}"),
-                    None => reason.to_owned(),
+                    None => reason,
                 }),
-                minimum_delay: None,
+                ..Ending::good(Outcome::DeadLettered)
             },
             Err(error) => Ending::retry(format!("{reason}; {}", with_causes(&error))),
         }
     }
 }
 
-/// Runs one handler until it finishes, fails, panics or the invocation's time is nearly up.
+/// Runs one handler until it finishes, fails, panics or `end` comes.
 async fn run(
     handler: &Handler,
     message: &Arc<Message>,
     envelope: &Arc<Envelope>,
-    invocation: &Invocation,
+    end: Instant,
 ) -> HandlerReport {
     let started = Instant::now();
-    let limit = invocation.remaining.saturating_sub((invocation.remaining / 10).min(LONGEST_MARGIN));
     // `async`, so that a panic while the handler builds its future is caught as well.
     let work = async { handler.call(message.clone(), envelope.clone()).await };
-    let result = match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
+    let result = match tokio::time::timeout_at(end, AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(result)) => result,
         Ok(Err(_panic)) => Err(HandlerError::retryable("the handler panicked")),
         Err(_elapsed) => Err(HandlerError::retryable("the handler did not finish in time")),
     };
     HandlerReport { name: handler.name(), result, took: started.elapsed() }
-}
-
-/// The failure that decides: a retryable one where there is one, because what it waits for would
-/// not run on the dead-letter queue.
-fn worst_failure(handlers: &[HandlerReport]) -> Option<(&'static str, &HandlerError)> {
-    let failures =
-        || handlers.iter().filter_map(|handler| Some((handler.name, handler.result.as_ref().err()?)));
-    failures().find(|(_, error)| error.class() == FailureClass::Retryable).or_else(|| failures().next())
-}
-
-/// An error and what caused it, joined by colons.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl RecordReport {
@@ -336,6 +398,7 @@ impl RecordReport {
                     reason = self.reason,
                     handlers.done = done.join(","),
                     receive_count = self.receive_count,
+                    retry_in_s = self.retry_in.map(|delay| delay.as_secs()),
                     $text
                 )
             };
@@ -363,6 +426,7 @@ mod tests {
             receive_count: 1,
             outcome: *outcome,
             reason: None,
+            retry_in: None,
             handlers: Vec::new(),
         });
         BatchReport { records: records.collect() }
@@ -397,16 +461,45 @@ mod tests {
         assert!(report(&[("", Outcome::Processed)]).response().is_ok());
     }
 
+    fn run(name: &'static str, result: HandlerResult) -> HandlerReport {
+        HandlerReport { name, result, took: Duration::ZERO }
+    }
+
     #[test]
     fn a_retryable_failure_decides_before_a_permanent_one() {
-        let run = |name, result| HandlerReport { name, result, took: Duration::ZERO };
         let runs = [
             run("a", Ok(())),
-            run("b", Err(HandlerError::permanent("never"))),
-            run("c", Err(HandlerError::retryable("again"))),
+            run("b", Err(HandlerError::permanent("no such plan"))),
+            run("c", Err(HandlerError::retryable("busy"))),
         ];
-        assert_eq!(worst_failure(&runs).map(|(name, _)| name), Some("c"));
-        assert_eq!(worst_failure(&runs[..2]).map(|(name, _)| name), Some("b"));
-        assert!(worst_failure(&runs[..1]).is_none());
+        assert_eq!(verdict(&runs), Verdict::Again { reason: "c: busy".to_owned(), minimum_delay: None });
+        let never = Verdict::Never { handler: "b", reason: "no such plan".to_owned() };
+        assert_eq!(verdict(&runs[..2]), never);
+        assert_eq!(verdict(&runs[..1]), Verdict::Done);
+    }
+
+    #[test]
+    fn the_longest_wait_that_a_handler_asked_for_is_kept() {
+        let asked = |hours| HandlerError::retryable("busy").retry_after(Duration::from_hours(hours));
+        let runs = [
+            run("a", Err(HandlerError::retryable("busy"))),
+            run("b", Err(asked(2))),
+            run("c", Err(asked(1))),
+        ];
+        let Verdict::Again { minimum_delay, .. } = verdict(&runs) else { panic!("two may succeed later") };
+        assert_eq!(minimum_delay, Some(Duration::from_hours(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_while_there_is_time_to_record_it_and_answers_come_before_lambdas_end() {
+        let invocation = |seconds| Invocation::new("1", Timestamp::UNIX_EPOCH, Duration::from_secs(seconds));
+        let start = Instant::now();
+        let ends = |seconds| {
+            let invocation = invocation(seconds);
+            [invocation.end_of_work(), invocation.end_of_answers()].map(|end| (end - start).as_millis())
+        };
+        assert_eq!(ends(30), [24_000, 29_500]);
+        assert_eq!(ends(2), [1_500, 1_900]);
+        assert_eq!(ends(0), [0, 0]);
     }
 }

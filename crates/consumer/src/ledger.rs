@@ -17,8 +17,11 @@ use jiff::Timestamp;
 use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{Claim, ClaimRequest, Entry, Lease, expires_at_s, judge};
 
-/// One attempt to reach DynamoDB may take this long; the consumer has 30 s in all.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// One attempt to reach DynamoDB may take this long.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// All attempts together: within what the consumer keeps free to record what finished.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The attributes of an item.
 mod attribute {
@@ -78,7 +81,10 @@ pub enum Settled {
 impl Ledger {
     /// The ledger in `table`, with the consumer's time limits instead of those in `config`.
     pub fn new(config: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
         let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts).build();
         Self { client: Client::from_conf(config), table: table.into() }
     }
@@ -166,7 +172,10 @@ impl Ledger {
     /// [`LedgerError`] when DynamoDB did not answer.
     pub async fn settle(&self, settlement: &Settlement<'_>) -> Result<Settled, LedgerError> {
         const OPERATION: &str = "record what finished";
-        let reason = if settlement.reason.is_some() { ", failure_reason = :reason" } else { "" };
+        let (set_reason, remove_reason) = match settlement.reason {
+            Some(_) => (", failure_reason = :reason", ""),
+            None => ("", ", failure_reason"),
+        };
         let add = if settlement.done.is_empty() { "" } else { " ADD done_handlers :done" };
         let mut update = self
             .client
@@ -174,7 +183,7 @@ impl Ledger {
             .table_name(&self.table)
             .key(attribute::MESSAGE_ID, string(settlement.id.as_str()))
             .update_expression(format!(
-                "SET expires_at = :expires_at{reason} REMOVE lease_owner, lease_until_ms{add}"
+                "SET expires_at = :expires_at{set_reason} REMOVE lease_owner, lease_until_ms{remove_reason}{add}"
             ))
             .condition_expression("lease_owner = :owner")
             .expression_attribute_values(":owner", string(settlement.owner))

@@ -11,8 +11,8 @@ use learnink_handlers::App;
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::disallowed_methods, reason = "the edge, where the environment and the clock are read")]
 async fn main() -> anyhow::Result<()> {
-    learnink_telemetry::init();
     let variable = |name: &str| std::env::var(name).ok();
+    learnink_telemetry::init(variable("AWS_LAMBDA_LOG_LEVEL").as_deref());
     let config = Config::read(variable)?;
     let handlers = learnink_handlers::Config::read(variable)?;
     let aws = aws_config::load_from_env().await;
@@ -25,8 +25,7 @@ async fn main() -> anyhow::Result<()> {
     run(service_fn(move |event: LambdaEvent<SqsEvent>| async move {
         let now = Timestamp::now();
         let left_ms = event.context.deadline.saturating_sub(now.as_millisecond().unsigned_abs());
-        let invocation =
-            Invocation { id: event.context.request_id, now, remaining: Duration::from_millis(left_ms) };
+        let invocation = Invocation::new(event.context.request_id, now, Duration::from_millis(left_ms));
         Ok::<_, Error>(consumer.consume(&event.payload, &invocation).await.response()?)
     }))
     .await

@@ -5,10 +5,12 @@ use std::time::Duration;
 use aws_lambda_events::sqs::SqsMessageAttribute;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
-use aws_sdk_sqs::error::{BuildError, DisplayErrorContext, SdkError};
+use aws_sdk_sqs::error::{BuildError, SdkError};
 use aws_sdk_sqs::operation::send_message::SendMessageError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::MessageAttributeValue;
+
+use learnink_webhook::error::with_causes;
 
 use crate::record::Record;
 
@@ -27,15 +29,18 @@ pub mod attribute {
 /// Source: Amazon SQS developer guide, "Amazon SQS message metadata".
 const MOST_ATTRIBUTES: usize = 10;
 
-/// A reason longer than this is cut, so that it cannot push a message over SQS's size limit.
+/// A reason longer than this is cut: it has to fit what the receiver leaves free.
 const LONGEST_REASON_BYTES: usize = 1024;
 
-/// One attempt to reach SQS may take this long; the consumer has 30 s in all.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// One attempt to reach SQS may take this long.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// SQS keeps a message hidden for 12 hours at most.
+/// All attempts together: within what the consumer keeps free to record what finished.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// SQS keeps a message hidden for 12 hours at most, counted from its receive, which was a batch ago.
 /// Source: Amazon SQS API reference, `ChangeMessageVisibility`.
-const LONGEST_VISIBILITY: Duration = Duration::from_hours(12);
+const LONGEST_VISIBILITY: Duration = Duration::from_mins(11 * 60 + 50);
 
 /// The queue that the records came from, and its dead-letter queue.
 #[derive(Debug, Clone)]
@@ -79,7 +84,10 @@ impl Queues {
         source_url: impl Into<String>,
         dead_letter_url: impl Into<String>,
     ) -> Self {
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
         let config = aws_sdk_sqs::config::Builder::from(config).timeout_config(timeouts).build();
         Self {
             client: Client::from_conf(config),
@@ -95,7 +103,7 @@ impl Queues {
     /// [`DeadLetterError`] when SQS did not confirm the copy: the record has to stay.
     pub async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), DeadLetterError> {
         let added = [
-            (attribute::REASON, cut(why.reason)),
+            (attribute::REASON, why.reason),
             (attribute::HANDLER, why.handler.unwrap_or("-")),
             (attribute::RECEIVE_COUNT, &record.receive_count().to_string()),
         ];
@@ -131,10 +139,9 @@ impl Queues {
             .receipt_handle(receipt_handle)
             .visibility_timeout(seconds as i32);
         if let Err(error) = request.send().await {
-            let error = DisplayErrorContext(&error).to_string();
             tracing::warn!(
                 sqs.message_id = record.sqs_message_id(),
-                error,
+                error = with_causes(&error),
                 "could not set the delay of a retry"
             );
         }
@@ -149,6 +156,25 @@ fn copy(attribute: &SqsMessageAttribute) -> Result<MessageAttributeValue, BuildE
         .build()
 }
 
-fn cut(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(LONGEST_REASON_BYTES)]
+/// A reason as SQS takes it for an attribute: not empty, not long, no control characters.
+pub(crate) fn attribute_text(reason: &str) -> String {
+    let refused = |char: char| char.is_control() || matches!(char, '\u{FFFE}' | '\u{FFFF}');
+    let cut = &reason[..reason.floor_char_boundary(LONGEST_REASON_BYTES)];
+    match cut.replace(refused, " ") {
+        text if text.trim().is_empty() => "no reason given".to_owned(),
+        text => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_reason_becomes_one_that_sqs_takes() {
+        assert_eq!(attribute_text("the plan is not one we sell"), "the plan is not one we sell");
+        assert_eq!(attribute_text("red \u{1b}[31m\0\u{FFFF}"), "red  [31m  ");
+        assert_eq!(attribute_text(" \n"), "no reason given");
+        assert_eq!(attribute_text(&"é".repeat(2_000)).len(), 1_024);
+    }
 }

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_webhook::event::CourseStarted;
-use learnink_webhook::{Event, HandlerResult, MessageId};
+use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId};
 use serde::Serialize;
 
 use crate::App;
@@ -21,8 +21,16 @@ pub async fn course_started(event: Event<CourseStarted>, app: App) -> HandlerRes
         custom_id: event.data.custom_id.clone(),
         started_at: event.occurred_at(),
     };
-    app.learners.record(&course, event.id()).await?;
-    Ok(())
+    if !is_key(&course.user_id, 2048) || !is_key(&course.course_id, 1024) {
+        return Err(HandlerError::permanent("`user_id` or `course_id` is empty or too long to be a key"));
+    }
+    app.learners.record(&course, event.id()).await.map_err(HandlerError::quoting)
+}
+
+/// Whether DynamoDB takes it as a part of a key.
+/// Source: DynamoDB developer guide, "Constraints in Amazon DynamoDB".
+const fn is_key(value: &str, longest_bytes: usize) -> bool {
+    !value.is_empty() && value.len() <= longest_bytes
 }
 
 /// One course of one learner.

@@ -29,8 +29,7 @@ pub async fn keep(event: Event, app: App) -> HandlerResult {
             "no handler takes this event, and its {bytes} bytes are too many to keep it in the table"
         )));
     }
-    app.unknown_events.keep(&event).await?;
-    Ok(())
+    app.unknown_events.keep(&event).await.map_err(HandlerError::quoting)
 }
 
 /// What is shown of a kept event; its payload stays in the table.

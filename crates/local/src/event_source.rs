@@ -11,17 +11,18 @@ use std::time::Duration;
 use aws_lambda_events::encodings::Base64Data;
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use learnink_webhook::error::with_causes;
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// The most records in a batch without a batching window, and the template's `BatchSize`.
 pub const BATCH_SIZE: i32 = 10;
 
-/// How long a poll waits for a message, in seconds: SQS's longest.
-const LONGEST_WAIT_S: i32 = 20;
+/// How long a poll waits for a message, in seconds: no longer than a person waits for an end.
+const WAIT_S: i32 = 1;
 
 /// A pause after a poll that SQS did not answer.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -39,17 +40,22 @@ impl EventSource {
         Self { client, queue_url: queue_url.into() }
     }
 
-    /// Polls and invokes `function` until it is cancelled. `function` gets a batch and returns its
-    /// answer as JSON, or `None` where it failed.
-    pub async fn run<F, Fut>(&self, function: F)
+    /// Polls and invokes `function` until `stopped` says so and no message is visible any more.
+    /// `function` gets a batch and returns its answer as JSON, or `None` where it failed.
+    pub async fn run<F, Fut>(&self, function: F, stopped: watch::Receiver<bool>)
     where
         F: Fn(SqsEvent) -> Fut,
         Fut: Future<Output = Option<Value>>,
     {
         loop {
-            if let Err(problem) = self.poll(LONGEST_WAIT_S, &function).await {
-                tracing::error!(problem, "the queue cannot be polled");
-                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            let stopping = *stopped.borrow();
+            match self.poll(WAIT_S, &function).await {
+                Ok(0) if stopping => return,
+                Ok(_) => {}
+                Err(problem) => {
+                    tracing::error!(problem, "the queue cannot be polled");
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                }
             }
         }
     }
@@ -75,7 +81,7 @@ impl EventSource {
             .message_attribute_names("All")
             .send()
             .await
-            .map_err(|error| DisplayErrorContext(error).to_string())?;
+            .map_err(|error| with_causes(&error))?;
         let messages = received.messages.unwrap_or_default();
         if messages.is_empty() {
             return Ok(0);
@@ -102,7 +108,7 @@ impl EventSource {
         let request = self.client.delete_message_batch().queue_url(&self.queue_url);
         if let Err(error) = request.set_entries(Some(entries)).send().await {
             // They come back, and the ledger recognises them.
-            tracing::warn!(error = %DisplayErrorContext(error), "handled messages could not be deleted");
+            tracing::warn!(error = with_causes(&error), "handled messages could not be deleted");
         }
     }
 }

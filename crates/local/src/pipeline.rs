@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsEvent;
-use aws_sdk_sqs::types::QueueAttributeName;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
@@ -41,9 +40,6 @@ pub const UNKNOWN_EVENTS_TABLE: Table<'_> =
 /// How many pollers work at a time. Lambda starts with five.
 const POLLERS: usize = 5;
 
-/// How often the queue is looked at while it drains.
-const DRAIN_PAUSE: Duration = Duration::from_millis(100);
-
 /// The numbers of the stack, as `template.yaml` has them; tests make them shorter.
 #[derive(Debug, Clone, Copy)]
 pub struct Numbers {
@@ -62,7 +58,6 @@ impl Numbers {
 }
 
 /// How a pipeline is started.
-#[derive(Debug)]
 pub struct Options {
     /// Where webhooks are posted to; port 0 takes a free one.
     pub address: SocketAddr,
@@ -72,6 +67,8 @@ pub struct Options {
     pub signing_secret: String,
     /// The stack's numbers.
     pub numbers: Numbers,
+    /// Uniform in `0..1`; spreads the retries of messages that failed together.
+    pub random: fn() -> f64,
     /// Told of everything that happens.
     pub observer: mpsc::UnboundedSender<Observation>,
 }
@@ -113,6 +110,7 @@ pub struct Pipeline {
     address: SocketAddr,
     front: JoinHandle<()>,
     stop_front: watch::Sender<bool>,
+    stop_pollers: watch::Sender<bool>,
     consumer: Arc<Consumer>,
     numbers: Numbers,
     observer: mpsc::UnboundedSender<Observation>,
@@ -132,7 +130,7 @@ impl Pipeline {
     ///
     /// [`StartError`] with the part that did not start.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { address, state, signing_secret, numbers, observer } = options;
+        let Options { address, state, signing_secret, numbers, random, observer } = options;
         let verifier = Verifier::new(&signing_secret)?;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -159,7 +157,7 @@ impl Pipeline {
             learnink_handlers::router(app.clone()),
             Ledger::new(&dynamodb_config, LEDGER_TABLE.name),
             Queues::new(&sqs_config, &queue_url, LocalSqs::queue_url(DEAD_LETTER_QUEUE)),
-            fastrand::f64,
+            random,
         );
         let receiver = Receiver::new(verifier, SqsQueue::new(&sqs_config, &queue_url));
         let (stop_front, stopped) = watch::channel(false);
@@ -168,6 +166,7 @@ impl Pipeline {
             address,
             front,
             stop_front,
+            stop_pollers: watch::channel(false).0,
             consumer: Arc::new(consumer),
             numbers,
             observer,
@@ -208,9 +207,10 @@ impl Pipeline {
             let source = EventSource::new(self.queue.clone(), LocalSqs::queue_url(QUEUE));
             let (consumer, observer) = (self.consumer.clone(), self.observer.clone());
             let timeout = Duration::from_secs(self.numbers.consumer_timeout_s.into());
+            let stopped = self.stop_pollers.subscribe();
             self.pollers.spawn(async move {
                 let invoke = |batch| invoke(&consumer, &observer, batch, timeout);
-                source.run(invoke).await;
+                source.run(invoke, stopped).await;
             });
         }
     }
@@ -220,45 +220,25 @@ impl Pipeline {
         self.pollers.shutdown().await;
     }
 
-    /// Messages on a queue, whether visible, hidden or being handled.
-    ///
-    /// # Errors
-    ///
-    /// What the embedded SQS said.
-    pub async fn messages_on(&self, queue: &str) -> Result<u64, aws_sdk_sqs::Error> {
-        let counts = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-        ];
-        let request = self.queue.get_queue_attributes().queue_url(LocalSqs::queue_url(queue));
-        let answer = request.set_attribute_names(Some(counts.to_vec())).send().await?;
-        let attributes = answer.attributes.unwrap_or_default();
-        let count = |name| attributes.get(name).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
-        Ok(counts.iter().map(count).sum())
+    /// How many messages were sent to a queue and not deleted; see [`LocalSqs::messages_sent_to`].
+    pub async fn messages_sent_to(&self, queue: &str) -> usize {
+        self.sqs.messages_sent_to(queue).await
     }
 
-    /// Stops taking requests, waits for what was acknowledged, and stops. Returns how many
-    /// messages are left for the next start: those that wait for a retry, or took longer than
-    /// `patience`.
-    ///
-    /// # Errors
-    ///
-    /// What the embedded SQS said when it was asked what is left.
-    pub async fn stop(mut self, patience: Duration) -> Result<u64, aws_sdk_sqs::Error> {
-        // No receiver is left when the front has failed already; then there is nothing to stop.
-        let _ = self.stop_front.send(true);
+    /// Stops taking requests, handles what was acknowledged, and stops. Returns how many messages
+    /// are left for the next start: those that wait for a retry, or took longer than `patience`.
+    pub async fn stop(mut self, patience: Duration) -> usize {
         let until = tokio::time::Instant::now() + patience;
+        self.stop_front.send_replace(true);
         if tokio::time::timeout_at(until, &mut self.front).await.is_err() {
             self.front.abort();
         }
-        let mut left = self.messages_on(QUEUE).await?;
-        while left > 0 && tokio::time::Instant::now() < until {
-            tokio::time::sleep(DRAIN_PAUSE).await;
-            left = self.messages_on(QUEUE).await?;
+        self.stop_pollers.send_replace(true);
+        let polled = async { while self.pollers.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(until, polled).await.is_err() {
+            self.kill_pollers().await;
         }
-        self.kill_pollers().await;
-        Ok(left)
+        self.messages_sent_to(QUEUE).await
     }
 }
 
@@ -277,8 +257,14 @@ async fn invoke(
     batch: SqsEvent,
     timeout: Duration,
 ) -> Option<serde_json::Value> {
-    let invocation = Invocation { id: request_id(), now: now(), remaining: timeout };
-    let report = tokio::time::timeout(timeout, consumer.consume(&batch, &invocation)).await.ok()?;
+    let invocation = Invocation::new(request_id(), now(), timeout);
+    let Ok(report) = tokio::time::timeout(timeout, consumer.consume(&batch, &invocation)).await else {
+        tracing::warn!(
+            records = batch.records.len(),
+            "the consumer did not answer in time; its batch comes back"
+        );
+        return None;
+    };
     let answer = report.response().ok().and_then(|response| serde_json::to_value(response).ok());
     let BatchReport { records } = report;
     for record in records {

@@ -3,13 +3,14 @@
 //! The engine keeps everything in memory. A webhook that was answered with 200 has to outlive the
 //! process, so a message is in the journal before its send is confirmed, until it is deleted. At
 //! the next start the journal's messages are sent again: they have new SQS message ids and receive
-//! counts, as after a redrive.
+//! counts, as after a redrive, and those that SQS itself had moved to the dead-letter queue start
+//! over on their source queue. The journal outlives a process that is killed, not a loss of power.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -20,6 +21,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use winterbaume_core::{MockRequest, MockResponse, MockService};
 use winterbaume_sqs::SqsService;
 
@@ -30,6 +32,7 @@ const LARGEST_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct LocalSqs {
     endpoint: String,
+    engine: Arc<Engine>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -77,7 +80,7 @@ impl LocalSqs {
         queues: &[(&str, QueueSettings)],
         journal: Option<&Path>,
     ) -> Result<Self, LocalSqsError> {
-        let engine = Engine { service: SqsService::new(), journal: Mutex::default() };
+        let engine = Arc::new(Engine { service: Service(SqsService::new()), journal: Mutex::default() });
         for (name, settings) in queues {
             let created = engine.call("CreateQueue", settings.create_queue(name).into()).await;
             debug_assert_eq!(created.status, 200, "a queue that this crate describes can be created");
@@ -87,18 +90,27 @@ impl LocalSqs {
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(LocalSqsError::Listen)?;
         let address = listener.local_addr().map_err(LocalSqsError::Listen)?;
-        let router = Router::new().fallback(answer).with_state(Arc::new(engine));
+        let router = Router::new().fallback(answer).with_state(engine.clone());
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the embedded SQS stopped");
             }
         });
-        Ok(Self { endpoint: format!("http://{address}"), server })
+        Ok(Self { endpoint: format!("http://{address}"), engine, server })
     }
 
     /// Where it listens.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// How many messages were sent to a queue and not deleted, whether they are visible, hidden, or
+    /// were moved to the dead-letter queue by SQS itself.
+    pub async fn messages_sent_to(&self, queue: &str) -> usize {
+        let journal = self.engine.journal.lock().await;
+        let url = Self::queue_url(queue);
+        let sent_to = journal.live.values().filter_map(|request| serde_json::from_str(request.get()).ok());
+        sent_to.filter(|sent: &SentTo| sent.queue_url == url).count()
     }
 
     /// The URL of a queue.
@@ -145,15 +157,30 @@ fn error_response(code: &str) -> MockResponse {
     MockResponse::json(500, serde_json::json!({ "__type": code, "message": code }).to_string())
 }
 
+#[derive(Debug)]
 struct Engine {
-    service: SqsService,
+    service: Service,
     journal: Mutex<Journal>,
+}
+
+struct Service(SqsService);
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SqsService")
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Sent {
     message_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SentTo {
+    queue_url: String,
 }
 
 #[derive(Deserialize)]
@@ -186,15 +213,53 @@ impl Engine {
     /// Carries out one SQS action and keeps the journal. Only the actions that this program uses
     /// are journalled: a batch of sends is refused rather than forgotten at the next start.
     async fn call(&self, action: &str, body: Bytes) -> MockResponse {
-        if matches!(action, "SendMessageBatch" | "PurgeQueue" | "StartMessageMoveTask") {
-            return error_response("NotOnThisMachine");
+        let result = match action {
+            "SendMessageBatch" | "PurgeQueue" | "StartMessageMoveTask" => {
+                return error_response("NotOnThisMachine");
+            }
+            "SendMessage" => self.send(body).await,
+            "ReceiveMessage" => self.receive(body).await,
+            "DeleteMessage" | "DeleteMessageBatch" => self.delete(action, body).await,
+            _ => Ok(self.forward(action, body).await),
+        };
+        // Not confirmed, so that the caller tries again.
+        result.unwrap_or_else(|_| error_response("JournalNotWritten"))
+    }
+
+    async fn send(&self, body: Bytes) -> io::Result<MockResponse> {
+        // Held across the send, so that no delete of the message comes before it in the journal.
+        let mut journal = self.journal.lock().await;
+        let response = self.forward("SendMessage", body.clone()).await;
+        if response.status == 200 {
+            let sent: Sent = serde_json::from_slice(&response.body)?;
+            journal.sent(sent.message_id, serde_json::from_slice(&body)?)?;
         }
+        Ok(response)
+    }
+
+    async fn receive(&self, body: Bytes) -> io::Result<MockResponse> {
+        // May wait for a message for seconds, so without the lock.
+        let response = self.forward("ReceiveMessage", body).await;
+        if response.status == 200 {
+            let received: Received = serde_json::from_slice(&response.body)?;
+            let messages = received.messages.unwrap_or_default().into_iter();
+            let receipts = messages.map(|message| (message.receipt_handle, message.message_id));
+            self.journal.lock().await.receipts.extend(receipts);
+        }
+        Ok(response)
+    }
+
+    async fn delete(&self, action: &str, body: Bytes) -> io::Result<MockResponse> {
+        let mut journal = self.journal.lock().await;
         let response = self.forward(action, body.clone()).await;
-        if response.status == 200 && self.note(action, &body, &response.body).is_err() {
-            // Not confirmed, so that the sender tries again.
-            return error_response("JournalNotWritten");
+        if response.status == 200 {
+            let deletes = match action {
+                "DeleteMessage" => vec![serde_json::from_slice(&body)?],
+                _ => serde_json::from_slice::<DeleteBatch>(&body)?.entries,
+            };
+            deletes.iter().try_for_each(|delete| journal.deleted(delete))?;
         }
-        response
+        Ok(response)
     }
 
     async fn forward(&self, action: &str, body: Bytes) -> MockResponse {
@@ -204,34 +269,7 @@ impl Engine {
         };
         headers.insert("x-amz-target", target);
         let uri = format!("https://sqs.{}.amazonaws.com/", crate::REGION);
-        self.service.handle(MockRequest { method: "POST".to_owned(), uri, headers, body }).await
-    }
-
-    fn note(&self, action: &str, request: &[u8], response: &[u8]) -> io::Result<()> {
-        let mut journal = self.journal();
-        match action {
-            "SendMessage" => {
-                let sent: Sent = serde_json::from_slice(response)?;
-                journal.sent(sent.message_id, serde_json::from_slice(request)?)
-            }
-            "ReceiveMessage" => {
-                let received: Received = serde_json::from_slice(response)?;
-                for message in received.messages.unwrap_or_default() {
-                    journal.receipts.insert(message.receipt_handle, message.message_id);
-                }
-                Ok(())
-            }
-            "DeleteMessage" => journal.deleted(&serde_json::from_slice::<Delete>(request)?),
-            "DeleteMessageBatch" => {
-                let batch: DeleteBatch = serde_json::from_slice(request)?;
-                batch.entries.iter().try_for_each(|entry| journal.deleted(entry))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+        self.service.0.handle(MockRequest { method: "POST".to_owned(), uri, headers, body }).await
     }
 
     /// Sends again what the journal holds, into a new journal that then takes its place.
@@ -239,17 +277,18 @@ impl Engine {
         let io_error = |source| LocalSqsError::Journal { path: path.to_owned(), source };
         let kept = read_journal(path)?;
         let next = path.with_extension("new");
-        fs::write(&next, "").map_err(io_error)?;
-        let file = OpenOptions::new().append(true).open(&next);
-        self.journal().file = Some(file.map_err(io_error)?);
+        self.journal.lock().await.file = Some(JournalFile::create(&next).map_err(io_error)?);
         for request in kept {
             let request = Bytes::from(String::from(Box::<str>::from(request)));
-            let sent = self.call("SendMessage", request).await;
-            if sent.status != 200 {
+            if self.call("SendMessage", request).await.status != 200 {
                 return Err(io_error(io::Error::other("a message cannot be sent again")));
             }
         }
-        fs::rename(&next, path).map_err(io_error)
+        fs::rename(&next, path).map_err(io_error)?;
+        if let Some(file) = &mut self.journal.lock().await.file {
+            path.clone_into(&mut file.path);
+        }
+        Ok(())
     }
 }
 
@@ -260,70 +299,196 @@ enum Line {
     Deleted { id: String },
 }
 
-#[derive(Default)]
+/// What was sent and not deleted, here and in the file.
+#[derive(Debug, Default)]
 struct Journal {
-    file: Option<File>,
-    /// How many messages were sent and not deleted.
-    live: usize,
+    file: Option<JournalFile>,
+    /// The live messages' requests, by SQS message id.
+    live: HashMap<String, Box<RawValue>>,
     /// Which message a receipt handle stands for. Those of deleted messages are dropped with them.
     receipts: HashMap<String, String>,
 }
 
 impl Journal {
     fn sent(&mut self, id: String, request: Box<RawValue>) -> io::Result<()> {
-        self.live += 1;
-        self.write(&Line::Sent { id, request })
+        self.write(&Line::Sent { id: id.clone(), request: request.clone() })?;
+        self.live.insert(id, request);
+        Ok(())
     }
 
     fn deleted(&mut self, delete: &Delete) -> io::Result<()> {
         let Some(id) = self.receipts.get(&delete.receipt_handle).cloned() else { return Ok(()) };
+        self.write(&Line::Deleted { id: id.clone() })?;
         self.receipts.retain(|_, message_id| *message_id != id);
-        self.live = self.live.saturating_sub(1);
-        match &self.file {
-            // Nothing is left to remember: start over, so that the file does not grow for ever.
-            Some(file) if self.live == 0 => file.set_len(0),
-            _ => self.write(&Line::Deleted { id }),
-        }
+        self.live.remove(&id);
+        self.compact()
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
+        self.file.as_mut().map_or(Ok(()), |file| file.append(line))
+    }
+
+    /// Writes the file anew once most of its lines speak of messages that are gone.
+    fn compact(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        if file.lines < COMPACT_FROM_LINES || file.lines < self.live.len().saturating_mul(4) {
+            return Ok(());
+        }
+        let path = file.path.clone();
+        let mut next = JournalFile::create(&path.with_extension("new"))?;
+        for (id, request) in &self.live {
+            next.append(&Line::Sent { id: id.clone(), request: request.clone() })?;
+        }
+        fs::rename(&next.path, &path)?;
+        self.file = Some(JournalFile { path, ..next });
+        Ok(())
+    }
+}
+
+/// A journal with fewer lines is left as it is.
+const COMPACT_FROM_LINES: usize = 1_000;
+
+#[derive(Debug)]
+struct JournalFile {
+    path: PathBuf,
+    file: File,
+    lines: usize,
+    bytes: u64,
+}
+
+impl JournalFile {
+    fn create(path: &Path) -> io::Result<Self> {
+        fs::write(path, "")?;
+        let file = OpenOptions::new().append(true).open(path)?;
+        Ok(Self { path: path.to_owned(), file, lines: 0, bytes: 0 })
+    }
+
+    fn append(&mut self, line: &Line) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
-        // One write, so that a process that is killed leaves at most one torn line, the last.
-        file.write_all(&bytes)
+        if let Err(error) = self.file.write_all(&bytes) {
+            // Half a line would spoil the next one. Where this fails too, so will that one.
+            let _ = self.file.set_len(self.bytes);
+            return Err(error);
+        }
+        self.lines += 1;
+        self.bytes += bytes.len() as u64;
+        Ok(())
     }
 }
 
 /// The requests of the messages that were sent and not deleted, in the order of their sends.
 fn read_journal(path: &Path) -> Result<Vec<Box<RawValue>>, LocalSqsError> {
     let io_error = |source| LocalSqsError::Journal { path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let journal = match fs::read(path) {
+        Ok(journal) => journal,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_error(error)),
     };
     let mut kept: HashMap<String, (usize, Box<RawValue>)> = HashMap::new();
-    let mut reader = BufReader::new(file);
-    let mut text = String::new();
-    for line in 1.. {
-        text.clear();
-        if reader.read_line(&mut text).map_err(io_error)? == 0 {
-            break;
-        }
-        match serde_json::from_str(&text) {
+    for (index, line) in journal.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        match serde_json::from_slice(line) {
             Ok(Line::Sent { id, request }) => {
-                kept.insert(id, (line, request));
+                kept.insert(id, (index, request));
             }
             Ok(Line::Deleted { id }) => {
                 kept.remove(&id);
             }
-            // The process was killed in the middle of this line, before the send was confirmed.
-            Err(_) if !text.ends_with('\n') => break,
-            Err(_) => return Err(LocalSqsError::Damaged { path: path.to_owned(), line }),
+            // The process was killed in the middle of the last line, before that was confirmed.
+            Err(_) if !line.ends_with(b"\n") => break,
+            Err(_) => return Err(LocalSqsError::Damaged { path: path.to_owned(), line: index + 1 }),
         }
     }
     let mut kept: Vec<_> = kept.into_values().collect();
-    kept.sort_unstable_by_key(|(line, _)| *line);
+    kept.sort_unstable_by_key(|(index, _)| *index);
     Ok(kept.into_iter().map(|(_, request)| request).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: &str) -> Box<RawValue> {
+        RawValue::from_string(format!("{{\"MessageBody\":\"{body}\"}}")).unwrap()
+    }
+
+    fn journal(folder: &Path) -> Journal {
+        let file = JournalFile::create(&folder.join("queues.jsonl")).unwrap();
+        Journal { file: Some(file), ..Journal::default() }
+    }
+
+    fn kept(folder: &Path) -> Vec<String> {
+        let kept = read_journal(&folder.join("queues.jsonl")).unwrap();
+        kept.iter().map(ToString::to_string).collect()
+    }
+
+    fn delete(journal: &mut Journal, id: &str) {
+        journal.receipts.insert("receipt".to_owned(), id.to_owned());
+        journal.deleted(&Delete { receipt_handle: "receipt".to_owned() }).unwrap();
+    }
+
+    #[test]
+    fn what_was_sent_and_not_deleted_is_kept_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = journal(folder.path());
+        for id in ["a", "b", "c"] {
+            journal.sent(id.to_owned(), request(id)).unwrap();
+        }
+        delete(&mut journal, "b");
+        assert_eq!(kept(folder.path()), [r#"{"MessageBody":"a"}"#, r#"{"MessageBody":"c"}"#]);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_left_out_even_within_a_character() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = journal(folder.path());
+        journal.sent("a".to_owned(), request("a")).unwrap();
+        let mut file = OpenOptions::new().append(true).open(folder.path().join("queues.jsonl")).unwrap();
+        file.write_all(b"{\"sent\":{\"id\":\"b\",\"request\":{\"MessageBody\":\"\xF0\x9F").unwrap();
+        assert_eq!(kept(folder.path()), [r#"{"MessageBody":"a"}"#]);
+    }
+
+    #[test]
+    fn a_damaged_line_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queues.jsonl");
+        fs::write(&path, "{\"deleted\":{\"id\":\"a\"}}\nnonsense\n").unwrap();
+        let error = read_journal(&path).unwrap_err().to_string();
+        assert!(error.contains("is damaged in line 2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_messages_of_one_start_are_there_at_the_next_and_the_one_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queues.jsonl");
+        let sent = format!(r#"{{"QueueUrl":"{}","MessageBody":"a"}}"#, LocalSqs::queue_url("q"));
+        for start in 1..=3 {
+            let queues = [("q", QueueSettings { visibility_timeout_s: 30, dead_letters: None })];
+            let sqs = LocalSqs::start(&queues, Some(&path)).await.unwrap();
+            sqs.engine.call("SendMessage", Bytes::from(sent.clone())).await;
+            assert_eq!(sqs.messages_sent_to("q").await, start);
+            assert_eq!(kept(folder.path()).len(), start);
+            let mut journal = sqs.engine.journal.lock().await;
+            let file = journal.file.as_mut().unwrap();
+            assert_eq!(file.path, path);
+            file.lines = COMPACT_FROM_LINES;
+            journal.compact().unwrap();
+            drop(journal);
+            assert_eq!(kept(folder.path()).len(), start);
+        }
+    }
+
+    #[test]
+    fn the_file_stays_small_though_a_message_stays_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = journal(folder.path());
+        journal.sent("stays".to_owned(), request("stays")).unwrap();
+        for number in 0..10_000 {
+            let id = number.to_string();
+            journal.sent(id.clone(), request(&id)).unwrap();
+            delete(&mut journal, &id);
+        }
+        assert_eq!(kept(folder.path()), [r#"{"MessageBody":"stays"}"#]);
+        assert!(fs::metadata(folder.path().join("queues.jsonl")).unwrap().len() < 100_000);
+    }
 }

@@ -1,6 +1,6 @@
 //! What is kept between two starts: the signing secret, the tables, the messages on the queues.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,11 @@ impl State {
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StateError> {
         let folder = folder.into();
         let io_error = |path: &Path, source| StateError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(&folder).map_err(|error| io_error(&folder, error))?;
+        let mut builder = DirBuilder::new();
+        // What learners do is in there.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(&folder).map_err(|error| io_error(&folder, error))?;
         let path = folder.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|error| io_error(&path, error))?;
@@ -145,12 +149,14 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn only_the_owner_may_read_the_secret() {
+    fn only_the_owner_may_look_into_it() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        State::open(folder.path()).unwrap().signing_secret().unwrap();
-        let mode = fs::metadata(secret_file(folder.path())).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let folder = folder.path().join("state");
+        State::open(&folder).unwrap().signing_secret().unwrap();
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(secret_file(&folder)), 0o600);
+        assert_eq!(mode(folder), 0o700);
     }
 
     #[test]

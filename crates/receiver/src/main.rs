@@ -7,8 +7,9 @@ use learnink_receiver::{Config, Receiver, SqsQueue};
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::disallowed_methods, reason = "the edge, where the environment and the clock are read")]
 async fn main() -> anyhow::Result<()> {
-    learnink_telemetry::init();
-    let config = Config::read(|name| std::env::var(name).ok())?;
+    let variable = |name: &str| std::env::var(name).ok();
+    learnink_telemetry::init(variable("AWS_LAMBDA_LOG_LEVEL").as_deref());
+    let config = Config::read(variable)?;
     let aws = aws_config::load_from_env().await;
     let receiver = &Receiver::new(config.verifier, SqsQueue::new(&aws, config.queue_url));
     run(service_fn(move |request: Request| async move {

@@ -8,36 +8,44 @@
 use std::io;
 use std::panic::PanicHookInfo;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
-/// Logs JSON lines to standard output, at the level in `AWS_LAMBDA_LOG_LEVEL` (INFO without it).
-/// Panics become such a line too, without their message, which may quote a payload.
+/// The crates whose lines follow the level that is asked for.
+const OURS: [&str; 3] = ["learnink", "receiver", "consumer"];
+
+/// Logs JSON lines to standard output, our own at `level` and above; INFO where it is not a level.
+/// `level` is what Lambda sets `AWS_LAMBDA_LOG_LEVEL` to.
+///
+/// Libraries log warnings and errors only, whatever the level: the Lambda runtime and the AWS SDK
+/// write whole requests, with payloads and signatures, at TRACE. Panics become a line too, without
+/// their message, which may quote a payload.
 ///
 /// Call it once, first thing in `main`; a second call changes nothing.
-pub fn init() {
-    let level = EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .with_env_var("AWS_LAMBDA_LOG_LEVEL")
-        .from_env_lossy();
+pub fn init(level: Option<&str>) {
     // A second call finds a subscriber in place and leaves it there.
     if tracing::subscriber::set_global_default(subscriber(level, io::stdout)).is_ok() {
         std::panic::set_hook(Box::new(log_panic));
     }
 }
 
-fn subscriber<W>(level: EnvFilter, writer: W) -> impl tracing::Subscriber + Send + Sync
+fn subscriber<W>(level: Option<&str>, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
+    let level = level.and_then(|level| level.parse::<LevelFilter>().ok()).unwrap_or(LevelFilter::INFO);
+    let ours = OURS.map(|target| (target, level));
+    let targets = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
-        .with_env_filter(level)
-        .with_writer(writer)
-        .finish()
+        .with_writer(writer);
+    tracing_subscriber::registry().with(targets).with(lines)
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
@@ -64,10 +72,10 @@ mod tests {
         }
     }
 
-    fn capture(level: &str, log: impl FnOnce()) -> String {
+    fn capture(level: Option<&str>, log: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();
-        let subscriber = subscriber(EnvFilter::new(level), move || writer.clone());
+        let subscriber = subscriber(level, move || writer.clone());
         tracing::subscriber::with_default(subscriber, log);
         let bytes = captured.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -75,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_line_is_json_with_an_rfc_3339_timestamp_and_a_level() {
-        let line = capture("info", || tracing::warn!(outcome = "refused", "refused a request"));
+        let line = capture(None, || tracing::warn!(outcome = "refused", "refused a request"));
         let (timestamp, rest) = line.split_at(r#"{"timestamp":"2026-11-23T14:20:00.000000Z""#.len());
         assert!(timestamp.starts_with(r#"{"timestamp":"20"#) && timestamp.ends_with("Z\""), "{line}");
         assert!(
@@ -85,7 +93,22 @@ mod tests {
     }
 
     #[test]
-    fn lines_below_the_level_are_left_out() {
-        assert_eq!(capture("error", || tracing::info!("accepted a webhook")), "");
+    fn our_lines_follow_the_level() {
+        let log = || tracing::info!("accepted a webhook");
+        assert_eq!(capture(Some("ERROR"), log), "");
+        for level in [Some("INFO"), Some("TRACE"), Some("loud"), None] {
+            assert!(capture(level, log).contains("accepted a webhook"), "{level:?}");
+        }
+    }
+
+    #[test]
+    fn libraries_never_log_whole_requests() {
+        let log = || {
+            tracing::trace!(target: "lambda_runtime::layers", "the request");
+            tracing::info!(target: "aws_smithy_runtime", "the request");
+            tracing::warn!(target: "lambda_runtime", "a warning");
+        };
+        let lines = capture(Some("TRACE"), log);
+        assert!(!lines.contains("the request") && lines.contains("a warning"), "{lines}");
     }
 }

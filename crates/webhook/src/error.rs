@@ -1,5 +1,6 @@
 //! How a handler says *again* or *never*.
 
+use std::any::type_name;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -21,20 +22,23 @@ pub type HandlerResult = Result<(), HandlerError>;
 /// `?` on any error means *again*, because a wasted attempt is cheaper than a lost message.
 /// [`OrPermanent::or_permanent`] means *never*.
 ///
+/// Its reason reaches logs, the ledger and the dead-letter queue, and the text of an error from
+/// elsewhere may quote a payload. So `?` and `or_permanent` name that error's type and leave its
+/// text out; [`HandlerError::quoting`] takes the text along where it is known to be harmless.
+///
 /// Like `anyhow::Error` it is not itself a [`std::error::Error`], so that `?` can convert from
 /// every type that is.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerError {
     class: FailureClass,
     reason: String,
     retry_after: Option<Duration>,
-    source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl HandlerError {
     /// The work may succeed later. `reason` is logged: no payload, no personal data.
     pub fn retryable(reason: impl Into<String>) -> Self {
-        Self { class: FailureClass::Retryable, reason: reason.into(), retry_after: None, source: None }
+        Self { class: FailureClass::Retryable, reason: reason.into(), retry_after: None }
     }
 
     /// The work will never succeed. `reason` is logged and travels with the message to the
@@ -43,17 +47,16 @@ impl HandlerError {
         Self { class: FailureClass::Permanent, ..Self::retryable(reason) }
     }
 
+    /// The work may succeed later; the reason is the text of `error` and of its causes. Only for
+    /// errors that quote no payload, such as those of an adapter of our own.
+    pub fn quoting(error: impl Error) -> Self {
+        Self::retryable(with_causes(&error))
+    }
+
     /// Asks for at least `delay` before the next attempt, as a downstream's `Retry-After` does.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
-        self
-    }
-
-    /// Adds the error that caused this one.
-    #[must_use]
-    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
         self
     }
 
@@ -68,22 +71,15 @@ impl HandlerError {
     }
 }
 
-/// The reason, then its causes, joined by colons.
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)?;
-        let mut source = self.source.as_deref().map(|error| error as &dyn Error);
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
+        f.write_str(&self.reason)
     }
 }
 
 impl<E: Error + Send + Sync + 'static> From<E> for HandlerError {
-    fn from(error: E) -> Self {
-        Self::retryable("the handler failed").caused_by(error)
+    fn from(_: E) -> Self {
+        Self::retryable(format!("the handler failed with {}", type_name::<E>()))
     }
 }
 
@@ -93,13 +89,13 @@ pub trait OrPermanent<T> {
     ///
     /// # Errors
     ///
-    /// A permanent [`HandlerError`] when there is no value; the cause, if any, is kept.
+    /// A permanent [`HandlerError`] when there is no value.
     fn or_permanent(self, reason: &'static str) -> Result<T, HandlerError>;
 }
 
 impl<T, E: Error + Send + Sync + 'static> OrPermanent<T> for Result<T, E> {
     fn or_permanent(self, reason: &'static str) -> Result<T, HandlerError> {
-        self.map_err(|error| HandlerError::permanent(reason).caused_by(error))
+        self.map_err(|_| HandlerError::permanent(format!("{reason}: {}", type_name::<E>())))
     }
 }
 
@@ -107,6 +103,18 @@ impl<T> OrPermanent<T> for Option<T> {
     fn or_permanent(self, reason: &'static str) -> Result<T, HandlerError> {
         self.ok_or_else(|| HandlerError::permanent(reason))
     }
+}
+
+/// The text of an error and of what caused it, joined by colons.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]
@@ -123,15 +131,28 @@ mod tests {
     }
 
     #[test]
-    fn or_permanent_means_never_and_keeps_the_cause() {
+    fn or_permanent_means_never_and_names_the_cause() {
         let error = "x".parse::<u8>().or_permanent("the plan is not a number").unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
-        assert_eq!(error.to_string(), "the plan is not a number: invalid digit found in string");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("the plan is not a number: ") && text.ends_with("::ParseIntError"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_missing_value_can_be_permanent() {
         let error = None::<u8>.or_permanent("no plan").unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
+    }
+
+    #[test]
+    fn the_text_of_an_error_is_taken_along_only_where_it_is_asked_for() {
+        let quote = || serde_json::from_str::<u8>(r#""+254705408079""#).unwrap_err();
+        for error in [HandlerError::from(quote()), Err::<u8, _>(quote()).or_permanent("no").unwrap_err()] {
+            assert!(!format!("{error} {error:?}").contains("2547"), "{error:?}");
+        }
+        assert!(HandlerError::quoting(quote()).to_string().contains("2547"));
     }
 }

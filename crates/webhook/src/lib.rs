@@ -10,6 +10,7 @@
 //! | [`event`] | LearnInk's envelope and the payloads whose shape is public |
 //! | [`router`] | which handlers an event goes to |
 //! | [`error`] | how a handler says *again* or *never* |
+//! | [`personal`] | personal data that cannot be printed by accident |
 //! | [`ledger`] | who may run which handler for which message |
 //! | [`backoff`] | how long a failed delivery waits |
 //! | [`config`] | how configuration is read |

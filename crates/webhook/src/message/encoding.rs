@@ -21,7 +21,13 @@ pub const FORMAT_VERSION: &str = "1";
 
 /// SQS refuses a message whose body and attributes (names, types and values) are larger: 1 MiB.
 /// Source: Amazon SQS developer guide, "Amazon SQS message quotas".
-pub const LARGEST_MESSAGE_BYTES: usize = 1024 * 1024;
+const SQS_LIMIT_BYTES: usize = 1024 * 1024;
+
+/// Left free for the reason, in case the message is dead-lettered.
+const RESERVED_BYTES: usize = 2 * 1024;
+
+/// The largest message that is put on the queue.
+pub const LARGEST_MESSAGE_BYTES: usize = SQS_LIMIT_BYTES - RESERVED_BYTES;
 
 /// No body is larger than what Lambda takes in one invocation: 6 MB. A compressed body that
 /// claims to be larger was not written by a receiver.
@@ -91,7 +97,9 @@ impl QueueMessage {
 
 /// A message that does not fit the queue, even compressed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the message has {bytes} bytes once encoded, more than the {LARGEST_MESSAGE_BYTES} that SQS takes")]
+#[error(
+    "the message has {bytes} bytes once encoded, more than the {LARGEST_MESSAGE_BYTES} that fit the queue"
+)]
 pub struct EncodeError {
     /// What SQS would have counted.
     pub bytes: usize,
@@ -142,7 +150,7 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] when it is over 1 MiB even compressed.
+    /// [`EncodeError`] when it is over [`LARGEST_MESSAGE_BYTES`] even compressed.
     pub fn encode(self) -> Result<QueueMessage, EncodeError> {
         let string = |name, value| Attribute { name, data_type: STRING, value };
         let number = |name, value: i64| Attribute { name, data_type: NUMBER, value: value.to_string() };
