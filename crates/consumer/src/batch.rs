@@ -151,20 +151,13 @@ impl BatchReport {
 struct Ending {
     outcome: Outcome,
     reason: Option<String>,
-    wait: Wait,
-}
-
-/// How long a record that comes back stays hidden.
-enum Wait {
-    /// By its receive count, and at least as long as a handler asked for.
-    Backoff { minimum: Option<Duration> },
-    /// No longer than this.
-    Within(Duration),
+    /// The shortest wait before it comes back.
+    minimum_delay: Option<Duration>,
 }
 
 impl Ending {
     const fn good(outcome: Outcome) -> Self {
-        Self { outcome, reason: None, wait: Wait::Backoff { minimum: None } }
+        Self { outcome, reason: None, minimum_delay: None }
     }
 
     fn retry(reason: impl Into<String>) -> Self {
@@ -238,10 +231,7 @@ impl Consumer {
         report.outcome = ending.outcome;
         report.reason = ending.reason;
         if report.outcome == Outcome::Retry {
-            let delay = match ending.wait {
-                Wait::Backoff { minimum } => backoff::delay(report.receive_count, (self.random)(), minimum),
-                Wait::Within(ceiling) => backoff::within(ceiling, (self.random)()),
-            };
+            let delay = backoff::delay(report.receive_count, (self.random)(), ending.minimum_delay);
             report.retry_in = Some(delay);
             // Given up at the end: then the queue's visibility timeout applies.
             let _ = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await;
@@ -296,8 +286,9 @@ impl Consumer {
             Ok(Claim::Completed) => return Ending::good(Outcome::Duplicate),
             Ok(Claim::InProgress { until_ms }) => {
                 let left_ms = until_ms.saturating_sub(invocation.now.as_millisecond());
-                let wait = Wait::Within(Duration::from_millis(left_ms.unsigned_abs()));
-                return Ending { wait, ..Ending::retry("another delivery of it is being handled") };
+                // Sooner it would meet the same lease, and use up a delivery.
+                let minimum_delay = Some(Duration::from_millis(left_ms.unsigned_abs()));
+                return Ending { minimum_delay, ..Ending::retry("another delivery of it is being handled") };
             }
             Ok(Claim::PayloadMismatch) => {
                 let reason = "the same message id came with another payload before";
@@ -341,9 +332,7 @@ impl Consumer {
         }
         match verdict {
             Verdict::Done => Ending::good(Outcome::Processed),
-            Verdict::Again { minimum_delay, .. } => {
-                Ending { outcome: Outcome::Retry, reason, wait: Wait::Backoff { minimum: minimum_delay } }
-            }
+            Verdict::Again { minimum_delay, .. } => Ending { outcome: Outcome::Retry, reason, minimum_delay },
             Verdict::Never { handler, reason } => self.dead_letter(record, Some(handler), &reason).await,
         }
     }

@@ -19,17 +19,11 @@ const SHORTEST: Duration = Duration::from_secs(1);
 ///
 /// Exponential with full jitter: a random share of a ceiling that grows with each delivery, so
 /// that messages which failed together do not come back together. `random` is uniform in `0..1`.
-/// `minimum` is what a handler asked for; it wins where it is longer.
+/// `minimum`, such as what a handler asked for, wins where it is longer.
 pub fn delay(receive_count: u32, random: f64, minimum: Option<Duration>) -> Duration {
     let growth = GROWTH.saturating_pow(receive_count.saturating_sub(1));
     let ceiling = FIRST_CEILING.saturating_mul(growth).min(LONGEST);
-    within(ceiling, random).max(minimum.unwrap_or_default())
-}
-
-/// A random moment within `ceiling`: what a delivery waits while another one is being handled,
-/// whose lease ends by then.
-pub fn within(ceiling: Duration, random: f64) -> Duration {
-    ceiling.mul_f64(random.clamp(0.0, 1.0)).max(SHORTEST)
+    ceiling.mul_f64(random.clamp(0.0, 1.0)).max(SHORTEST).max(minimum.unwrap_or_default())
 }
 
 #[cfg(test)]
