@@ -20,9 +20,9 @@ const OURS: [&str; 3] = ["learnink", "receiver", "consumer"];
 /// Logs JSON lines to standard output, our own at `level` and above; INFO where it is not a level.
 /// `level` is what Lambda sets `AWS_LAMBDA_LOG_LEVEL` to.
 ///
-/// Libraries log warnings and errors only, whatever the level: the Lambda runtime and the AWS SDK
-/// write whole requests, with payloads and signatures, at TRACE. Panics become a line too, without
-/// their message, which may quote a payload.
+/// Libraries log errors only, whatever the level: the Lambda runtime and the AWS SDK write whole
+/// requests at TRACE, with payloads and signatures, and whole responses in some warnings. Panics
+/// become a line too, without their message, which may quote a payload.
 ///
 /// Call it once, first thing in `main`; a second call changes nothing.
 pub fn init(level: Option<&str>) {
@@ -38,7 +38,7 @@ where
 {
     let level = level.and_then(|level| level.parse::<LevelFilter>().ok()).unwrap_or(LevelFilter::INFO);
     let ours = OURS.map(|target| (target, level));
-    let targets = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);
+    let targets = Targets::new().with_default(LevelFilter::ERROR).with_targets(ours);
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -102,13 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn libraries_never_log_whole_requests() {
+    fn libraries_never_log_whole_requests_or_responses() {
         let log = || {
             tracing::trace!(target: "lambda_runtime::layers", "the request");
             tracing::info!(target: "aws_smithy_runtime", "the request");
-            tracing::warn!(target: "lambda_runtime", "a warning");
+            tracing::warn!(target: "aws_config", "the response");
+            tracing::error!(target: "lambda_runtime", "an error");
         };
         let lines = capture(Some("TRACE"), log);
-        assert!(!lines.contains("the request") && lines.contains("a warning"), "{lines}");
+        assert!(lines.contains("an error") && lines.lines().count() == 1, "{lines}");
     }
 }
