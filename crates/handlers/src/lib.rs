@@ -13,11 +13,13 @@
 
 pub mod config;
 pub mod progress;
+mod table;
 pub mod unknown;
 
 use learnink_webhook::Router;
 
 pub use config::Config;
+pub use table::TableError;
 
 /// What the handlers work with. Cloned for every call: clients and names only.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId};
 use serde::Serialize;
 
 use crate::App;
+use crate::table::{Row, TableError, read_all};
 
 /// Records that a learner started a course.
 pub async fn course_started(event: Event<CourseStarted>, app: App) -> HandlerResult {
@@ -53,15 +54,6 @@ pub struct Learners {
     table: String,
 }
 
-/// The learners' table did not answer, or holds a row that [`Learners`] did not write. Retryable.
-#[derive(Debug, thiserror::Error)]
-#[error("could not {operation} the learners' table")]
-pub struct LearnersError {
-    operation: &'static str,
-    #[source]
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
-
 impl Learners {
     /// The table named `table`.
     pub fn new(aws: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
@@ -73,8 +65,8 @@ impl Learners {
     ///
     /// # Errors
     ///
-    /// [`LearnersError`] when DynamoDB did not confirm.
-    pub async fn record(&self, course: &StartedCourse, id: &MessageId) -> Result<(), LearnersError> {
+    /// [`TableError`] when DynamoDB did not confirm.
+    pub async fn record(&self, course: &StartedCourse, id: &MessageId) -> Result<(), TableError> {
         let started_at_ms = AttributeValue::N(course.started_at.as_millisecond().to_string());
         let message_id = AttributeValue::S(id.to_string());
         let put = self
@@ -100,7 +92,7 @@ impl Learners {
             Err(error) => match error.as_service_error() {
                 // The row shows a later event, or this very one.
                 Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(()),
-                _ => Err(LearnersError { operation: "write to", source: error.into() }),
+                _ => Err(TableError::write(&self.table, error)),
             },
         }
     }
@@ -109,29 +101,16 @@ impl Learners {
     ///
     /// # Errors
     ///
-    /// [`LearnersError`] when DynamoDB did not answer, or a row is not one of ours.
-    pub async fn all(&self) -> Result<Vec<StartedCourse>, LearnersError> {
-        let failed = |source| LearnersError { operation: "read", source };
-        let mut pages = self.client.scan().table_name(&self.table).into_paginator().items().send();
-        let mut courses = Vec::new();
-        while let Some(item) = pages.next().await {
-            let item = item.map_err(|error| failed(error.into()))?;
-            let text = |name: &str| item.get(name)?.as_s().ok().cloned();
-            let started_at = || {
-                let milliseconds = item.get("started_at_ms")?.as_n().ok()?.parse().ok()?;
-                Timestamp::from_millisecond(milliseconds).ok()
-            };
-            let course = || {
-                Some(StartedCourse {
-                    user_id: text("user_id")?,
-                    course_id: text("course_id")?,
-                    custom_id: text("custom_id"),
-                    started_at: started_at()?,
-                })
-            };
-            courses.push(course().ok_or_else(|| failed("a row is not one that this program writes".into()))?);
-        }
-        courses.sort();
-        Ok(courses)
+    /// [`TableError`] when DynamoDB did not answer, or a row is not one of ours.
+    pub async fn all(&self) -> Result<Vec<StartedCourse>, TableError> {
+        let course = |row: &Row| {
+            Some(StartedCourse {
+                user_id: row.text("user_id")?,
+                course_id: row.text("course_id")?,
+                custom_id: row.text("custom_id"),
+                started_at: row.time_ms("started_at_ms")?,
+            })
+        };
+        read_all(&self.table, self.client.scan(), course).await
     }
 }

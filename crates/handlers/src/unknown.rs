@@ -13,6 +13,7 @@ use learnink_webhook::{Event, HandlerError, HandlerResult};
 use serde::Serialize;
 
 use crate::App;
+use crate::table::{Row, TableError, read_all};
 
 /// How long such an event is kept, in seconds: 90 days.
 const KEPT_FOR_S: i64 = 90 * 24 * 60 * 60;
@@ -52,22 +53,13 @@ pub struct UnknownEvents {
     table: String,
 }
 
-/// The table did not answer, or holds a row that [`UnknownEvents`] did not write. Retryable.
-#[derive(Debug, thiserror::Error)]
-#[error("could not {operation} the table of unknown events")]
-pub struct UnknownEventsError {
-    operation: &'static str,
-    #[source]
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
-
 impl UnknownEvents {
     /// The table named `table`.
     pub fn new(aws: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
         Self { client: Client::new(aws), table: table.into() }
     }
 
-    async fn keep(&self, event: &Event) -> Result<(), UnknownEventsError> {
+    async fn keep(&self, event: &Event) -> Result<(), TableError> {
         let (message, envelope) = (&event.message, &event.envelope);
         let text = |value: &str| AttributeValue::S(value.to_owned());
         let number = |value: i64| AttributeValue::N(value.to_string());
@@ -83,8 +75,7 @@ impl UnknownEvents {
             .item("svix_signature", text(&message.signature))
             .item("body", AttributeValue::B(Blob::new(message.body.clone())))
             .item("expires_at", number(message.received_at.as_second().saturating_add(KEPT_FOR_S)));
-        let failed = |error| UnknownEventsError { operation: "write to", source: Box::new(error) };
-        put.send().await.map_err(failed)?;
+        put.send().await.map_err(|error| TableError::write(&self.table, error))?;
         Ok(())
     }
 
@@ -92,34 +83,18 @@ impl UnknownEvents {
     ///
     /// # Errors
     ///
-    /// [`UnknownEventsError`] when DynamoDB did not answer, or a row is not one of ours.
-    pub async fn all(&self) -> Result<Vec<UnknownEvent>, UnknownEventsError> {
-        let failed = |source| UnknownEventsError { operation: "read", source };
-        let scan = self
-            .client
-            .scan()
-            .table_name(&self.table)
-            .projection_expression("message_id, event_type, api_version, occurred_at_ms");
-        let mut items = scan.into_paginator().items().send();
-        let mut events = Vec::new();
-        while let Some(item) = items.next().await {
-            let item = item.map_err(|error| failed(error.into()))?;
-            let text = |name: &str| item.get(name)?.as_s().ok().cloned();
-            let occurred_at = || {
-                let milliseconds = item.get("occurred_at_ms")?.as_n().ok()?.parse().ok()?;
-                Timestamp::from_millisecond(milliseconds).ok()
-            };
-            let event = || {
-                Some(UnknownEvent {
-                    event_type: text("event_type")?,
-                    api_version: text("api_version")?,
-                    occurred_at: occurred_at()?,
-                    message_id: text("message_id")?,
-                })
-            };
-            events.push(event().ok_or_else(|| failed("a row is not one that this program writes".into()))?);
-        }
-        events.sort();
-        Ok(events)
+    /// [`TableError`] when DynamoDB did not answer, or a row is not one of ours.
+    pub async fn all(&self) -> Result<Vec<UnknownEvent>, TableError> {
+        // Without the payloads, which are large and personal.
+        let columns = "message_id, event_type, api_version, occurred_at_ms";
+        let event = |row: &Row| {
+            Some(UnknownEvent {
+                event_type: row.text("event_type")?,
+                api_version: row.text("api_version")?,
+                occurred_at: row.time_ms("occurred_at_ms")?,
+                message_id: row.text("message_id")?,
+            })
+        };
+        read_all(&self.table, self.client.scan().projection_expression(columns), event).await
     }
 }
