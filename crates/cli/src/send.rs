@@ -9,7 +9,7 @@ use anyhow::Context;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 use futures_util::{StreamExt, stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 use learnink_local::state::read_signing_secret;
 use learnink_receiver::Verifier;
@@ -58,7 +58,8 @@ pub(crate) struct Args {
     /// Message id of every webhook, instead of a fresh one each
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// Send one webhook again and again, as retries do; twice unless --count says otherwise
+    /// Send one webhook again and again, as retries do; twice unless --count says otherwise, and a
+    /// second apart unless --rate does
     #[arg(long)]
     same_id: bool,
     /// Change the body after signing it
@@ -99,9 +100,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build()?;
 
     let progress = if count > 1 { ProgressBar::new(count.into()) } else { ProgressBar::hidden() };
-    progress.set_style(ProgressStyle::with_template(
-        "{bar:40} {human_pos}/{human_len} sent, {per_sec:.0}, {eta} left",
-    )?);
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} sent, {rate} per second, {eta} left")?;
+    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        // Nothing is lost where a progress bar cannot be drawn.
+        let _ = write!(text, "{:.0}", state.per_sec());
+    };
+    progress.set_style(style.with_key("rate", rate));
     let first_id = args.id.clone().unwrap_or_else(fresh_id);
     let webhook = |number: u32| {
         let payload = payloads.iter().cycle().nth(number as usize % payloads.len());
@@ -110,7 +115,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let body = if count == files || again { payload.to_vec() } else { freshened(payload, now()) };
         (id, body)
     };
-    let pace = args.rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
+    // A retry comes once the attempt before it has ended.
+    let rate = args.rate.or(args.same_id.then_some(1.0));
+    let pace = rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
     let numbers = stream::unfold((0, pace), |(number, mut pace)| async move {
         if number == count {
             return None;
