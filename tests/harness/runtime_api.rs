@@ -30,15 +30,13 @@ pub struct Function {
     process: Child,
 }
 
-/// What came of an invocation, or of the function's start.
+/// What came of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The function's answer.
     Response(Value),
     /// The function reported an error for this invocation.
     Error(Value),
-    /// The function could not start.
-    InitError(Value),
 }
 
 impl Function {
@@ -57,7 +55,6 @@ impl Function {
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
-            .route("/2018-06-01/runtime/init/error", post(init_error))
             .with_state(lambda);
         tokio::spawn(async move { axum::serve(listener, router).await });
         let process = Command::new(program)
@@ -136,10 +133,6 @@ async fn response(state: State<Arc<Lambda>>, _: UrlPath<String>, body: String) {
 
 async fn error(state: State<Arc<Lambda>>, _: UrlPath<String>, body: String) {
     report(state, Outcome::Error, &body).await;
-}
-
-async fn init_error(state: State<Arc<Lambda>>, body: String) {
-    report(state, Outcome::InitError, &body).await;
 }
 
 async fn report(State(lambda): State<Arc<Lambda>>, outcome: fn(Value) -> Outcome, body: &str) {

@@ -35,9 +35,13 @@ fn text(bytes: &[u8]) -> String {
 
 impl Dev {
     fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Self {
         let folder = folder.to_str().unwrap().to_owned();
         let mut command = learnink(&["dev", "--port", "0", "--state", &folder]);
-        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = command.envs(variables.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -133,7 +137,7 @@ fn the_bad_cases_can_be_made_and_are_told_apart() {
         dev.line_with(line);
     }
     assert!(dev.send(&["events/example.unknown.json"]).status.success());
-    dev.line_with("no handler for this type or version: kept by unknown");
+    dev.line_with("no handler for this type or version: left to unknown");
     assert_eq!(dev.json("unknown")[0]["event_type"], "example.unknown");
     assert!(dev.send(&["events/not-json.txt"]).status.success());
     dev.line_with("dead-lettered: the body is not JSON");
@@ -142,6 +146,16 @@ fn the_bad_cases_can_be_made_and_are_told_apart() {
     assert!(dev.send(&["--id", "msg_again"]).status.success());
     dev.line_with("handled before: nothing done twice");
     assert_eq!(dev.json("learners").len(), 1);
+}
+
+#[test]
+fn no_proxy_stands_between_the_parts_on_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start_with(folder.path(), &[("http_proxy", "http://127.0.0.1:1")]);
+    let mut command = learnink(&["send", "--url", &dev.url, "--state", &dev.folder]);
+    let sent = command.env("http_proxy", "http://127.0.0.1:1").output().unwrap();
+    assert!(text(&sent.stdout).starts_with("200"), "{}", text(&sent.stdout));
+    dev.line_with("handled by progress");
 }
 
 #[test]
@@ -226,7 +240,11 @@ fn damaged_state_is_one_clear_line_that_says_what_to_do() {
             "this is no database, and long enough to be sure of it\n",
             "move it away to start with empty tables",
         ),
-        ("signing-secret", "\n", "the signing secret is empty"),
+        (
+            "signing-secret",
+            "\n",
+            "signing-secret holds no usable secret (the signing secret is empty; it starts with `whsec_`); remove it",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut damaged = std::fs::File::create(folder.path().join(file)).unwrap();

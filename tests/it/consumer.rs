@@ -3,16 +3,18 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_lambda_events::sqs::SqsMessage;
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use aws_sdk_sqs::types::{Message as SqsSdkMessage, MessageAttributeValue};
 use jiff::Timestamp;
 use learnink_consumer::{BatchReport, Consumer, Invocation, Ledger, Outcome, Queues};
+use learnink_local::EventSource;
+use learnink_receiver::SqsQueue;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_webhook::event::CourseStarted;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 
 use crate::laptop::started;
-use crate::records::{RECEIVED_AT_S, batch, record};
+use crate::records::{RECEIVED_AT_S, batch, message, record};
 
 /// Remembers which handler ran for which learner, and how often.
 #[derive(Debug, Clone, Default)]
@@ -60,23 +62,28 @@ struct Stand {
 
 impl Stand {
     async fn start() -> Self {
+        // Half of the longest wait, for want of luck.
+        Self::start_with(|| 0.5).await
+    }
+
+    async fn start_with(random: fn() -> f64) -> Self {
         let engine = Engine::embedded().await;
-        let queues = engine.queues(180, 7).await;
+        let queues = engine.queues(600, 7).await;
         let runs = Runs::default();
         let router = Router::new().on("steady", steady).on("moody", moody).with_state(runs.clone());
         let ledger = Ledger::new(&engine.dynamodb, engine.table("message_id", None).await);
         let sqs = Queues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
-        Self { consumer: Consumer::new(router, ledger, sqs, || 0.5), engine, queues, runs, invocations: 0 }
+        Self { consumer: Consumer::new(router, ledger, sqs, random), engine, queues, runs, invocations: 0 }
     }
 
-    /// One invocation, two seconds long, with a record for each learner.
+    /// One invocation, eight seconds long, with a record for each learner.
     async fn consume(&mut self, learners: &[&str]) -> BatchReport {
         self.invocations += 1;
         let id = format!("invocation-{}", self.invocations);
         let batch = batch(learners.iter().map(|learner| record_of(learner)).collect());
         // After the leases of the invocation before have ended.
         let now = Timestamp::from_second(RECEIVED_AT_S + i64::from(self.invocations) * 60).unwrap();
-        self.consumer.consume(&batch, &Invocation::new(id, now, Duration::from_secs(2))).await
+        self.consumer.consume(&batch, &Invocation::new(id, now, Duration::from_secs(8))).await
     }
 
     async fn dead_letters(&self) -> Vec<SqsSdkMessage> {
@@ -88,8 +95,11 @@ impl Stand {
 
 /// A record whose message id and SQS message id tell the learner.
 fn record_of(learner: &str) -> SqsMessage {
-    let body = started(learner, "c", "2026-01-01T00:00:00Z");
-    record(&format!("sqs-{learner}"), &format!("msg_{learner}"), body)
+    record(&format!("sqs-{learner}"), &format!("msg_{learner}"), body(learner))
+}
+
+fn body(learner: &str) -> String {
+    started(learner, "c", "2026-01-01T00:00:00Z")
 }
 
 fn failed(report: &BatchReport) -> Vec<String> {
@@ -156,7 +166,7 @@ async fn a_wait_that_a_handler_asks_for_is_longer_than_the_backoff() {
     let mut stand = Stand::start().await;
     let report = stand.consume(&["again", "panic"]).await;
     let waits: Vec<_> = report.records.iter().map(|record| record.retry_in.unwrap()).collect();
-    // Half of the third delivery's ceiling of eight minutes, for want of luck.
+    // Half of the third delivery's ceiling of eight minutes.
     assert_eq!(waits, [Duration::from_hours(1), Duration::from_mins(4)]);
 }
 
@@ -178,4 +188,47 @@ async fn of_two_records_of_one_message_in_a_batch_one_runs() {
     let mut outcomes: Vec<_> = report.records.iter().map(|record| record.outcome.name()).collect();
     outcomes.sort_unstable();
     assert!(matches!(outcomes[..], ["processed", "retry"] | ["duplicate", "processed"]), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_failed_message_is_back_on_the_queue_when_its_wait_is_over_and_not_before() {
+    let stand = Stand::start_with(|| 0.0).await;
+    let queue = SqsQueue::new(&stand.engine.sqs, &stand.queues.url);
+    for learner in ["panic", "again"] {
+        queue.send(message(&format!("msg_{learner}"), body(learner)).encode().unwrap()).await.unwrap();
+    }
+    let source = EventSource::new(stand.engine.sqs_client(), &stand.queues.url);
+    let deliveries = Mutex::new(Vec::new());
+    let invoke = async |batch: SqsEvent| {
+        let number = deliveries.lock().unwrap().len();
+        let now = Timestamp::from_second(RECEIVED_AT_S).unwrap();
+        let invocation = Invocation::new(format!("invocation-{number}"), now, Duration::from_secs(8));
+        let report = stand.consumer.consume(&batch, &invocation).await;
+        let ids = report.records.iter().filter_map(|record| record.message_id.clone());
+        deliveries.lock().unwrap().extend(ids);
+        Some(serde_json::json!(report.response().unwrap()))
+    };
+    // The queue hides them for ten minutes, the consumer one for a second and one for an hour.
+    while deliveries.lock().unwrap().len() < 4 {
+        source.poll(1, &invoke).await.unwrap();
+    }
+    let deliveries = deliveries.into_inner().unwrap();
+    assert_eq!(deliveries.iter().filter(|id| *id == "msg_again").count(), 1, "{deliveries:?}");
+}
+
+#[tokio::test]
+async fn a_record_with_no_room_for_the_reason_stays_until_sqs_moves_it_whole() {
+    let stand = Stand::start().await;
+    let mut crowded = record_of("good");
+    let attribute = crowded.message_attributes["svix-id"].clone();
+    crowded.message_attributes.clear();
+    for number in 0..8 {
+        crowded.message_attributes.insert(format!("color-{number}"), attribute.clone());
+    }
+    let invocation = Invocation::new("1", Timestamp::UNIX_EPOCH, Duration::from_secs(30));
+    let report = stand.consumer.consume(&batch(vec![crowded]), &invocation).await;
+    assert_eq!(failed(&report), ["sqs-good"]);
+    let reason = report.records[0].reason.as_deref().unwrap();
+    assert!(reason.ends_with("the message has 8 attributes; no room for the reason"), "{reason}");
+    assert!(stand.dead_letters().await.is_empty());
 }

@@ -46,7 +46,7 @@ impl Laptop {
             observer,
         };
         let pipeline = Pipeline::start(options).await.unwrap();
-        Self { pipeline, observations, client: reqwest::Client::new() }
+        Self { pipeline, observations, client: reqwest::Client::builder().no_proxy().build().unwrap() }
     }
 
     /// Posts `body` as LearnInk would.

@@ -51,7 +51,8 @@ async fn the_same_id_with_another_body_is_dead_lettered_and_not_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_webhooks_are_each_applied_once_though_the_pollers_are_killed() {
+async fn of_two_thousand_webhooks_all_are_applied_and_none_again_once_recorded_though_the_pollers_are_killed()
+{
     const WEBHOOKS: usize = 2_000;
     let mut laptop = Laptop::start(QUICK).await;
     let kill_at = [WEBHOOKS / 4, WEBHOOKS / 2, WEBHOOKS * 3 / 4];
@@ -87,6 +88,18 @@ async fn an_unknown_type_is_kept_as_it_was_signed() {
 
     let kept = laptop.pipeline.app().unknown_events.all().await.unwrap();
     assert_eq!((kept[0].event_type.as_str(), kept[0].message_id.as_str()), ("example.unknown", "msg_1"));
+}
+
+#[tokio::test]
+async fn an_unknown_event_that_is_too_large_for_a_row_is_dead_lettered() {
+    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let padding = format!("\"note\": \"{}\", \"note\"", " ".repeat(400 * 1024));
+    let large = read("events/example.unknown.json").replace("\"note\"", &padding);
+    assert_eq!(laptop.post("msg_1", large).await, StatusCode::OK);
+    assert_eq!(laptop.next_record().await.outcome, Outcome::DeadLettered);
+    let dead_letter = laptop.dead_letter().await;
+    assert_eq!(dead_letter.attribute("dead-letter-handler"), Some("unknown"));
+    assert_eq!(dead_letter.attribute("encoding"), Some("gzip+base64"));
 }
 
 #[tokio::test]
@@ -191,7 +204,7 @@ async fn two_megabytes_pass_where_they_fit_the_queue_compressed() {
 }
 
 #[tokio::test]
-async fn whatever_is_not_proven_to_be_learninks_is_refused_alike_and_not_queued() {
+async fn whatever_is_not_proven_to_be_learninks_is_refused_with_an_empty_answer_and_not_queued() {
     let laptop = Laptop::start(Numbers::TEMPLATE).await;
     let cases = crate::refusals::all();
     for case in &cases {

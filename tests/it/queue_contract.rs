@@ -66,12 +66,12 @@ async fn a_message_comes_back_as_it_was_sent(engine: Engine) {
 }
 
 async fn a_received_message_is_hidden_and_comes_back_with_a_higher_count(engine: Engine) {
-    let QueuePair { url, .. } = engine.queues(1, 5).await;
+    let QueuePair { url, .. } = engine.queues(4, 5).await;
     send(&engine, &url, "{}").await;
     let first = receive(&engine, &url, 5).await.unwrap();
     assert!(receive(&engine, &url, 0).await.is_none());
 
-    let second = receive(&engine, &url, 5).await.unwrap();
+    let second = receive(&engine, &url, 15).await.unwrap();
     assert_eq!(second.message_id, first.message_id);
     assert_eq!(receive_count(&second), "2");
 }
@@ -80,10 +80,10 @@ async fn a_changed_visibility_brings_a_message_back_at_its_own_time(engine: Engi
     let QueuePair { url, .. } = engine.queues(600, 5).await;
     send(&engine, &url, "{}").await;
     let message = receive(&engine, &url, 5).await.unwrap();
-    let request = engine.sqs_client().change_message_visibility().queue_url(&url).visibility_timeout(1);
+    let request = engine.sqs_client().change_message_visibility().queue_url(&url).visibility_timeout(4);
     request.receipt_handle(message.receipt_handle.unwrap()).send().await.unwrap();
     assert!(receive(&engine, &url, 0).await.is_none());
-    assert_eq!(receive_count(&receive(&engine, &url, 5).await.unwrap()), "2");
+    assert_eq!(receive_count(&receive(&engine, &url, 15).await.unwrap()), "2");
 }
 
 async fn a_deleted_message_does_not_come_back(engine: Engine) {
@@ -107,7 +107,7 @@ async fn after_its_last_delivery_a_message_goes_to_the_dead_letter_queue_with_it
 }
 
 async fn of_a_batch_only_the_failed_messages_come_back(engine: Engine) {
-    let QueuePair { url, .. } = engine.queues(1, 5).await;
+    let QueuePair { url, .. } = engine.queues(4, 5).await;
     for body in ["good", "bad", "also good"] {
         send(&engine, &url, body).await;
     }
@@ -119,11 +119,10 @@ async fn of_a_batch_only_the_failed_messages_come_back(engine: Engine) {
         deliveries.lock().unwrap().extend(batch.records.into_iter().map(|record| record.body.unwrap()));
         async { Some(answer) }
     };
-    poll_until(&engine, &url, &function, || deliveries.lock().unwrap().len() >= 5).await;
+    poll_until(&engine, &url, &function, || deliveries.lock().unwrap().len() >= 4).await;
     let mut deliveries = deliveries.into_inner().unwrap();
     deliveries.sort();
-    deliveries.dedup_by(|a, b| a == b && a == "bad");
-    assert_eq!(deliveries, ["also good", "bad", "good"]);
+    assert_eq!(deliveries, ["also good", "bad", "bad", "good"]);
 }
 
 async fn an_invocation_that_fails_brings_the_whole_batch_back(engine: Engine) {
@@ -153,5 +152,5 @@ where
             source.poll(1, function).await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(15), polls).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), polls).await.unwrap();
 }

@@ -7,17 +7,21 @@ use learnink_webhook::{Message, MessageId};
 /// When the receiver took every message here, in seconds since the epoch.
 pub(crate) const RECEIVED_AT_S: i64 = 1_700_000_000;
 
-/// The record of a message with this id and body, delivered for the third time.
-pub(crate) fn record(sqs_message_id: &str, id: &str, body: String) -> SqsMessage {
-    let message = Message {
+/// A message with this id and body.
+pub(crate) fn message(id: &str, body: String) -> Message {
+    Message {
         id: MessageId::parse(id).unwrap(),
         signed_at_s: RECEIVED_AT_S,
         signature: "v1,none".to_owned(),
         received_at: Timestamp::from_second(RECEIVED_AT_S).unwrap(),
         event_type: None,
         body: body.into_bytes(),
-    };
-    let encoded = message.encode().unwrap();
+    }
+}
+
+/// The record of such a message, delivered for the third time.
+pub(crate) fn record(sqs_message_id: &str, id: &str, body: String) -> SqsMessage {
+    let encoded = message(id, body).encode().unwrap();
     let mut record = SqsMessage::default();
     record.message_id = Some(sqs_message_id.to_owned());
     record.body = Some(encoded.body);

@@ -70,7 +70,7 @@ pub(crate) fn all() -> Vec<Refusal> {
             ..genuine("more than Lambda takes", StatusCode::PAYLOAD_TOO_LARGE)
         },
         Refusal {
-            body: "x".repeat(11_000_000),
+            body: "x".repeat(10 * 1024 * 1024 + 1),
             ..genuine("more than the gateway takes", StatusCode::PAYLOAD_TOO_LARGE)
         },
     ]

@@ -1,15 +1,15 @@
 //! `learnink dev`: the pipeline, with one line for every delivery.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
 use learnink_local::pipeline::Numbers;
-use learnink_local::{Observation, Options, Pipeline, State};
+use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
 use learnink_receiver::{Outcome as ReceiverOutcome, Receipt};
 use tokio::sync::mpsc;
 
@@ -19,6 +19,9 @@ const DEFAULT_PORT: u16 = 9000;
 
 /// How long Ctrl-C waits for what was acknowledged.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// By how much the consumer's news of a message may come before the receiver's.
+const MOMENT: Duration = Duration::from_secs(1);
 
 const SAMPLE: &str = "events/user.course.started.json";
 
@@ -66,7 +69,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         random: fastrand::f64,
         observer,
     };
-    let pipeline = Pipeline::start(options).await.map_err(explain)?;
+    let pipeline =
+        Pipeline::start(options).await.map_err(|error| explain(error, &folder, secret_is_given))?;
     let url = pipeline.url();
     anstream::println!("{BOLD}LearnInk webhooks, on this machine{BOLD:#}\n");
     anstream::println!("  endpoint  {url}");
@@ -100,23 +104,30 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let queue = match left {
         0 => "everything that was acknowledged is handled".to_owned(),
-        1 => "1 message waits for a retry, and is kept for the next start".to_owned(),
-        left => format!("{left} messages wait for a retry, and are kept for the next start"),
+        1 => "1 message is kept for the next start".to_owned(),
+        left => format!("{left} messages are kept for the next start"),
     };
     anstream::println!("stopped: {queue}");
     Ok(())
 }
 
 /// Says what to do where the cause allows it.
-fn explain(error: learnink_local::StartError) -> anyhow::Error {
-    use learnink_local::StartError::{DynamoDb, Listen, Secret, Sqs};
+fn explain(error: StartError, folder: &Path, secret_is_given: bool) -> anyhow::Error {
     match error {
-        Listen { address, source } if source.kind() == std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "port {} is taken by another program; stop it, or choose another port with --port",
-            address.port()
+        StartError::Listen { address, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!(
+                "port {} is taken by another program; stop it, or choose another port with --port",
+                address.port()
+            )
+        }
+        StartError::Secret(error) if secret_is_given => {
+            anyhow::Error::from(error).context("the signing secret cannot be used")
+        }
+        StartError::Secret(error) => anyhow::anyhow!(
+            "{} holds no usable secret ({error}); remove it to have a new one made",
+            state::secret_file(folder).display()
         ),
-        error @ Secret(_) => anyhow::Error::from(error).context("the signing secret cannot be used"),
-        error @ (Listen { .. } | Sqs(_) | DynamoDb(_)) => error.into(),
+        error @ (StartError::Listen { .. } | StartError::Sqs(_) | StartError::DynamoDb(_)) => error.into(),
     }
 }
 
@@ -168,8 +179,9 @@ fn next_command(url: &str, folder: &Path, secret_is_given: bool) -> String {
 struct Lines {
     /// The receiver's part, by message id, until the consumer's comes.
     waiting: HashMap<String, Vec<String>>,
-    /// Messages that the consumer was done with before the receiver had said that it took them.
-    early: HashSet<String>,
+    /// Messages that the consumer was done with before the receiver had said that it took them, and
+    /// when. Only for a moment: those that an earlier start left have no receipt to wait for.
+    early: HashMap<String, Instant>,
 }
 
 impl Lines {
@@ -184,7 +196,7 @@ impl Lines {
         match observation {
             Observation::Received(receipt) => match (&receipt.outcome, &receipt.message_id) {
                 (ReceiverOutcome::Accepted, Some(id)) => {
-                    if !self.early.remove(id) {
+                    if self.early.remove(id).is_none_or(|since| since.elapsed() > MOMENT) {
                         self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
                     }
                     None
@@ -194,7 +206,8 @@ impl Lines {
             Observation::Consumed(record) => {
                 let received = record.message_id.as_ref().and_then(|id| self.take(id));
                 if let (None, Some(id), 1) = (&received, &record.message_id, record.receive_count) {
-                    self.early.insert(id.clone());
+                    self.early.retain(|_, since| since.elapsed() <= MOMENT);
+                    self.early.insert(id.clone(), Instant::now());
                 }
                 Some(consumed(&record, received.as_deref()))
             }
@@ -244,7 +257,7 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
             (format!("{GOOD}✓{GOOD:#}"), format!("handled by {handlers}"))
         }
         ConsumerOutcome::Processed => {
-            (format!("{LATER}?{LATER:#}"), format!("no handler for this type or version: kept by {handlers}"))
+            (format!("{LATER}?{LATER:#}"), format!("no handler for this type or version: left to {handlers}"))
         }
         ConsumerOutcome::Duplicate => {
             (format!("{GOOD}={GOOD:#}"), "handled before: nothing done twice".to_owned())
@@ -265,4 +278,82 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
 
 fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use learnink_receiver::Refusal;
+
+    use super::*;
+
+    fn received(outcome: ReceiverOutcome) -> Observation {
+        Observation::Received(Receipt {
+            outcome,
+            message_id: Some("msg_1".to_owned()),
+            event_type: Some("user.course.started".to_owned()),
+            body_bytes: 2,
+            secret: None,
+            verify_took: Duration::from_micros(85),
+            enqueue_took: Some(Duration::from_micros(1_250)),
+        })
+    }
+
+    fn consumed(outcome: ConsumerOutcome) -> Observation {
+        Observation::Consumed(RecordReport {
+            sqs_message_id: "sqs-1".to_owned(),
+            message_id: Some("msg_1".to_owned()),
+            event_type: Some("user.course.started".to_owned()),
+            known: true,
+            receive_count: 1,
+            outcome,
+            reason: Some("no such plan".to_owned()),
+            retry_in: Some(Duration::from_millis(1_200)),
+            handlers: Vec::new(),
+        })
+    }
+
+    /// The lines that come of these observations, without colours.
+    fn lines(observations: impl IntoIterator<Item = Observation>) -> Vec<String> {
+        let mut lines = Lines::default();
+        let lines = observations.into_iter().filter_map(|observation| lines.line(observation));
+        lines.map(|line| anstream::adapter::strip_str(&line).to_string()).collect()
+    }
+
+    #[test]
+    fn a_delivery_is_one_line_once_both_ends_are_known() {
+        let both = [received(ReceiverOutcome::Accepted), consumed(ConsumerOutcome::DeadLettered)];
+        assert_eq!(
+            lines(both),
+            [
+                "✗ user.course.started   msg_1  verified in 85 µs, queued in 1.2 ms, dead-lettered: no such plan"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_message_that_comes_back_says_when_and_why() {
+        assert_eq!(
+            lines([consumed(ConsumerOutcome::Retry)]),
+            ["↻ user.course.started   msg_1  delivery 1 from the queue, comes back in 2 s: no such plan"]
+        );
+    }
+
+    #[test]
+    fn a_refused_request_says_why() {
+        assert_eq!(
+            lines([received(ReceiverOutcome::Refused(Refusal::TimestampTooOld))]),
+            ["✗ user.course.started   msg_1  answered 401, not queued: timestamp_too_old"]
+        );
+    }
+
+    #[test]
+    fn a_receipt_that_comes_late_is_not_taken_for_the_next_deliverys() {
+        let late = [
+            consumed(ConsumerOutcome::Duplicate),
+            received(ReceiverOutcome::Accepted),
+            consumed(ConsumerOutcome::Duplicate),
+        ];
+        let lines = lines(late);
+        assert!(lines.len() == 2 && lines[1].contains("delivery 1 from the queue"), "{lines:?}");
+    }
 }

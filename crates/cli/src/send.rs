@@ -16,6 +16,7 @@ use learnink_receiver::Verifier;
 use learnink_webhook::MessageId;
 use serde_json::Value;
 use svix::webhooks::Webhook;
+use tokio::time::MissedTickBehavior;
 
 use crate::StateFolder;
 
@@ -46,7 +47,8 @@ pub(crate) struct Args {
     /// Signing secret, or several separated by spaces; without it, that of `learnink dev`
     #[arg(long, env = "LEARNINK_SIGNING_SECRET", hide_env_values = true)]
     secret: Option<String>,
-    /// How many webhooks to send. One is sent as its file has it; more get fresh learners and times
+    /// How many webhooks to send. Without it, or with as many as there are files, each is sent as its
+    /// file has it; otherwise with fresh learners and times
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// Webhooks per second, at most
@@ -97,7 +99,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let age = now().duration_since(signed_at);
     let files = u32::try_from(payloads.len()).context("too many files")?;
     let count = args.count.unwrap_or(if args.same_id { 2 } else { files });
-    let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build()?;
+    let client = client(&args.url)?;
 
     let progress = if count > 1 { ProgressBar::new(count.into()) } else { ProgressBar::hidden() };
     let style =
@@ -115,9 +117,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let body = if count == files || again { payload.to_vec() } else { freshened(payload, now()) };
         (id, body)
     };
-    // A retry comes once the attempt before it has ended.
+    // LearnInk's retries have a pause before them as well.
     let rate = args.rate.or(args.same_id.then_some(1.0));
-    let pace = rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
+    let pace = rate.map(|rate| {
+        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+        // After a slow answer the rate is kept, not caught up with.
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pace
+    });
     let numbers = stream::unfold((0, pace), |(number, mut pace)| async move {
         if number == count {
             return None;
@@ -146,6 +153,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let good = attempts.iter().all(|attempt| attempt.answer == "200");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A client for `url`; this machine is reached without the proxy that the environment may name.
+fn client(url: &reqwest::Url) -> reqwest::Result<reqwest::Client> {
+    let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT);
+    let is_here = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
+    if is_here { client.no_proxy().build() } else { client.build() }
 }
 
 /// One webhook and its answer.

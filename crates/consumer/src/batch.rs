@@ -15,14 +15,14 @@ use learnink_webhook::{Envelope, FailureClass, HandlerError, HandlerResult, Mess
 
 use tokio::time::Instant;
 
-use crate::Consumer;
 use crate::ledger::{Settled, Settlement};
 use crate::queues::{DeadLetter, attribute_text};
 use crate::record::Record;
+use crate::{CALL_LIMIT, Consumer};
 
 /// What is kept free of an invocation's time to record what finished: a quarter, and no more than
-/// this. A settlement, a dead letter and a delay may take two seconds each at worst.
-const LONGEST_MARGIN: Duration = Duration::from_secs(6);
+/// this, which is enough for a settlement, a dead letter and a delay at their slowest.
+const LONGEST_MARGIN: Duration = CALL_LIMIT.saturating_mul(3);
 
 /// What is kept free after that to answer: an answer that comes too late brings the whole batch back.
 const LONGEST_ANSWER_MARGIN: Duration = Duration::from_millis(500);

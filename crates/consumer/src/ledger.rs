@@ -5,10 +5,8 @@
 //! made it fail, and `judge` says what that means.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -17,13 +15,9 @@ use jiff::Timestamp;
 use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{Claim, ClaimRequest, Entry, Lease, expires_at_s, judge};
 
-/// One attempt to reach DynamoDB may take this long.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::call_limits;
 
-/// All attempts together: within what the consumer keeps free to record what finished.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The attributes of an item.
+/// The attributes of an item; `failure_reason` besides them is for people.
 mod attribute {
     pub(super) const MESSAGE_ID: &str = "message_id";
     pub(super) const PAYLOAD_SHA256: &str = "payload_sha256";
@@ -81,11 +75,7 @@ pub enum Settled {
 impl Ledger {
     /// The ledger in `table`, with the consumer's time limits instead of those in `config`.
     pub fn new(config: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .operation_timeout(OPERATION_TIMEOUT)
-            .build();
-        let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts).build();
+        let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(call_limits()).build();
         Self { client: Client::from_conf(config), table: table.into() }
     }
 
@@ -127,10 +117,7 @@ impl Ledger {
                 let done = done_handlers(&written.attributes.unwrap_or_default());
                 return Ok(Claim::Acquired { done });
             }
-            Err(error) => conflict(OPERATION, error, |error| match error {
-                UpdateItemError::ConditionalCheckFailedException(failure) => failure.item.as_ref(),
-                _ => None,
-            })?,
+            Err(error) => conflict(OPERATION, error, blocking_item)?,
         };
         match judge(Some(&entry), request) {
             Claim::Acquired { .. } if has_expired(&entry, request) => self.replace(request).await,
@@ -199,10 +186,7 @@ impl Ledger {
         match update.send().await {
             Ok(_) => Ok(Settled::Recorded),
             Err(error) => {
-                let entry = conflict(OPERATION, error, |error| match error {
-                    UpdateItemError::ConditionalCheckFailedException(failure) => failure.item.as_ref(),
-                    _ => None,
-                })?;
+                let entry = conflict(OPERATION, error, blocking_item)?;
                 // Our first request was carried out and its answer got lost: the SDK asked again.
                 let recorded = entry.lease.is_none()
                     && settlement.done.iter().all(|handler| entry.done.contains(*handler));
@@ -214,6 +198,14 @@ impl Ledger {
 
 fn has_expired(entry: &Entry, request: &ClaimRequest<'_>) -> bool {
     entry.expires_at_s <= request.now.as_second()
+}
+
+/// The item because of which an update's condition failed.
+fn blocking_item(error: &UpdateItemError) -> Option<&Item> {
+    match error {
+        UpdateItemError::ConditionalCheckFailedException(failure) => failure.item.as_ref(),
+        _ => None,
+    }
 }
 
 /// The entry because of which a condition failed; every other error is passed on.

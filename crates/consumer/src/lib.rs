@@ -23,7 +23,19 @@ pub use config::Config;
 pub use ledger::Ledger;
 pub use queues::Queues;
 
+use std::time::Duration;
+
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use learnink_webhook::Router;
+
+/// One call to AWS may take this long, with its second attempt.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+
+/// The time limits of the consumer's calls to AWS: short, so that what finished is recorded within
+/// the invocation. The queue brings back what they cut off.
+fn call_limits() -> TimeoutConfig {
+    TimeoutConfig::builder().operation_attempt_timeout(CALL_LIMIT / 2).operation_timeout(CALL_LIMIT).build()
+}
 
 /// Runs the handlers of a [`Router`] for batches of messages, each once per message.
 #[derive(Debug)]

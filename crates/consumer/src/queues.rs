@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsMessageAttribute;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::{BuildError, SdkError};
 use aws_sdk_sqs::operation::send_message::SendMessageError;
 use aws_sdk_sqs::primitives::Blob;
@@ -12,6 +11,7 @@ use aws_sdk_sqs::types::MessageAttributeValue;
 
 use learnink_webhook::error::with_causes;
 
+use crate::call_limits;
 use crate::record::Record;
 
 /// The attributes that a dead-lettered message has besides its own. SQS takes ten in all; the
@@ -31,16 +31,6 @@ const MOST_ATTRIBUTES: usize = 10;
 
 /// A reason longer than this is cut: it has to fit what the receiver leaves free.
 const LONGEST_REASON_BYTES: usize = 1024;
-
-/// One attempt to reach SQS may take this long.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// All attempts together: within what the consumer keeps free to record what finished.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// SQS keeps a message hidden for 12 hours at most, counted from its receive, which was a batch ago.
-/// Source: Amazon SQS API reference, `ChangeMessageVisibility`.
-const LONGEST_VISIBILITY: Duration = Duration::from_mins(11 * 60 + 50);
 
 /// The queue that the records came from, and its dead-letter queue.
 #[derive(Debug, Clone)]
@@ -84,11 +74,7 @@ impl Queues {
         source_url: impl Into<String>,
         dead_letter_url: impl Into<String>,
     ) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .operation_timeout(OPERATION_TIMEOUT)
-            .build();
-        let config = aws_sdk_sqs::config::Builder::from(config).timeout_config(timeouts).build();
+        let config = aws_sdk_sqs::config::Builder::from(config).timeout_config(call_limits()).build();
         Self {
             client: Client::from_conf(config),
             source_url: source_url.into(),
@@ -126,12 +112,12 @@ impl Queues {
         Ok(())
     }
 
-    /// Hides a failed record for `delay`. When that fails, the queue's visibility timeout applies:
+    /// Hides a failed record for `delay`, which is under 12 hours. When that fails, the queue's visibility timeout applies:
     /// the message comes back later than it might, and nothing is lost.
     pub async fn back_off(&self, record: Record<'_>, delay: Duration) {
         let Some(receipt_handle) = record.receipt_handle() else { return };
-        let seconds = delay.min(LONGEST_VISIBILITY).as_secs_f64().ceil();
-        #[expect(clippy::cast_possible_truncation, reason = "43,200 at most")]
+        let seconds = delay.as_secs_f64().ceil();
+        #[expect(clippy::cast_possible_truncation, reason = "a backoff is under 12 hours")]
         let request = self
             .client
             .change_message_visibility()

@@ -230,7 +230,8 @@ impl Pipeline {
     pub async fn stop(mut self, patience: Duration) -> usize {
         let until = tokio::time::Instant::now() + patience;
         self.stop_front.send_replace(true);
-        if tokio::time::timeout_at(until, &mut self.front).await.is_err() {
+        // A client that never ends its request must not use up the time of what was acknowledged.
+        if tokio::time::timeout(patience / 5, &mut self.front).await.is_err() {
             self.front.abort();
         }
         self.stop_pollers.send_replace(true);

@@ -91,10 +91,13 @@ impl State {
         getrandom::fill(&mut key).map_err(|error| io_error(error.into()))?;
         let secret = format!("whsec_{}", BASE64.encode(key));
         let mut options = OpenOptions::new();
-        options.create_new(true).write(true);
+        options.create(true).truncate(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&path).and_then(|mut file| writeln!(file, "{secret}")).map_err(io_error)?;
+        // Under another name first, so that a process that is killed leaves no half a secret.
+        let next = path.with_extension("new");
+        options.open(&next).and_then(|mut file| writeln!(file, "{secret}")).map_err(io_error)?;
+        fs::rename(&next, &path).map_err(io_error)?;
         Ok(secret)
     }
 
@@ -130,7 +133,8 @@ pub fn database_file(folder: &Path) -> PathBuf {
     folder.join("tables.sqlite")
 }
 
-fn secret_file(folder: &Path) -> PathBuf {
+/// Where the signing secret of the pipeline in `folder` is.
+pub fn secret_file(folder: &Path) -> PathBuf {
     folder.join("signing-secret")
 }
 

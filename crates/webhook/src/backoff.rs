@@ -8,9 +8,14 @@ pub const FIRST_CEILING: Duration = Duration::from_secs(30);
 /// What the ceiling is multiplied by with each delivery.
 const GROWTH: u32 = 4;
 
-/// No wait is longer. With seven deliveries a message that keeps failing is retried for two to
-/// three hours on average, which most outages are shorter than, and for five at most.
+/// No wait is longer, unless it was asked for. From the first of seven deliveries to the last it is
+/// two to three hours on average, which most outages are shorter than, and five at most.
 pub const LONGEST: Duration = Duration::from_hours(2);
+
+/// No wait is longer, even where a handler asks for it: SQS hides a message for 12 hours at most,
+/// counted from its receive, which was a batch ago.
+/// Source: Amazon SQS API reference, `ChangeMessageVisibility`.
+const LONGEST_ASKED_FOR: Duration = Duration::from_mins(11 * 60 + 50);
 
 /// No wait is shorter: a visibility timeout of 0 would bring the message back at once.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -23,7 +28,11 @@ const SHORTEST: Duration = Duration::from_secs(1);
 pub fn delay(receive_count: u32, random: f64, minimum: Option<Duration>) -> Duration {
     let growth = GROWTH.saturating_pow(receive_count.saturating_sub(1));
     let ceiling = FIRST_CEILING.saturating_mul(growth).min(LONGEST);
-    ceiling.mul_f64(random.clamp(0.0, 1.0)).max(SHORTEST).max(minimum.unwrap_or_default())
+    ceiling
+        .mul_f64(random.clamp(0.0, 1.0))
+        .max(SHORTEST)
+        .max(minimum.unwrap_or_default())
+        .min(LONGEST_ASKED_FOR)
 }
 
 #[cfg(test)]
@@ -50,6 +59,7 @@ mod tests {
         let asked = Duration::from_hours(3);
         assert_eq!(delay(1, 1.0, Some(asked)), asked);
         assert_eq!(delay(2, 1.0, Some(Duration::from_secs(1))).as_secs(), 120);
+        assert!(delay(1, 1.0, Some(Duration::from_hours(24))) < Duration::from_hours(12));
     }
 
     proptest! {

@@ -27,7 +27,8 @@ pub type HandlerResult = Result<(), HandlerError>;
 /// text out; [`HandlerError::quoting`] takes the text along where it is known to be harmless.
 ///
 /// Like `anyhow::Error` it is not itself a [`std::error::Error`], so that `?` can convert from
-/// every type that is.
+/// every type that is. `anyhow::Error` and `Box<dyn Error>` aren't either: say what they mean, with
+/// `.map_err(|_| HandlerError::retryable("why"))`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerError {
     class: FailureClass,

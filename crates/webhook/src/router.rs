@@ -118,7 +118,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// Runs `handler` for every event of a type or version that no [`Router::on`] takes. Without
-    /// a fallback such an event is counted, and is done when the handlers for any event are.
+    /// a fallback such an event is logged as unknown, and done when the handlers for any event are.
     ///
     /// # Panics
     ///
