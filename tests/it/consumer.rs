@@ -209,9 +209,12 @@ async fn a_failed_message_is_back_on_the_queue_when_its_wait_is_over_and_not_bef
         Some(serde_json::json!(report.response().unwrap()))
     };
     // The queue hides them for ten minutes, the consumer one for a second and one for an hour.
-    while deliveries.lock().unwrap().len() < 4 {
-        source.poll(1, &invoke).await.unwrap();
-    }
+    let polls = async {
+        while deliveries.lock().unwrap().len() < 4 {
+            source.poll(1, &invoke).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), polls).await.unwrap();
     let deliveries = deliveries.into_inner().unwrap();
     assert_eq!(deliveries.iter().filter(|id| *id == "msg_again").count(), 1, "{deliveries:?}");
 }
