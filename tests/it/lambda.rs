@@ -153,9 +153,10 @@ async fn the_receivers_binary_refuses_what_is_tampered_with_and_queues_nothing()
 async fn a_body_in_base64_is_verified_as_the_bytes_that_were_signed() {
     let stack = Stack::start().await;
     let mut receiver = stack.receiver().await;
-    let mut encoded = request("msg_1", "{}");
-    encoded["body"] = "e30=".into();
-    encoded["isBase64Encoded"] = true.into();
+    let mut encoded: Value =
+        serde_json::from_str(&read("events/lambda/http-api-request-base64.json")).unwrap();
+    assert_eq!(encoded["isBase64Encoded"], true);
+    encoded["headers"] = request("msg_1", r#"{"test": 2432232314}"#)["headers"].clone();
     assert_eq!(status(&receiver.invoke(encoded).await), 200);
 }
 

@@ -12,7 +12,6 @@ use learnink_webhook::error::with_causes;
 use learnink_webhook::ledger::{Claim, ClaimRequest, payload_sha256};
 use learnink_webhook::router::Handler;
 use learnink_webhook::{Envelope, FailureClass, HandlerError, HandlerResult, Message, backoff};
-
 use tokio::time::Instant;
 
 use crate::ledger::{Settled, Settlement};

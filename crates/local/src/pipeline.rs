@@ -118,7 +118,7 @@ pub struct Pipeline {
     app: App,
     queue: aws_sdk_sqs::Client,
     sqs: LocalSqs,
-    dynamodb: LocalDynamoDb,
+    _dynamodb: LocalDynamoDb,
     // Last, because its lock covers the engines' files.
     _state: Option<State>,
 }
@@ -174,7 +174,7 @@ impl Pipeline {
             app,
             queue: aws_sdk_sqs::Client::new(&sqs_config),
             sqs,
-            dynamodb,
+            _dynamodb: dynamodb,
             _state: state,
         };
         pipeline.start_pollers();
@@ -189,11 +189,6 @@ impl Pipeline {
     /// Where the embedded SQS listens.
     pub fn sqs_endpoint(&self) -> &str {
         self.sqs.endpoint()
-    }
-
-    /// Where the embedded DynamoDB listens.
-    pub fn dynamodb_endpoint(&self) -> &str {
-        self.dynamodb.endpoint()
     }
 
     /// What the handlers write to.
