@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_that_comes_late_is_not_taken_for_the_next_deliverys() {
+    fn a_late_receipt_is_not_taken_for_that_of_the_next_delivery() {
         let late = [
             consumed(ConsumerOutcome::Duplicate),
             received(ReceiverOutcome::Accepted),
