@@ -159,6 +159,15 @@ fn no_proxy_stands_between_the_parts_on_this_machine() {
 }
 
 #[test]
+fn a_name_under_localhost_is_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    let url = dev.url.replace("127.0.0.1", "api.localhost");
+    let sent = learnink(&["send", "--url", &url, "--state", &dev.folder]).output().unwrap();
+    assert!(text(&sent.stdout).starts_with("200"), "{}", text(&sent.stdout));
+}
+
+#[test]
 fn many_webhooks_are_summed_up_in_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let dev = Dev::start(folder.path());

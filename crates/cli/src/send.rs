@@ -1,6 +1,7 @@
 //! `learnink send`: signs webhooks as LearnInk does, and posts them.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -155,11 +156,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A client for `url`; this machine is reached without the proxy that the environment may name.
+/// A client for `url`. This machine is reached without the proxy that the environment may name, and
+/// names under `localhost` mean this machine, which not every resolver knows (RFC 6761, section 6.3).
 fn client(url: &reqwest::Url) -> reqwest::Result<reqwest::Client> {
     let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT);
-    let is_here = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
-    if is_here { client.no_proxy().build() } else { client.build() }
+    match url.host_str().unwrap_or_default() {
+        "127.0.0.1" | "localhost" | "[::1]" => client.no_proxy().build(),
+        host if host.ends_with(".localhost") => {
+            client.no_proxy().resolve(host, (Ipv4Addr::LOCALHOST, 0).into()).build()
+        }
+        _ => client.build(),
+    }
 }
 
 /// One webhook and its answer.
