@@ -80,11 +80,6 @@ impl Function {
     /// Hands over an event and waits for what comes of it.
     pub async fn invoke(&mut self, event: Value) -> Outcome {
         self.events.send(event).await.expect("the Runtime API runs");
-        self.outcome().await
-    }
-
-    /// What the function reports next.
-    pub async fn outcome(&mut self) -> Outcome {
         let outcome = tokio::time::timeout(ANSWER_TIMEOUT, self.outcomes.recv()).await;
         outcome.expect("the function answers in time").expect("the Runtime API runs")
     }

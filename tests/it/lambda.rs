@@ -54,15 +54,13 @@ impl Stack {
     }
 
     /// Hands what is on the queue to the consumer, as the event source mapping does.
-    async fn poll(&self, consumer: Function) -> (usize, Function) {
-        let consumer = Mutex::new(consumer);
+    async fn poll(&self, consumer: &Mutex<Function>) -> usize {
         let source = EventSource::new(self.engine.sqs_client(), &self.queues.url);
         let invoke = async |batch| match consumer.lock().await.invoke(json!(batch)).await {
             Outcome::Response(answer) => Some(answer),
             Outcome::Error(_) => None,
         };
-        let found = source.poll(1, &invoke).await.unwrap();
-        (found, consumer.into_inner())
+        source.poll(1, &invoke).await.unwrap()
     }
 
     async fn on_queue(&self, url: &str) -> u32 {
@@ -77,9 +75,14 @@ impl Stack {
     }
 }
 
+/// One of the inputs in `events/lambda`.
+fn sample(name: &str) -> Value {
+    serde_json::from_str(&read(&format!("events/lambda/{name}.json"))).unwrap()
+}
+
 /// An HTTP API request with `body`, signed now.
 fn request(id: &str, body: &str) -> Value {
-    let mut request: Value = serde_json::from_str(&read("events/lambda/http-api-request.json")).unwrap();
+    let mut request = sample("http-api-request");
     for (name, value) in signing::headers(SECRET, id, now_s(), body.as_bytes()) {
         request["headers"][name] = value.into();
     }
@@ -113,12 +116,10 @@ async fn the_real_binaries_take_a_signed_webhook_to_the_learners_table() {
     );
     assert_eq!(status(&receiver.invoke(request("msg_3", "not json: +254705408079")).await), 200);
 
-    let mut consumer = stack.consumer().await;
+    let consumer = Mutex::new(stack.consumer().await);
     let mut found = 0;
     while found < 3 {
-        let polled = stack.poll(consumer).await;
-        found += polled.0;
-        consumer = polled.1;
+        found += stack.poll(&consumer).await;
     }
     let learners = Learners::new(&stack.engine.dynamodb, &stack.learners).all().await.unwrap();
     assert_eq!(learners.len(), 1);
@@ -126,7 +127,7 @@ async fn the_real_binaries_take_a_signed_webhook_to_the_learners_table() {
     assert_eq!(stack.on_queue(&stack.queues.url).await, 0);
     assert_eq!(stack.on_queue(&stack.queues.dead_letter_url).await, 1);
 
-    for output in [receiver.into_output().await, consumer.into_output().await] {
+    for output in [receiver.into_output().await, consumer.into_inner().into_output().await] {
         assert!(output.contains(r#""message.id":"msg_1""#), "{output}");
         assert_is_private(&output);
     }
@@ -153,8 +154,7 @@ async fn the_receivers_binary_refuses_what_is_tampered_with_and_queues_nothing()
 async fn a_body_in_base64_is_verified_as_the_bytes_that_were_signed() {
     let stack = Stack::start().await;
     let mut receiver = stack.receiver().await;
-    let mut encoded: Value =
-        serde_json::from_str(&read("events/lambda/http-api-request-base64.json")).unwrap();
+    let mut encoded = sample("http-api-request-base64");
     assert_eq!(encoded["isBase64Encoded"], true);
     encoded["headers"] = request("msg_1", r#"{"test": 2432232314}"#)["headers"].clone();
     assert_eq!(status(&receiver.invoke(encoded).await), 200);
@@ -187,7 +187,7 @@ async fn a_queue_that_is_gone_is_answered_with_503_and_a_time_to_come_back() {
 async fn the_sample_batch_is_answered_with_the_failures_that_lambda_reads() {
     let stack = Stack::start().await;
     let mut consumer = stack.consumer().await;
-    let batch: Value = serde_json::from_str(&read("events/lambda/sqs-batch.json")).unwrap();
+    let batch = sample("sqs-batch");
     let answer = consumer.invoke(batch).await;
     assert_eq!(answer, Outcome::Response(json!({ "batchItemFailures": [] })));
     assert_eq!(stack.on_queue(&stack.queues.dead_letter_url).await, 1);
@@ -198,7 +198,7 @@ async fn without_its_dead_letter_queue_the_consumer_reports_a_hopeless_record_as
     let mut stack = Stack::start().await;
     stack.queues.dead_letter_url.push_str("-gone");
     let mut consumer = stack.consumer().await;
-    let batch: Value = serde_json::from_str(&read("events/lambda/sqs-batch.json")).unwrap();
+    let batch = sample("sqs-batch");
     let hopeless = batch["Records"][1]["messageId"].clone();
     let answer = consumer.invoke(batch).await;
     let failures = json!({ "batchItemFailures": [{ "itemIdentifier": hopeless }] });
@@ -210,7 +210,7 @@ async fn without_its_table_the_consumer_reports_every_claim_as_failed() {
     let mut stack = Stack::start().await;
     stack.ledger.push_str("-gone");
     let mut consumer = stack.consumer().await;
-    let mut batch: Value = serde_json::from_str(&read("events/lambda/sqs-batch.json")).unwrap();
+    let mut batch = sample("sqs-batch");
     batch["Records"].as_array_mut().unwrap().truncate(1);
     let failed = batch["Records"][0]["messageId"].clone();
     let answer = consumer.invoke(batch).await;

@@ -13,7 +13,7 @@ use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
 use learnink_receiver::{Outcome as ReceiverOutcome, Receipt};
 use tokio::sync::mpsc;
 
-use crate::{DEFAULT_STATE, StateFolder};
+use crate::{DEFAULT_STATE, StateFolder, milliseconds};
 
 const DEFAULT_PORT: u16 = 9000;
 
@@ -274,10 +274,6 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
         }
     };
     format!("{mark} {event_type:<21} {id}  {DIM}{received}{DIM:#}, {ending}")
-}
-
-fn milliseconds(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }
 
 #[cfg(test)]

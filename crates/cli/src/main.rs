@@ -6,6 +6,7 @@ mod stored;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -60,4 +61,9 @@ async fn main() -> ExitCode {
         anstream::eprintln!("{red}error:{red:#} {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// A duration as a person reads it.
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use serde_json::Value;
 use svix::webhooks::Webhook;
 use tokio::time::MissedTickBehavior;
 
-use crate::StateFolder;
+use crate::{StateFolder, milliseconds};
 
 /// What is sent where no file is named.
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
@@ -112,8 +112,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     progress.set_style(style.with_key("rate", rate));
     let first_id = args.id.clone().unwrap_or_else(fresh_id);
     let webhook = |number: u32| {
-        let payload = payloads.iter().cycle().nth(number as usize % payloads.len());
-        let payload = payload.map(Vec::as_slice).unwrap_or_default();
+        let payload = payloads.get(number as usize % payloads.len()).map(Vec::as_slice).unwrap_or_default();
         let id = if again { first_id.clone() } else { fresh_id() };
         let body = if count == files || again { payload.to_vec() } else { freshened(payload, now()) };
         (id, body)
@@ -250,9 +249,8 @@ fn read_payloads(files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
     if files.is_empty() {
         return Ok(vec![SAMPLE.into()]);
     }
-    let read = |file: &PathBuf| {
-        std::fs::read(file).with_context(|| format!("cannot read {}", Path::new(file).display()))
-    };
+    let read =
+        |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
     files.iter().map(read).collect()
 }
 
@@ -313,10 +311,6 @@ fn summary(attempts: &[Attempt]) -> Table {
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
-}
-
-fn milliseconds(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command is an edge, where the clock is read")]

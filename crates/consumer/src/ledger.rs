@@ -120,7 +120,7 @@ impl Ledger {
             Err(error) => conflict(OPERATION, error, blocking_item)?,
         };
         match judge(Some(&entry), request) {
-            Claim::Acquired { .. } if has_expired(&entry, request) => self.replace(request).await,
+            Claim::Acquired { .. } if entry.has_expired(request.now) => self.replace(request).await,
             claim => Ok(claim),
         }
     }
@@ -194,10 +194,6 @@ impl Ledger {
             }
         }
     }
-}
-
-fn has_expired(entry: &Entry, request: &ClaimRequest<'_>) -> bool {
-    entry.expires_at_s <= request.now.as_second()
 }
 
 /// The item because of which an update's condition failed.

@@ -12,7 +12,7 @@ use learnink_handlers::App;
 #[expect(clippy::disallowed_methods, reason = "the edge, where the environment and the clock are read")]
 async fn main() -> anyhow::Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
-    learnink_telemetry::init(variable("AWS_LAMBDA_LOG_LEVEL").as_deref());
+    learnink_telemetry::init(variable);
     let config = Config::read(variable)?;
     let handlers = learnink_handlers::Config::read(variable)?;
     let aws = aws_config::load_from_env().await;

@@ -8,7 +8,6 @@ use aws_sdk_sqs::error::{BuildError, SdkError};
 use aws_sdk_sqs::operation::send_message::SendMessageError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::MessageAttributeValue;
-
 use learnink_webhook::error::with_causes;
 
 use crate::call_limits;

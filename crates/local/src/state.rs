@@ -67,11 +67,6 @@ impl State {
         }
     }
 
-    /// The folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// The signing secret, which is made on the first call and kept.
     ///
     /// # Errors

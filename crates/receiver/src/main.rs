@@ -8,7 +8,7 @@ use learnink_receiver::{Config, Receiver, SqsQueue};
 #[expect(clippy::disallowed_methods, reason = "the edge, where the environment and the clock are read")]
 async fn main() -> anyhow::Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
-    learnink_telemetry::init(variable("AWS_LAMBDA_LOG_LEVEL").as_deref());
+    learnink_telemetry::init(variable);
     let config = Config::read(variable)?;
     let aws = aws_config::load_from_env().await;
     let receiver = &Receiver::new(config.verifier, SqsQueue::new(&aws, config.queue_url));

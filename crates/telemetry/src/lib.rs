@@ -17,17 +17,18 @@ use tracing_subscriber::layer::SubscriberExt;
 /// The crates whose lines follow the level that is asked for.
 const OURS: [&str; 3] = ["learnink", "receiver", "consumer"];
 
-/// Logs JSON lines to standard output, our own at `level` and above; INFO where it is not a level.
-/// `level` is what Lambda sets `AWS_LAMBDA_LOG_LEVEL` to.
+/// Logs JSON lines to standard output, our own at the level in `AWS_LAMBDA_LOG_LEVEL` and above,
+/// which is INFO where it is not set or not a level. `variable` looks up an environment variable.
 ///
 /// Libraries log errors only, whatever the level: the Lambda runtime and the AWS SDK write whole
 /// requests at TRACE, with payloads and signatures, and whole responses in some warnings. Panics
 /// become a line too, without their message, which may quote a payload.
 ///
 /// Call it once, first thing in `main`; a second call changes nothing.
-pub fn init(level: Option<&str>) {
+pub fn init(variable: impl Fn(&str) -> Option<String>) {
+    let subscriber = subscriber(variable("AWS_LAMBDA_LOG_LEVEL").as_deref(), io::stdout);
     // A second call finds a subscriber in place and leaves it there.
-    if tracing::subscriber::set_global_default(subscriber(level, io::stdout)).is_ok() {
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
         std::panic::set_hook(Box::new(log_panic));
     }
 }

@@ -84,6 +84,13 @@ pub struct Entry {
     pub expires_at_s: i64,
 }
 
+impl Entry {
+    /// Whether the entry counts as gone at `now`.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at_s <= now.as_second()
+    }
+}
+
 /// Leave to work on a message until a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
@@ -114,7 +121,7 @@ pub enum Claim {
 
 /// Decides about a claim against what the ledger holds, which is `None` for a message never seen.
 pub fn judge(entry: Option<&Entry>, request: &ClaimRequest<'_>) -> Claim {
-    let Some(entry) = entry.filter(|entry| entry.expires_at_s > request.now.as_second()) else {
+    let Some(entry) = entry.filter(|entry| !entry.has_expired(request.now)) else {
         return Claim::Acquired { done: BTreeSet::new() };
     };
     if entry.payload_sha256 != request.payload_sha256 {
