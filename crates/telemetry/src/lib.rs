@@ -1,9 +1,14 @@
 //! What the Lambdas write to CloudWatch: one JSON object per line.
 //!
+//! [`WideEvent`] is the line of one unit of work, with its metrics; [`init`] sets up `tracing` for
+//! everything else that has to be said.
+//!
 //! Lambda takes `timestamp` and `level` from the line only where `timestamp` is RFC 3339; without
 //! it every line counts as INFO and level filters lose errors. `lambda_runtime`'s own subscriber
 //! leaves the timestamp out, so the Lambdas use this one.
 //! Source: AWS Lambda developer guide, "Configuring JSON and plain text log formats".
+
+mod wide_event;
 
 use std::io;
 use std::panic::PanicHookInfo;
@@ -13,6 +18,8 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+
+pub use wide_event::{Dimensions, NAMESPACE, Unit, WideEvent};
 
 /// The crates whose lines follow the level that is asked for.
 const OURS: [&str; 3] = ["learnink", "receiver", "consumer"];
