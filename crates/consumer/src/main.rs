@@ -15,7 +15,7 @@ async fn main() -> anyhow::Result<()> {
     learnink_telemetry::init(variable);
     let config = Config::read(variable)?;
     let handlers = learnink_handlers::Config::read(variable)?;
-    let aws = aws_config::load_from_env().await;
+    let aws = learnink_aws::sdk_config(variable)?;
     let consumer = &Consumer::new(
         learnink_handlers::router(App::new(&aws, &handlers)),
         Ledger::new(&aws, config.ledger_table),

@@ -1,0 +1,96 @@
+//! AWS clients as a Lambda wants them: configured from its environment alone, on one TLS stack.
+//!
+//! `aws_config::load_from_env` looks for credentials, a region and settings in many places, of which
+//! a Lambda has one. Linking them all costs a megabyte and part of every cold start, so this reads the
+//! environment and nothing else: no profile files, no metadata server, no token exchange.
+//! `docs/performance.md` has the figures.
+
+use std::fmt;
+
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_http_client::Builder as HttpClientBuilder;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+use learnink_webhook::config::{MissingVariable, required};
+
+/// The configuration for every client of a Lambda. `variable` looks up an environment variable.
+///
+/// Read are `AWS_REGION`, the credentials that Lambda sets, and, for emulators and private endpoints,
+/// `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`. The root certificates are the system's;
+/// `SSL_CERT_FILE` names others.
+///
+/// Clients share one pool of connections. They have no time limits yet: each adapter sets its own.
+///
+/// # Errors
+///
+/// [`MissingVariable`] when there is no region.
+pub fn sdk_config(
+    variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+) -> Result<SdkConfig, MissingVariable> {
+    let region = required(&variable, "AWS_REGION", "the AWS region, which Lambda sets")?;
+    let http = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let mut builder = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(region))
+        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+        .http_client(http)
+        // It watches the throughput of large bodies; ours are small and have time limits.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    builder.set_endpoint_url(variable("AWS_ENDPOINT_URL"));
+    Ok(builder.service_config(Environment(variable)).build())
+}
+
+/// What the environment says of one service, such as `AWS_ENDPOINT_URL_SQS`.
+/// Source: AWS SDKs and Tools reference guide, "Service-specific endpoints".
+struct Environment<F>(F);
+
+impl<F: Fn(&str) -> Option<String> + Send + Sync> LoadServiceConfig for Environment<F> {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        let service = key.service_id().to_uppercase().replace(' ', "_");
+        (self.0)(&format!("{}_{service}", key.env()))
+    }
+}
+
+impl<F> fmt::Debug for Environment<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Environment")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(name: &str) -> Option<String> {
+        let value = match name {
+            "AWS_REGION" => "eu-west-1",
+            "AWS_ENDPOINT_URL" => "http://127.0.0.1:1",
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER" => "http://127.0.0.1:2",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
+    #[test]
+    fn a_service_may_have_an_endpoint_of_its_own() {
+        let config = sdk_config(variables).unwrap();
+        assert_eq!(config.endpoint_url(), Some("http://127.0.0.1:1"));
+        let endpoint = |service| {
+            let key = ServiceConfigKey::builder();
+            let key = key.service_id(service).env("AWS_ENDPOINT_URL").profile("endpoint_url");
+            config.service_config().unwrap().load_config(key.build().unwrap())
+        };
+        assert_eq!(endpoint("Secrets Manager").as_deref(), Some("http://127.0.0.1:2"));
+        assert_eq!(endpoint("SQS"), None);
+    }
+
+    #[test]
+    fn without_a_region_the_error_names_the_variable() {
+        let error = sdk_config(|_| None).unwrap_err();
+        assert_eq!(error.to_string(), "AWS_REGION is not set; it holds the AWS region, which Lambda sets");
+    }
+}
