@@ -232,8 +232,8 @@ fn accepted(receipt: &Receipt) -> String {
 fn not_accepted(receipt: &Receipt) -> String {
     let event_type = receipt.event_type.as_deref().unwrap_or("-");
     let id = receipt.message_id.as_deref().unwrap_or("-");
-    let why = receipt.outcome.reason().unwrap_or_else(|| receipt.outcome.name().to_owned());
-    let status = receipt.outcome.status().as_u16();
+    let why = receipt.outcome.detail().unwrap_or_else(|| receipt.outcome.name().to_owned());
+    let status = receipt.outcome.answer().status_code;
     format!("{BAD}✗{BAD:#} {event_type:<21} {id}  {BAD}answered {status}{BAD:#}, not queued: {why}")
 }
 
@@ -278,6 +278,7 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use learnink_receiver::Refusal;
 
     use super::*;
@@ -287,10 +288,9 @@ mod tests {
             outcome,
             message_id: Some("msg_1".to_owned()),
             event_type: Some("user.course.started".to_owned()),
-            body_bytes: 2,
-            secret: None,
             verify_took: Duration::from_micros(85),
             enqueue_took: Some(Duration::from_micros(1_250)),
+            ..Receipt::new(Timestamp::UNIX_EPOCH)
         })
     }
 
@@ -338,7 +338,7 @@ mod tests {
     fn a_refused_request_says_why() {
         assert_eq!(
             lines([received(ReceiverOutcome::Refused(Refusal::TimestampTooOld))]),
-            ["✗ user.course.started   msg_1  answered 401, not queued: timestamp_too_old"]
+            ["✗ user.course.started   msg_1  answered 401, not queued: the signature is too old"]
         );
     }
 

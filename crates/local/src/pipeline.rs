@@ -8,12 +8,12 @@ use aws_lambda_events::sqs::SqsEvent;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use learnink_consumer::{BatchReport, Consumer, Invocation, Ledger, Queues, RecordReport};
 use learnink_handlers::App;
 use learnink_receiver::verify::SecretError;
-use learnink_receiver::{Receipt, Receiver, SqsQueue, Verifier};
+use learnink_receiver::{GatewayEvent, Receipt, Receiver, SigningSecrets, SqsQueue, Verifier};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -159,7 +159,7 @@ impl Pipeline {
             Queues::new(&sqs_config, &queue_url, LocalSqs::queue_url(DEAD_LETTER_QUEUE)),
             random,
         );
-        let receiver = Receiver::new(verifier, SqsQueue::new(&sqs_config, &queue_url));
+        let receiver = Receiver::new(SigningSecrets::fixed(verifier), SqsQueue::new(&sqs_config, &queue_url));
         let (stop_front, stopped) = watch::channel(false);
         let front = tokio::spawn(serve(listener, Arc::new(receiver), observer.clone(), stopped));
         let mut pipeline = Self {
@@ -301,13 +301,21 @@ async fn answer(
         return status(StatusCode::PAYLOAD_TOO_LARGE);
     };
     let event = front::http_api_request(&parts, &body, &request_id(), now());
-    let Ok(request) = lambda_http::request::from_str(&event.to_string()) else {
+    let Ok(event) = serde_json::from_value::<GatewayEvent>(event) else {
         return status(StatusCode::BAD_REQUEST);
     };
-    let receipt = receiver.receive(request, now()).await;
-    let (parts, _) = receipt.response().into_parts();
+    let receipt = receiver.receive(event, now()).await;
+    let answer = receipt.outcome.answer();
     let _ = observer.send(Observation::Received(receipt));
-    Response::from_parts(parts, Body::empty())
+    let mut response = status(StatusCode::from_u16(answer.status_code).unwrap_or_default());
+    for (name, value) in
+        [(header::RETRY_AFTER, answer.headers.retry_after), (header::ALLOW, answer.headers.allow)]
+    {
+        if let Some(value) = value {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+    }
+    response
 }
 
 fn status(status: StatusCode) -> Response {

@@ -2,15 +2,27 @@
 
 use learnink_webhook::config::{MissingVariable, required};
 
+use crate::PATH;
 use crate::verify::{SecretError, Verifier};
 
 /// The receiver's configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// Checks signatures: `LEARNINK_SIGNING_SECRET`, one or several separated by spaces.
-    pub verifier: Verifier,
+    /// Where the signing secrets come from.
+    pub secrets: SecretSource,
     /// Where verified webhooks go: `LEARNINK_QUEUE_URL`.
     pub queue_url: String,
+    /// The path that LearnInk posts to: `LEARNINK_WEBHOOK_PATH`, or [`PATH`].
+    pub path: String,
+}
+
+/// Where the signing secrets come from.
+#[derive(Debug)]
+pub enum SecretSource {
+    /// The environment, for sandboxes: `LEARNINK_SIGNING_SECRET`, one or several separated by spaces.
+    Environment(Verifier),
+    /// AWS Secrets Manager: the name or the ARN in `LEARNINK_SIGNING_SECRET_ID`.
+    SecretsManager(String),
 }
 
 /// The function cannot start; Lambda shows this and tries again.
@@ -31,12 +43,19 @@ impl Config {
     ///
     /// [`ConfigError`] naming the variable and what belongs there.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let required = |name, holds| required(&variable, name, holds);
-        let secrets =
-            required("LEARNINK_SIGNING_SECRET", "the signing secret (`whsec_...`) that LearnInk shows")?;
+        let secrets = match variable("LEARNINK_SIGNING_SECRET") {
+            Some(secrets) => SecretSource::Environment(Verifier::new(&secrets)?),
+            None => SecretSource::SecretsManager(required(
+                &variable,
+                "LEARNINK_SIGNING_SECRET_ID",
+                "the name or ARN of the signing secret in AWS Secrets Manager; \
+                 `LEARNINK_SIGNING_SECRET` with the secret itself replaces it",
+            )?),
+        };
         Ok(Self {
-            verifier: Verifier::new(&secrets)?,
-            queue_url: required("LEARNINK_QUEUE_URL", "the URL of the SQS queue")?,
+            secrets,
+            queue_url: required(&variable, "LEARNINK_QUEUE_URL", "the URL of the SQS queue")?,
+            path: variable("LEARNINK_WEBHOOK_PATH").unwrap_or_else(|| PATH.to_owned()),
         })
     }
 }
@@ -45,34 +64,53 @@ impl Config {
 mod tests {
     use super::*;
 
-    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const SECRET: (&str, &str) = ("LEARNINK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    const SECRET_ID: (&str, &str) = ("LEARNINK_SIGNING_SECRET_ID", "learnink/staging");
+    const QUEUE: (&str, &str) = ("LEARNINK_QUEUE_URL", "https://q");
 
-    fn error(variables: &[(&str, &str)]) -> String {
+    fn read(variables: &[(&str, &str)]) -> Result<Config, String> {
         let lookup = |name: &str| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        Config::read(lookup).unwrap_err().to_string()
+        Config::read(lookup).map_err(|error| error.to_string())
     }
 
     #[test]
     fn an_error_names_the_variable_and_what_belongs_there() {
         assert_eq!(
-            error(&[("LEARNINK_QUEUE_URL", "https://q")]),
-            "LEARNINK_SIGNING_SECRET is not set; it holds the signing secret (`whsec_...`) that LearnInk shows"
+            read(&[QUEUE]).unwrap_err(),
+            "LEARNINK_SIGNING_SECRET_ID is not set; it holds the name or ARN of the signing secret in AWS \
+             Secrets Manager; `LEARNINK_SIGNING_SECRET` with the secret itself replaces it"
         );
         assert_eq!(
-            error(&[("LEARNINK_SIGNING_SECRET", SECRET), ("LEARNINK_QUEUE_URL", " ")]),
+            read(&[SECRET, ("LEARNINK_QUEUE_URL", " ")]).unwrap_err(),
             "LEARNINK_QUEUE_URL is not set; it holds the URL of the SQS queue"
         );
     }
 
     #[test]
     fn a_bad_secret_is_named_by_its_case_and_never_repeated() {
-        let message = error(&[("LEARNINK_SIGNING_SECRET", "whsec_c2hvcnQ="), ("LEARNINK_QUEUE_URL", "q")]);
-        assert_eq!(
-            message,
-            "LEARNINK_SIGNING_SECRET: the signing secret has a key of 5 bytes, fewer than 24"
-        );
+        for (secret, problem) in [
+            ("whsec_c2hvcnQ=", "the signing secret has a key of 5 bytes, fewer than 24"),
+            (" ", "the signing secret is empty; it starts with `whsec_`"),
+        ] {
+            let error = read(&[("LEARNINK_SIGNING_SECRET", secret), QUEUE]).unwrap_err();
+            assert_eq!(error, format!("LEARNINK_SIGNING_SECRET: {problem}"));
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_environment_replaces_the_one_in_secrets_manager() {
+        let config = read(&[SECRET, SECRET_ID, QUEUE]).unwrap();
+        assert!(matches!(config.secrets, SecretSource::Environment(_)));
+        let config = read(&[SECRET_ID, QUEUE]).unwrap();
+        assert!(matches!(config.secrets, SecretSource::SecretsManager(id) if id == "learnink/staging"));
+    }
+
+    #[test]
+    fn the_path_is_ours_unless_another_is_named() {
+        assert_eq!(read(&[SECRET, QUEUE]).unwrap().path, PATH);
+        assert_eq!(read(&[SECRET, QUEUE, ("LEARNINK_WEBHOOK_PATH", "/w")]).unwrap().path, "/w");
     }
 }

@@ -1,20 +1,94 @@
 //! The receiver's Lambda binary: reads the configuration and wires.
 
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join;
 use jiff::Timestamp;
-use lambda_http::{Error, Request, run, service_fn};
-use learnink_receiver::{Config, Receiver, SqsQueue};
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
+use learnink_receiver::config::SecretSource;
+use learnink_receiver::{
+    Answer, Config, GatewayEvent, Place, Receiver, SecretsManager, SigningSecrets, SqsQueue,
+};
+
+/// How long the first call to SQS may keep the function from starting. Lambda allows 10 s in all.
+const LONGEST_PRIMING: Duration = Duration::from_secs(2);
 
 #[tokio::main(flavor = "current_thread")]
-#[expect(clippy::disallowed_methods, reason = "the edge, where the environment and the clock are read")]
-async fn main() -> anyhow::Result<()> {
-    let variable = |name: &str| std::env::var(name).ok();
+async fn main() -> ExitCode {
     learnink_telemetry::init(variable);
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the receiver could not start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     let config = Config::read(variable)?;
-    let aws = aws_config::load_from_env().await;
-    let receiver = &Receiver::new(config.verifier, SqsQueue::new(&aws, config.queue_url));
-    run(service_fn(move |request: Request| async move {
-        Ok::<_, Error>(receiver.receive(request, Timestamp::now()).await.response())
-    }))
-    .await
-    .map_err(anyhow::Error::from_boxed)
+    let aws = learnink_aws::sdk_config(variable)?;
+    let queue = SqsQueue::new(&aws, config.queue_url);
+    // Now, because before the first request Lambda gives a whole core and charges no sender's time.
+    let (secrets, ()) = join(secrets(config.secrets, &aws), prime(&queue)).await;
+    let function = variable("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
+    let environment = Arc::new(Environment {
+        receiver: Receiver::new(secrets?, queue).at_path(config.path),
+        function,
+        is_cold: AtomicBool::new(true),
+    });
+    let service = service_fn(move |event: LambdaEvent<GatewayEvent>| {
+        let environment = environment.clone();
+        async move { environment.answer(event).await }
+    });
+    // As a task, because tokio wakes the future that it blocks on through the kernel, and a task not.
+    tokio::spawn(Runtime::new(service).run()).await?.map_err(anyhow::Error::from_boxed)
+}
+
+/// What an execution environment keeps between two requests.
+struct Environment {
+    receiver: Receiver,
+    function: String,
+    is_cold: AtomicBool,
+}
+
+impl Environment {
+    async fn answer(&self, event: LambdaEvent<GatewayEvent>) -> Result<Answer, Error> {
+        let receipt = self.receiver.receive(event.payload, now()).await;
+        let place = Place {
+            function: &self.function,
+            invocation_id: &event.context.request_id,
+            cold: self.is_cold.swap(false, Ordering::Relaxed),
+        };
+        receipt.line(place).write();
+        Ok(receipt.outcome.answer())
+    }
+}
+
+async fn secrets(source: SecretSource, aws: &aws_config::SdkConfig) -> anyhow::Result<SigningSecrets> {
+    Ok(match source {
+        SecretSource::Environment(verifier) => SigningSecrets::fixed(verifier),
+        SecretSource::SecretsManager(id) => SigningSecrets::load(SecretsManager::new(aws, id), now()).await?,
+    })
+}
+
+async fn prime(queue: &SqsQueue) {
+    match tokio::time::timeout(LONGEST_PRIMING, queue.prime()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the first call to SQS failed; webhooks may fail as well"),
+        Err(_) => tracing::warn!("the first call to SQS took too long; webhooks may fail as well"),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge, where the environment is read")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge, where the clock is read")]
+fn now() -> Timestamp {
+    Timestamp::now()
 }

@@ -5,10 +5,12 @@
 
 use std::fmt;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use learnink_webhook::message::{Message, MessageId};
 use svix::webhooks::{Webhook, WebhookError};
+
+use crate::request::{Family, Part, SignatureHeader, SignatureHeaders};
 
 /// How far the signed time may be from ours, in seconds, either way.
 /// Source: Standard Webhooks specification, "Verifying the timestamp"; Svix uses the same.
@@ -53,6 +55,9 @@ pub enum SecretError {
     /// A public key, which verifies another kind of signature.
     #[error("this is a public key (`whpk_`); the signing secret starts with `whsec_`")]
     PublicKey,
+    /// A JSON object, as the console of Secrets Manager makes of key and value.
+    #[error("the signing secret is a JSON object; store `whsec_...` alone, as plain text")]
+    Json,
     /// A version stands in front of it.
     #[error("the signing secret has a version in front; leave out `v1,`")]
     Versioned,
@@ -93,6 +98,9 @@ pub enum Refusal {
     /// Only signatures of versions other than `v1`.
     #[error("no signature has a version that is understood")]
     UnsupportedVersion,
+    /// The body is not the base64 that the gateway said it is, so nobody knows what was signed.
+    #[error("the body is not base64")]
+    BodyNotBase64,
     /// The body is not UTF-8, which no signature covers.
     #[error("the body is not UTF-8")]
     BodyNotUtf8,
@@ -112,6 +120,7 @@ impl Refusal {
             Self::TimestampInFuture => "timestamp_in_future",
             Self::TooManySignatures => "too_many_signatures",
             Self::UnsupportedVersion => "unsupported_version",
+            Self::BodyNotBase64 => "body_not_base64",
             Self::BodyNotUtf8 => "body_not_utf8",
             Self::NoMatchingSignature => "no_matching_signature",
         }
@@ -136,6 +145,11 @@ impl VerifiedWebhook {
     /// The payload exactly as it was signed.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Unix seconds at which this delivery was signed.
+    pub const fn signed_at_s(&self) -> i64 {
+        self.signed_at_s
     }
 
     /// Which secret it was signed with.
@@ -171,30 +185,54 @@ impl Verifier {
         Ok(Self { secrets })
     }
 
+    /// Adds the secrets that a rotation has replaced and that senders may still sign with.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] for the first of them that cannot be used; none is added then.
+    pub fn add_previous(&mut self, replaced: &str) -> Result<(), SecretError> {
+        self.secrets.append(&mut Self::new(replaced)?.secrets);
+        Ok(())
+    }
+
     /// Checks headers, time and signature, in that order.
     ///
     /// # Errors
     ///
-    /// [`Refusal`] with the first rule that does not hold.
+    /// [`Unverified`] with the first rule that does not hold, and with the body, which other secrets
+    /// may yet prove.
     pub fn verify(
         &self,
-        headers: &HeaderMap,
+        headers: &SignatureHeaders,
         body: Vec<u8>,
         now: Timestamp,
-    ) -> Result<VerifiedWebhook, Refusal> {
-        let [id, timestamp, signature] = signed_headers(headers)?;
-        let id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
-        let signed_at_s = check_timestamp(timestamp, now)?;
-        check_versions(signature)?;
-        let secret = self.matching_secret(headers, &body)?;
-        Ok(VerifiedWebhook { id, signed_at_s, signature: signature.to_owned(), body, secret })
+    ) -> Result<VerifiedWebhook, Unverified> {
+        match self.prove(headers, &body, now) {
+            Ok(Proof { id, signed_at_s, signature, secret }) => {
+                Ok(VerifiedWebhook { id, signed_at_s, signature, body, secret })
+            }
+            Err(refusal) => Err(Unverified { refusal, body }),
+        }
     }
 
-    fn matching_secret(&self, headers: &HeaderMap, body: &[u8]) -> Result<SecretSlot, Refusal> {
+    fn prove(&self, headers: &SignatureHeaders, body: &[u8], now: Timestamp) -> Result<Proof, Refusal> {
+        let [id, timestamp, signature] = signed_headers(headers)?;
+        let message_id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
+        let signed_at_s = check_timestamp(timestamp, now)?;
+        check_versions(signature)?;
+        let secret = self.matching_secret([id, timestamp, signature], body)?;
+        Ok(Proof { id: message_id, signed_at_s, signature: signature.to_owned(), secret })
+    }
+
+    fn matching_secret(&self, headers: [&str; 3], body: &[u8]) -> Result<SecretSlot, Refusal> {
+        let mut signed = HeaderMap::with_capacity(SVIX.len());
+        for (name, value) in SVIX.into_iter().zip(headers) {
+            signed.insert(name, HeaderValue::from_str(value).map_err(|_| Refusal::MalformedHeader)?);
+        }
         let slots = std::iter::once(SecretSlot::Current).chain(std::iter::repeat(SecretSlot::Previous));
         for (secret, slot) in self.secrets.iter().zip(slots) {
             // The time has been checked against the clock that was handed in.
-            match secret.verify_ignoring_timestamp(body, headers) {
+            match secret.verify_ignoring_timestamp(body, &signed) {
                 Ok(()) => return Ok(slot),
                 Err(WebhookError::InvalidPayload) => return Err(Refusal::BodyNotUtf8),
                 Err(_) => {}
@@ -202,6 +240,29 @@ impl Verifier {
         }
         Err(Refusal::NoMatchingSignature)
     }
+}
+
+/// A request that was not verified.
+#[derive(PartialEq, Eq)]
+pub struct Unverified {
+    /// Why not.
+    pub refusal: Refusal,
+    /// The payload as it came.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unverified({:?})", self.refusal)
+    }
+}
+
+/// What the headers and the body have proven.
+struct Proof {
+    id: MessageId,
+    signed_at_s: i64,
+    signature: String,
+    secret: SecretSlot,
 }
 
 impl fmt::Debug for Verifier {
@@ -213,6 +274,9 @@ impl fmt::Debug for Verifier {
 fn parse_secret(secret: &str) -> Result<Webhook, SecretError> {
     use base64::Engine;
 
+    if secret.starts_with('{') {
+        return Err(SecretError::Json);
+    }
     if secret.starts_with("whpk_") {
         return Err(SecretError::PublicKey);
     }
@@ -230,26 +294,26 @@ fn parse_secret(secret: &str) -> Result<Webhook, SecretError> {
     }
 }
 
+/// The names under which `svix` looks for the id, the time and the signatures.
+const SVIX: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
+
 /// The id, the time and the signatures, all from one family of headers.
 ///
 /// `svix-*` where any of them is there, else the unbranded `webhook-*`: a request cannot make us
 /// read one part from each.
-fn signed_headers(headers: &HeaderMap) -> Result<[&str; 3], Refusal> {
-    const SVIX: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
-    const UNBRANDED: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
-
-    let branded = SVIX.iter().any(|name| headers.contains_key(*name));
-    let [id, timestamp, signature] = if branded { SVIX } else { UNBRANDED };
-    Ok([single(headers, id)?, single(headers, timestamp)?, single(headers, signature)?])
+fn signed_headers(headers: &SignatureHeaders) -> Result<[&str; 3], Refusal> {
+    let family = if headers.has(Family::Svix) { Family::Svix } else { Family::Unbranded };
+    let part = |part| single(headers, SignatureHeader { family, part });
+    Ok([part(Part::Id)?, part(Part::Timestamp)?, part(Part::Signature)?])
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
-    let mut values = headers.get_all(name).iter();
+fn single(headers: &SignatureHeaders, header: SignatureHeader) -> Result<&str, Refusal> {
+    let mut values = headers.values(header);
     let value = values.next().ok_or(Refusal::MissingHeader)?;
     if values.next().is_some() {
         return Err(Refusal::MalformedHeader);
     }
-    value.to_str().map_err(|_| Refusal::MalformedHeader)
+    Ok(value)
 }
 
 /// Plain digits without a leading zero, within the tolerance.
@@ -266,8 +330,11 @@ fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<i64, Refusal> {
     }
 }
 
-/// At least one signature of version 1, and not too many in all.
+/// Printable, at least one signature of version 1, and not too many in all.
 fn check_versions(signatures: &str) -> Result<(), Refusal> {
+    if !signatures.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Err(Refusal::MalformedHeader);
+    }
     let listed = || signatures.split(' ').filter(|signature| !signature.is_empty());
     if listed().nth(MOST_SIGNATURES).is_some() {
         return Err(Refusal::TooManySignatures);

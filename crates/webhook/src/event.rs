@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::message::{Message, MessageId};
+use crate::message::{LONGEST_EVENT_TYPE_BYTES, Message, MessageId};
 use crate::personal::Personal;
 
 /// The `api_version` of all events today. Source: LearnInk webhook guide, step 2.
@@ -123,17 +123,66 @@ impl Envelope {
     }
 }
 
-/// The `type` of an event, or `None` where the body is not a JSON object that has one.
+/// What a body says of itself, as far as it says so: for logs, metrics and filters.
 ///
-/// For labels only: it accepts bodies that [`Envelope::parse`] refuses.
-pub fn peek_type(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Typed {
-        #[serde(rename = "type")]
-        event_type: String,
+/// It reads bodies that [`Envelope::parse`] refuses, and stops as soon as it knows, so that a long
+/// `data` behind both costs nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Label {
+    /// The `type` of the event, unless it is longer than any name.
+    pub event_type: Option<String>,
+    /// The `timestamp` of the event: when it happened.
+    pub occurred_at: Option<Timestamp>,
+}
+
+impl Label {
+    /// Reads what there is.
+    pub fn read(body: &[u8]) -> Self {
+        let mut label = Self::default();
+        // An error ends the reading, and so does knowing both; what was read by then stays.
+        let _ = serde_json::Deserializer::from_slice(body).deserialize_map(Labels(&mut label));
+        label
     }
-    let typed: Typed = serde_json::from_slice(body).ok()?;
-    Some(typed.event_type)
+}
+
+struct Labels<'a>(&'a mut Label);
+
+impl<'de> Visitor<'de> for Labels<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Label { event_type, occurred_at } = self.0;
+        while event_type.is_none() || occurred_at.is_none() {
+            match map.next_key()? {
+                Some(Field::Type) => {
+                    let name: Option<String> = map.next_value()?;
+                    *event_type = name.filter(|name| name.len() <= LONGEST_EVENT_TYPE_BYTES);
+                }
+                Some(Field::Timestamp) => {
+                    let text: Option<String> = map.next_value()?;
+                    *occurred_at = text.and_then(|text| text.parse().ok());
+                }
+                Some(Field::Other) => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Type,
+    Timestamp,
+    #[serde(other)]
+    Other,
 }
 
 /// The `data` of one event type in one version.
@@ -296,10 +345,17 @@ mod tests {
     }
 
     #[test]
-    fn the_type_is_peeked_at_where_there_is_one() {
-        assert_eq!(peek_type(STARTED.as_bytes()).as_deref(), Some("user.course.started"));
-        for body in [&b""[..], b"{}", b"[]", b"{\"type\":1}", b"not json", b"\xFF"] {
-            assert_eq!(peek_type(body), None);
+    fn a_body_is_labelled_as_far_as_it_says_what_it_is() {
+        let label = Label::read(STARTED.as_bytes());
+        assert_eq!(label.event_type.as_deref(), Some("user.course.started"));
+        assert_eq!(label.occurred_at, Some("2022-11-04T09:58:58.233Z".parse().unwrap()));
+        for body in [&b""[..], b"{}", b"[]", b"{\"type\":1}", b"not json", b"\xFF", b"{\"type\":null}"] {
+            assert_eq!(Label::read(body), Label::default());
+        }
+        for body in [r#"{"timestamp":"yesterday","type":"a"}"#, r#"{"type":"a","data":{"type":"b"},"timest"#]
+        {
+            let label = Label::read(body.as_bytes());
+            assert_eq!((label.event_type.as_deref(), label.occurred_at), (Some("a"), None), "{body}");
         }
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 pub use encoding::{
     Attribute, DecodeError, EncodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES,
-    QueueMessage, attribute,
+    LONGEST_EVENT_TYPE_BYTES, QueueMessage, attribute,
 };
 
 /// The longest message id in bytes. Svix's own are about 30; the rest of the room is there for

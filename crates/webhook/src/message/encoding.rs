@@ -40,7 +40,7 @@ const PLAIN_UP_TO_BYTES: usize = 64 * 1024;
 
 /// An event type longer than this is left out of the attributes: it is there for people and for
 /// filters, and the body has it anyway.
-const LONGEST_EVENT_TYPE_BYTES: usize = 256;
+pub const LONGEST_EVENT_TYPE_BYTES: usize = 256;
 
 const GZIP_BASE64: &str = "gzip+base64";
 const STRING: &str = "String";
@@ -232,8 +232,13 @@ fn as_text(body: Vec<u8>) -> Result<String, Vec<u8>> {
 /// Whether SQS takes these characters: tab, line feed, carriage return, and everything from the
 /// space on but U+FFFE and U+FFFF. Source: Amazon SQS API reference, `SendMessage`.
 fn is_carried_as_text(text: &str) -> bool {
-    let refused_byte = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
-    !text.as_bytes().iter().any(refused_byte) && !text.contains(['\u{FFFE}', '\u{FFFF}'])
+    let bytes = text.as_bytes();
+    let refused = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
+    // Not `any`: a loop that cannot end early looks at many bytes at once.
+    let has_refused_byte = bytes.iter().fold(false, |found, byte| found | refused(byte));
+    // U+FFFE and U+FFFF are EF BF BE and EF BF BF in UTF-8.
+    let is_noncharacter = |at: usize| matches!(bytes.get(at..), Some([0xEF, 0xBF, 0xBE | 0xBF, ..]));
+    !has_refused_byte && !memchr::memchr_iter(0xEF, bytes).any(is_noncharacter)
 }
 
 /// The plain message, or the compressed one where it is billed as less.

@@ -1,0 +1,156 @@
+//! How the receiver talks to AWS: how long it waits, how often it tries, and how failures read.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+
+/// One attempt of a call may take this long.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// All attempts of a call together. Svix gives up on an answer after 15 s, so a 503 must come well before.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How often one call is tried; the sender's own retries do the rest.
+const ATTEMPTS: u32 = 2;
+
+/// The longest pause between two attempts. Most second attempts follow a connection that AWS closed
+/// while the environment was frozen, where there is nothing to wait for.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The configuration with the receiver's limits in place of its own.
+pub(crate) fn within_limits(config: &SdkConfig) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build();
+    let retries = RetryConfig::standard()
+        .with_max_attempts(ATTEMPTS)
+        .with_initial_backoff(LONGEST_PAUSE)
+        .with_max_backoff(LONGEST_PAUSE);
+    config.to_builder().timeout_config(timeouts).retry_config(retries).build()
+}
+
+/// What went wrong with a call, without anything of the request or the answer in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// AWS asks for fewer calls.
+    #[error("AWS throttled the call ({code})")]
+    Throttled {
+        /// AWS's code for it.
+        code: String,
+    },
+    /// No answer within the limits.
+    #[error("AWS did not answer within 1 s, or 4 s in all")]
+    TimedOut,
+    /// The connection could not be made, or broke.
+    #[error("AWS could not be reached, or broke the connection")]
+    Unreachable,
+    /// The function's role lacks the right.
+    #[error("AWS denied the call ({code}); check the function's role")]
+    Denied {
+        /// AWS's code for it.
+        code: String,
+    },
+    /// The queue or the secret is not there.
+    #[error("AWS does not know the queue or secret ({code}); check the function's variables")]
+    NotFound {
+        /// AWS's code for it.
+        code: String,
+    },
+    /// AWS answered with another error.
+    #[error("AWS answered {status} ({code})")]
+    Failed {
+        /// The HTTP status.
+        status: u16,
+        /// AWS's code, or `none`.
+        code: String,
+    },
+    /// AWS's answer was not what it answers on success.
+    #[error("AWS's answer could not be understood")]
+    Unconfirmed,
+}
+
+impl CallError {
+    /// The failure's name in logs and metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Throttled { .. } => "throttled",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Denied { .. } => "denied",
+            Self::NotFound { .. } => "not_found",
+            Self::Failed { .. } => "failed",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+impl<E: ProvideErrorMetadata> From<&SdkError<E>> for CallError {
+    fn from(error: &SdkError<E>) -> Self {
+        match error {
+            SdkError::TimeoutError(_) => Self::TimedOut,
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::TimedOut,
+            SdkError::DispatchFailure(_) => Self::Unreachable,
+            // A success that could not be read. The SDK counts it among the service's errors.
+            SdkError::ServiceError(failure) if failure.raw().status().is_success() => Self::Unconfirmed,
+            SdkError::ServiceError(failure) => {
+                answered(failure.raw().status().as_u16(), failure.err().code().unwrap_or("none"))
+            }
+            // An answer that is no answer of the service, or a request that could not be built.
+            _ => Self::Unconfirmed,
+        }
+    }
+}
+
+/// Reads an error code. Services spell the same failure differently, and older codes have a prefix.
+/// Source: Amazon SQS API reference, "Common Errors"; AWS Secrets Manager API reference, `GetSecretValue`.
+fn answered(status: u16, code: &str) -> CallError {
+    // Codes are AWS's own words; what a proxy may have put there instead is not repeated.
+    let is_code = code.len() <= 80 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
+    let code = if is_code { code } else { "none" }.to_owned();
+    let has = |part: &str| code.contains(part);
+    if status == 429 || has("Throttl") || has("OverLimit") {
+        CallError::Throttled { code }
+    } else if status == 403 || has("AccessDenied") {
+        CallError::Denied { code }
+    } else if has("NonExistentQueue") || has("QueueDoesNotExist") || has("ResourceNotFound") {
+        CallError::NotFound { code }
+    } else {
+        CallError::Failed { status, code }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_code_says_what_to_do_about_it() {
+        for (status, code, name) in [
+            (400, "ThrottlingException", "throttled"),
+            (400, "RequestThrottled", "throttled"),
+            (403, "KMS.ThrottlingException", "throttled"),
+            (429, "none", "throttled"),
+            (400, "OverLimit", "throttled"),
+            (400, "AccessDeniedException", "denied"),
+            (403, "AccessDenied", "denied"),
+            (403, "InvalidClientTokenId", "denied"),
+            (400, "AWS.SimpleQueueService.NonExistentQueue", "not_found"),
+            (400, "QueueDoesNotExist", "not_found"),
+            (400, "ResourceNotFoundException", "not_found"),
+            (400, "InvalidMessageContents", "failed"),
+            (500, "InternalError", "failed"),
+        ] {
+            assert_eq!(answered(status, code).name(), name, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_code_is_not_repeated() {
+        let error = answered(500, "<html>+254705408079</html>");
+        assert_eq!(error.to_string(), "AWS answered 500 (none)");
+    }
+}

@@ -1,0 +1,314 @@
+//! Whole requests, as API Gateway hands them over, up to the queue.
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::FutureExt;
+use learnink_webhook::message::Attribute;
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use svix::webhooks::Webhook;
+
+use super::*;
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const NOW_S: i64 = 1_700_000_000;
+const BODY: &str = include_str!("../../../events/user.course.started.json");
+
+/// A receiver whose queue cannot be reached, and must not be tried.
+fn receiver() -> Receiver {
+    let aws = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .build();
+    Receiver::new(
+        SigningSecrets::fixed(Verifier::new(SECRET).unwrap()),
+        SqsQueue::new(&aws, "http://127.0.0.1:1"),
+    )
+}
+
+/// A genuine request as API Gateway hands it over.
+fn genuine(body: &[u8]) -> Value {
+    let signature = Webhook::new(SECRET).unwrap().sign("msg_1", NOW_S, body).unwrap_or_default();
+    let text = std::str::from_utf8(body).ok();
+    json!({
+        "version": "2.0",
+        "rawPath": "/webhooks/learnink",
+        "headers": {
+            "content-type": "application/json",
+            "svix-id": "msg_1",
+            "svix-timestamp": NOW_S.to_string(),
+            "svix-signature": signature,
+        },
+        "requestContext": { "http": { "method": "POST", "path": "/webhooks/learnink" } },
+        "body": text.map_or_else(|| BASE64.encode(body), str::to_owned),
+        "isBase64Encoded": text.is_none(),
+    })
+}
+
+fn admitted(event: &Value) -> (Result<QueueMessage, Outcome>, Receipt) {
+    let text = event.to_string();
+    // As `lambda_runtime` does, which does not ask whether an event that broke off had an end.
+    let event = Deserialize::deserialize(&mut serde_json::Deserializer::from_str(&text)).unwrap();
+    let mut receipt = Receipt::new(Timestamp::from_second(NOW_S).unwrap());
+    let admitted = receiver().admit(event, &mut receipt).now_or_never();
+    (admitted.expect("nothing is waited for"), receipt)
+}
+
+/// What is answered, and why, before the queue is asked.
+fn refused(event: &Value) -> (u16, &'static str, Option<&'static str>) {
+    let outcome = admitted(event).0.err().unwrap();
+    (outcome.answer().status_code, outcome.name(), outcome.reason())
+}
+
+/// A genuine request with something in another place.
+fn with(pointer: &str, value: impl Into<Value>) -> Value {
+    let mut event = genuine(BODY.as_bytes());
+    *event.pointer_mut(pointer).unwrap() = value.into();
+    event
+}
+
+fn attribute<'a>(message: &'a QueueMessage, name: &str) -> Option<&'a str> {
+    let found = message.attributes.iter().find(|attribute| attribute.name == name);
+    found.map(|Attribute { value, .. }| value.as_str())
+}
+
+#[test]
+fn a_genuine_request_becomes_a_message_with_what_proves_it() {
+    let (admitted, receipt) = admitted(&genuine(BODY.as_bytes()));
+    let message = admitted.unwrap();
+    assert_eq!(message.body, BODY);
+    assert_eq!(attribute(&message, "svix-id"), Some("msg_1"));
+    assert_eq!(attribute(&message, "svix-timestamp"), Some("1700000000"));
+    assert_eq!(attribute(&message, "received-at"), Some("1700000000000"));
+    assert_eq!(attribute(&message, "event-type"), Some("user.course.started"));
+    assert!(attribute(&message, "svix-signature").unwrap().starts_with("v1,"));
+    assert_eq!(receipt.message_id.as_deref(), Some("msg_1"));
+    assert_eq!(receipt.occurred_at.unwrap().to_string(), "2022-11-04T09:58:58.233Z");
+}
+
+#[test]
+fn header_names_have_any_case() {
+    let mut event = genuine(BODY.as_bytes()).to_string();
+    for (name, spelt) in
+        [("svix-id", "Svix-Id"), ("svix-timestamp", "SVIX-TIMESTAMP"), ("svix-sig", "sViX-SiG")]
+    {
+        event = event.replace(name, spelt);
+    }
+    assert!(admitted(&event.parse().unwrap()).0.is_ok());
+}
+
+#[test]
+fn two_spellings_of_one_header_are_two_headers() {
+    let mut event = genuine(BODY.as_bytes());
+    event["headers"]["Svix-Id"] = "msg_1".into();
+    assert_eq!(refused(&event), (401, "refused", Some("malformed_header")));
+}
+
+#[test]
+fn a_body_in_base64_is_the_bytes_that_were_signed() {
+    let mut event = genuine(BODY.as_bytes());
+    event["body"] = BASE64.encode(BODY).into();
+    event["isBase64Encoded"] = true.into();
+    assert_eq!(admitted(&event).0.unwrap().body, BODY);
+}
+
+#[test]
+fn a_body_that_is_not_what_the_gateway_says_is_refused() {
+    let mut event = with("/isBase64Encoded", true);
+    assert_eq!(refused(&event), (401, "refused", Some("body_not_base64")));
+    event["body"] = BASE64.encode(b"\xFF").into();
+    assert_eq!(refused(&event), (401, "refused", Some("body_not_utf8")));
+}
+
+#[test]
+fn genuine_bodies_that_are_no_events_are_admitted_all_the_same() {
+    for body in ["", " ", "not json", "[]", r#"{"type":"of.tomorrow","api_version":"2099-01-01"}"#, "\u{0}"] {
+        let (admitted, receipt) = admitted(&genuine(body.as_bytes()));
+        let message = admitted.unwrap();
+        let decoded = learnink_webhook::Message::decode(&message.body, |name| attribute(&message, name));
+        assert_eq!(decoded.unwrap().body, body.as_bytes());
+        assert_eq!(receipt.body_bytes, body.len());
+    }
+    let mut event = genuine(b"");
+    event["body"] = Value::Null;
+    assert!(admitted(&event).0.is_ok(), "the gateway leaves out a body that is empty");
+}
+
+#[test]
+fn what_is_no_webhook_is_told_so_without_a_look_at_its_signature() {
+    for (event, expected) in [
+        (with("/rawPath", "/"), (404, "not_found", None)),
+        (with("/rawPath", "/webhooks/learnink/"), (404, "not_found", None)),
+        (with("/rawPath", "/xwebhooks/learnink"), (404, "not_found", None)),
+        (with("/requestContext/http/method", "GET"), (405, "method_not_allowed", None)),
+        (with("/requestContext/http/method", "post"), (405, "method_not_allowed", None)),
+        (with("/body", "x".repeat(6 * 1024 * 1024 + 1)), (413, "too_large", None)),
+    ] {
+        assert_eq!(refused(&event), expected);
+    }
+}
+
+#[test]
+fn a_stage_may_stand_before_the_path() {
+    assert!(admitted(&with("/rawPath", "/staging/webhooks/learnink")).0.is_ok());
+}
+
+#[test]
+fn a_genuine_body_that_cannot_fit_the_queue_is_answered_413() {
+    let mut random = 1_u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'!' + ((random >> 33) % 90) as u8)
+    };
+    let noise: String = (0..1_500_000).map(|_| next()).collect();
+    assert_eq!(refused(&genuine(noise.as_bytes())), (413, "too_large", None));
+    assert!(admitted(&genuine("a".repeat(1_500_000).as_bytes())).0.is_ok(), "compressed it fits");
+}
+
+#[test]
+fn an_event_that_is_no_request_is_told_so_and_never_quoted() {
+    for event in [
+        json!({}),
+        json!({ "key1": "value1" }),
+        json!([]),
+        json!("+254705408079"),
+        with("/body", 254_705_408_079_u64),
+        with("/headers", json!({ "svix-id": ["+254705408079"] })),
+        with("/requestContext", Value::Null),
+    ] {
+        assert_eq!(refused(&event), (400, "no_request", None), "{event}");
+    }
+}
+
+#[test]
+fn an_answer_has_a_status_and_nothing_of_the_senders() {
+    let answers: Vec<_> = [
+        Outcome::Accepted,
+        Outcome::Refused(Refusal::MissingHeader),
+        Outcome::Refused(Refusal::NoMatchingSignature),
+        Outcome::BodyTooLarge,
+        Outcome::Unavailable(CallError::TimedOut),
+        Outcome::NotFound,
+        Outcome::MethodNotAllowed,
+        Outcome::NoRequest,
+    ]
+    .iter()
+    .map(|outcome| (outcome.name(), outcome.answer()))
+    .collect();
+    insta::assert_json_snapshot!(answers);
+}
+
+fn line(receipt: &Receipt) -> Value {
+    let place = Place { function: "learnink-webhooks-staging-receiver", invocation_id: "req-1", cold: true };
+    serde_json::from_slice(&receipt.line(place).into_line()).unwrap()
+}
+
+#[test]
+fn the_line_of_an_accepted_webhook_has_everything_one_filters_by_and_its_metrics() {
+    let (_, receipt) = admitted(&genuine(BODY.as_bytes()));
+    let receipt = Receipt {
+        outcome: Outcome::Accepted,
+        verify_took: std::time::Duration::from_micros(48),
+        enqueue_took: Some(std::time::Duration::from_micros(6_250)),
+        refresh: Some(Refresh::Read),
+        ..receipt
+    };
+    insta::assert_json_snapshot!(line(&receipt));
+}
+
+#[test]
+fn the_line_of_a_refused_request_says_why_and_names_nobody() {
+    let (refused, receipt) = admitted(&with("/headers/svix-signature", "v1,AAAA"));
+    let receipt = Receipt {
+        outcome: refused.err().unwrap(),
+        verify_took: std::time::Duration::from_micros(48),
+        refresh: Some(Refresh::Failed(CallError::TimedOut.into())),
+        ..receipt
+    };
+    insta::assert_json_snapshot!(line(&receipt));
+}
+
+#[test]
+fn the_line_of_a_webhook_that_was_not_queued_says_what_aws_said() {
+    let (_, receipt) = admitted(&genuine(BODY.as_bytes()));
+    let error = CallError::Throttled { code: "RequestThrottled".to_owned() };
+    let line = line(&Receipt { outcome: Outcome::Unavailable(error), ..receipt });
+    assert_eq!((&line["level"], &line["reason"]), (&json!("ERROR"), &json!("throttled")));
+    assert_eq!(line["detail"], "AWS throttled the call (RequestThrottled)");
+}
+
+#[test]
+fn every_metric_of_a_line_and_each_of_its_dimensions_is_a_field_of_it() {
+    let (_, receipt) = admitted(&genuine(BODY.as_bytes()));
+    let outcomes = [
+        Outcome::Accepted,
+        Outcome::Refused(Refusal::MissingHeader),
+        Outcome::TooLarge(learnink_webhook::message::EncodeError { bytes: 1 }),
+        Outcome::BodyTooLarge,
+        Outcome::Unavailable(CallError::Unreachable),
+        Outcome::NotFound,
+        Outcome::MethodNotAllowed,
+        Outcome::NoRequest,
+    ];
+    let mut receipt = receipt;
+    for outcome in outcomes {
+        receipt.outcome = outcome;
+        let line = line(&receipt);
+        let directives = line["_aws"]["CloudWatchMetrics"].as_array().unwrap();
+        for directive in directives {
+            for metric in directive["Metrics"].as_array().unwrap() {
+                assert!(line[metric["Name"].as_str().unwrap()].is_number(), "{line}");
+            }
+            for dimension in
+                directive["Dimensions"].as_array().unwrap().iter().flat_map(|set| set.as_array().unwrap())
+            {
+                assert!(line[dimension.as_str().unwrap()].is_string(), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_can_be_printed_shows_a_payload_or_a_signature() {
+    let event: GatewayEvent = serde_json::from_value(genuine(BODY.as_bytes())).unwrap();
+    let (message, receipt) = admitted(&genuine(BODY.as_bytes()));
+    let printed = format!("{event:?} {receipt:?} {:?} {}", message.err(), line(&receipt));
+    for secret in ["254705408079", "v1,", "MfKQ9r8G", "le2bB6Fi4CMgrIOIqMCJryZb9PR2"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+}
+
+proptest! {
+    /// `lambda_http` reads whole requests and is used by many; it has the last word on what they say.
+    #[test]
+    fn a_request_is_read_as_lambda_http_reads_it(
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+        names in proptest::collection::vec("(svix-|SVIX-|webhook-)(id|timestamp|signature|x)|host|accept", 0..6),
+        value in "[ -~]{0,30}",
+        method in "GET|POST|PUT",
+    ) {
+        let mut event = genuine(&body);
+        event["requestContext"]["http"]["method"] = method.into();
+        event["headers"] = json!({});
+        for name in names {
+            event["headers"][name.to_lowercase()] = value.as_str().into();
+        }
+        let theirs = lambda_http::request::from_str(&{
+            let mut event = event.clone();
+            event["headers"]["host"] = "localhost".into();
+            event.to_string()
+        });
+        let theirs = theirs.unwrap();
+        let ours: Request = serde_json::from_str(&event.to_string()).unwrap();
+        prop_assert_eq!(ours.body.as_deref(), Some(theirs.body().as_ref()));
+        prop_assert_eq!((ours.method.as_str(), ours.path.as_str()), (theirs.method().as_str(), theirs.uri().path()));
+        for name in ["svix-id", "svix-timestamp", "svix-signature", "webhook-id", "webhook-timestamp", "webhook-signature"] {
+            let header = request::SignatureHeader::named(name).unwrap();
+            let read: Vec<_> = ours.headers.values(header).collect();
+            let expected: Vec<_> = theirs.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+            prop_assert_eq!(read, expected);
+        }
+    }
+}
