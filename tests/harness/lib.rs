@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`binaries`] | the workspace's programs, built and up to date |
 //! | [`engine`] | an SQS and a DynamoDB: the embedded ones, or ministack's |
+//! | [`fake_aws`] | an SQS and a Secrets Manager that fail on purpose |
 //! | [`runtime_api`] | the side of Lambda that a function talks to |
 //! | [`signing`] | webhooks as LearnInk signs them |
 
@@ -16,6 +17,7 @@
 
 pub mod binaries;
 pub mod engine;
+pub mod fake_aws;
 pub mod runtime_api;
 pub mod signing;
 

@@ -5,6 +5,9 @@ use svix::webhooks::Webhook;
 /// A public test secret, never for use.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// Another one.
+pub const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
 /// The headers that LearnInk would send with `body`.
 pub fn headers(secret: &str, id: &str, timestamp_s: i64, body: &[u8]) -> [(&'static str, String); 3] {
     let webhook = Webhook::new(secret).expect("the secret is usable");

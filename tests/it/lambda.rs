@@ -4,9 +4,10 @@ use learnink_handlers::progress::Learners;
 use learnink_local::EventSource;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};
+use learnink_tests::fake_aws::{FakeAws, Fate};
 use learnink_tests::read;
 use learnink_tests::runtime_api::{Function, Outcome};
-use learnink_tests::signing::{self, SECRET, now_s};
+use learnink_tests::signing::{self, OTHER_SECRET, SECRET, now_s};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -82,8 +83,12 @@ fn sample(name: &str) -> Value {
 
 /// An HTTP API request with `body`, signed now.
 fn request(id: &str, body: &str) -> Value {
+    signed_request(SECRET, id, body)
+}
+
+fn signed_request(secret: &str, id: &str, body: &str) -> Value {
     let mut request = sample("http-api-request");
-    for (name, value) in signing::headers(SECRET, id, now_s(), body.as_bytes()) {
+    for (name, value) in signing::headers(secret, id, now_s(), body.as_bytes()) {
         request["headers"][name] = value.into();
     }
     request["body"] = body.into();
@@ -167,7 +172,8 @@ async fn a_request_that_cannot_be_read_costs_only_itself() {
     let mut broken = request("msg_1", "{}");
     broken["body"] = "%".into();
     broken["isBase64Encoded"] = true.into();
-    assert!(matches!(receiver.invoke(broken).await, Outcome::Error(_)));
+    assert_eq!(status(&receiver.invoke(broken).await), 401);
+    assert_eq!(status(&receiver.invoke(json!({ "body": { "phone": "+254705408079" } })).await), 400);
     assert_eq!(status(&receiver.invoke(request("msg_2", "{}")).await), 200);
     assert_is_private(&receiver.into_output().await);
 }
@@ -220,9 +226,130 @@ async fn without_its_table_the_consumer_reports_every_claim_as_failed() {
 
 #[tokio::test]
 async fn a_function_that_is_not_configured_says_which_variable_is_missing() {
-    for (name, variable) in [("receiver", "LEARNINK_SIGNING_SECRET"), ("consumer", "LEARNINK_QUEUE_URL")] {
+    for (name, variable) in [("receiver", "LEARNINK_SIGNING_SECRET_ID"), ("consumer", "LEARNINK_QUEUE_URL")] {
         let function = Function::start(binary(name), &[]).await;
         let output = function.wait_output().await;
         assert!(output.contains(&format!("{variable} is not set; it holds ")), "{output}");
+    }
+}
+
+/// The receiver's binary with its secret in Secrets Manager.
+async fn receiver_on(aws: &FakeAws) -> Function {
+    let variables = [
+        ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
+        ("AWS_ENDPOINT_URL", aws.endpoint()),
+        ("LEARNINK_QUEUE_URL", &aws.queue_url()),
+        ("LEARNINK_SIGNING_SECRET_ID", "learnink/test"),
+    ];
+    Function::start(binary("receiver"), &variables).await
+}
+
+#[tokio::test]
+async fn the_receivers_binary_takes_its_secret_from_secrets_manager() {
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", OTHER_SECRET);
+    aws.rotate_secret(SECRET);
+    let mut receiver = receiver_on(&aws).await;
+    assert_eq!(status(&receiver.invoke(request("msg_1", "{}")).await), 200);
+    let signed_with_the_old_one = signed_request(OTHER_SECRET, "msg_2", "{}");
+    assert_eq!(status(&receiver.invoke(signed_with_the_old_one).await), 200);
+
+    let lines = receiver.into_output().await;
+    let secrets: Vec<_> = events(&lines).map(|line| line["secret"].clone()).collect();
+    assert_eq!(secrets, ["current", "previous"], "{lines}");
+}
+
+#[tokio::test]
+async fn without_its_secret_the_receivers_binary_does_not_start() {
+    for (fate, problem) in [
+        (Fate::Answered, "AWS does not know the queue or secret (ResourceNotFoundException)"),
+        (Fate::Failed(400, "AccessDeniedException"), "AWS denied the call (AccessDeniedException)"),
+        (Fate::Silent, "AWS did not answer"),
+    ] {
+        let aws = FakeAws::start().await;
+        aws.decide(move |_| fate);
+        let output = receiver_on(&aws).await.wait_output().await;
+        assert!(output.contains(problem) && output.contains(r#""level":"ERROR""#), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_cannot_be_asked_at_first_does_not_keep_the_receiver_from_starting() {
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", SECRET);
+    aws.decide(|operation| match operation {
+        "GetQueueAttributes" => Fate::Failed(403, "AccessDenied"),
+        _ => Fate::Answered,
+    });
+    let mut receiver = receiver_on(&aws).await;
+    assert_eq!(status(&receiver.invoke(request("msg_1", "{}")).await), 200);
+    let output = receiver.into_output().await;
+    assert!(output.contains("the first call to SQS failed"), "{output}");
+}
+
+/// The lines that tell of one request each.
+fn events(output: &str) -> impl Iterator<Item = Value> {
+    let lines = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line.get("outcome").is_some())
+}
+
+#[tokio::test]
+async fn whatever_happens_no_log_holds_a_payload_a_secret_or_a_signature() {
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", SECRET);
+    let mut receiver = receiver_on(&aws).await;
+    let personal = read("events/notifications.sent.json");
+    let genuine = |id: &str| request(id, &personal);
+    let with = |pointer: &str, value: Value| {
+        let mut event = genuine("msg_spoilt");
+        *event.pointer_mut(pointer).unwrap() = value;
+        event
+    };
+    let signature = genuine("msg_1")["headers"]["svix-signature"].as_str().unwrap().to_owned();
+    let mut expected = Vec::new();
+    for (event, outcome, reason) in [
+        (genuine("msg_1"), "accepted", Value::Null),
+        (request("msg_2", "not json: Mary, +254705408079, training today"), "accepted", Value::Null),
+        (with("/headers/svix-id", "+254705408079".into()), "refused", "no_matching_signature".into()),
+        (with("/headers/svix-id", "Mary Poppins".into()), "refused", "unusable_id".into()),
+        (with("/headers/svix-timestamp", "+254705408079".into()), "refused", "malformed_header".into()),
+        (with("/headers/svix-timestamp", "1".into()), "refused", "timestamp_too_old".into()),
+        (with("/headers/svix-timestamp", "9999999999".into()), "refused", "timestamp_in_future".into()),
+        (
+            with("/headers/svix-signature", format!("{signature}{signature}").into()),
+            "refused",
+            "no_matching_signature".into(),
+        ),
+        (with("/headers/svix-signature", "v2,+254705408079".into()), "refused", "unsupported_version".into()),
+        (with("/headers/svix-signature", "v1,x ".repeat(17).into()), "refused", "too_many_signatures".into()),
+        (with("/headers", json!({ "x-name": "Mary" })), "refused", "missing_header".into()),
+        (with("/isBase64Encoded", true.into()), "refused", "body_not_base64".into()),
+        (with("/rawPath", "/+254705408079".into()), "not_found", Value::Null),
+        (with("/requestContext/http/method", "Mary".into()), "method_not_allowed", Value::Null),
+        (with("/body", json!({ "phone_number": "+254705408079" })), "no_request", Value::Null),
+    ] {
+        receiver.invoke(event).await;
+        expected.push((outcome.to_owned(), reason));
+    }
+    for (fate, reason) in [
+        (Fate::Failed(500, "<+254705408079>"), "failed"),
+        (Fate::Failed(403, "AccessDenied"), "denied"),
+        (Fate::Nonsense, "unconfirmed"),
+        (Fate::Dropped, "unreachable"),
+        (Fate::Silent, "timed_out"),
+    ] {
+        aws.decide(move |_| fate);
+        receiver.invoke(genuine("msg_1")).await;
+        expected.push(("unavailable".to_owned(), reason.into()));
+    }
+
+    let output = receiver.into_output().await;
+    let told: Vec<_> = events(&output)
+        .map(|line| (line["outcome"].as_str().unwrap().to_owned(), line["reason"].clone()))
+        .collect();
+    assert_eq!(told, expected);
+    assert_is_private(&output);
+    for key in ["le2bB6Fi4CMgrIOIqMCJryZb9PR2", "3c2143e4-3e8e-478a-bf0b-9dc6e284fa33", "/learning"] {
+        assert!(!output.contains(key), "`{key}` was logged: {output}");
     }
 }

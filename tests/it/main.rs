@@ -27,6 +27,7 @@ macro_rules! on_both_engines {
 
 mod command;
 mod consumer;
+mod faults;
 mod lambda;
 mod laptop;
 mod ledger_contract;
@@ -34,5 +35,7 @@ mod pipeline;
 mod queue_contract;
 mod records;
 mod refusals;
+mod rotation;
 mod shuffled;
+mod signers;
 mod template;

@@ -1,12 +1,9 @@
 //! Requests that are not proven to come from LearnInk, and the answer to each.
 
-use learnink_tests::signing::{self, SECRET, now_s};
+use learnink_tests::signing::{self, OTHER_SECRET, SECRET, now_s};
 use reqwest::{Method, StatusCode};
 
 use crate::laptop::{Laptop, started};
-
-/// Another public test secret.
-const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 const PATH: &str = "/webhooks/learnink";
 
