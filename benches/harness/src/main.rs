@@ -1,0 +1,277 @@
+//! `bench`: what the receiver costs, beside a receiver as tutorials write it.
+//!
+//! All functions run as on Lambda, in turn: a Runtime API, a clean environment, two cores unless another
+//! number is asked for, which they share with the AWS stub and this process where there are no more. Times depend on the machine and on what else it does. Ratios inside
+//! one run do so much less, and they are what the targets are about.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`measure`] | the rounds, and what has to be true of every invocation |
+//! | [`process`] | the functions, and one process as Lambda runs it |
+//! | [`runtime_api`], [`stub`], [`sqs`], [`http`] | what functions talk to |
+//! | [`events`] | what they are sent |
+//! | [`system`], [`artifact`] | CPU time, memory, cores; the size of the upload |
+//! | [`statistics`], [`summary`], [`targets`], [`report`] | what is made of it all |
+
+mod artifact;
+mod events;
+mod http;
+mod measure;
+mod process;
+mod report;
+mod runtime_api;
+mod sqs;
+mod statistics;
+mod stub;
+mod summary;
+mod system;
+mod targets;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use clap::builder::ArgPredicate;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::events::WebhookSender;
+use crate::measure::{Bench, Plan};
+use crate::process::{Environment, Function, Input};
+use crate::stub::{SECRET_ID, Stub};
+use crate::summary::Summary;
+use crate::system::{Cores, Spinners};
+use crate::targets::Verdict;
+
+/// Where the time comes from.
+type Clock = fn() -> SystemTime;
+
+/// What the webhooks are signed with: the example of the Svix documentation.
+const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// The function that the others are compared with.
+const BASELINE: &str = "tutorial";
+
+/// The function that the targets are about.
+const MEASURED: &str = "receiver";
+
+/// Measure what the receiver costs, beside a receiver as tutorials write it.
+///
+/// Every function runs as on Lambda: a Runtime API, a clean environment, and TLS to a stub of SQS and
+/// Secrets Manager. They take turns, round by round. Compare ratios (×) inside one run, never times
+/// across runs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "scripts/bench",
+    max_term_width = 100,
+    after_help = "\
+What is measured:
+  init                from the start of the process until it asks for its first event
+  first request       the first invocation, with a webhook of the first size
+  cold CPU            user and system time of init and first request together
+  warm CPU            user and system time of one invocation, once it is warm
+  p50, p99            from handing over the event until the answer is there
+  peak                the most memory held (VmHWM), after all sizes
+  zip                 the stripped binary as cargo lambda would upload it
+
+Every invocation has to be answered with 200 and leave exactly its own payload on the queue, and a
+tampered webhook has to be refused; anything else ends the run.
+
+The exit code is 0 when every target is met, 1 when one is missed, and 2 when there is no measurement."
+)]
+struct Arguments {
+    /// How often everything is repeated
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "5",
+        default_value_if("quick", ArgPredicate::IsPresent, "2")
+    )]
+    #[arg(value_parser = at_least_one)]
+    rounds: usize,
+    /// Cold starts of each function in each round
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "4",
+        default_value_if("quick", ArgPredicate::IsPresent, "3")
+    )]
+    #[arg(value_parser = at_least_one)]
+    cold: usize,
+    /// Warm invocations of each function in each round, for each size
+    #[arg(long, value_name = "N", default_value = "300")]
+    #[arg(default_value_if("quick", ArgPredicate::IsPresent, "100"))]
+    #[arg(value_parser = at_least_one)]
+    warm: usize,
+    /// Sizes of the webhooks; a target is judged when its size is among them
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "400,10000,200000")]
+    #[arg(value_parser = size)]
+    sizes: Vec<usize>,
+    /// Cores of a function: 2 is what Lambda shows to functions under 3 GB, so that a runtime starts two
+    /// threads; 1 is a pinned core
+    #[arg(long, value_name = "N", default_value = "2")]
+    #[arg(value_parser = at_least_one)]
+    cores: usize,
+    /// A first impression: fewer rounds, cold starts and invocations, unless they are given
+    #[arg(long)]
+    quick: bool,
+    /// Write the medians to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Our binary; scripts/bench gives it
+    #[arg(long, value_name = "FILE", hide = true)]
+    receiver: PathBuf,
+    /// The tutorial's binary; scripts/bench gives it
+    #[arg(long, value_name = "FILE", hide = true)]
+    tutorial: PathBuf,
+    /// chain.pem, server.key and bundle.pem; scripts/bench makes them
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    certificates: PathBuf,
+    /// Takes what the functions write
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    logs: PathBuf,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected a number from 1".to_owned())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    // SQS takes 1 MiB, attributes included; API Gateway 10 MB.
+    let size = text.parse().ok().filter(|size| (1..=1_000_000).contains(size));
+    size.ok_or_else(|| "expected bytes from 1 to 1000000".to_owned())
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(verdicts) if verdicts.iter().any(Verdict::is_failure) => ExitCode::FAILURE,
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
+    let all_cores = system::allowed_cores()?;
+    let cores = Cores::split(&all_cores, arguments.cores);
+    let spinners = Spinners::start(&all_cores);
+    // Before anything has a thread: threads stay where their parent was.
+    system::move_this_thread(&cores.own)?;
+
+    let plan = Plan {
+        rounds: arguments.rounds,
+        cold: arguments.cold,
+        warm: arguments.warm,
+        sizes_bytes: arguments.sizes,
+    };
+    fs::create_dir_all(&arguments.logs).context("creating the folder for logs")?;
+    let stub = Stub::start(&arguments.certificates, SIGNING_SECRET)?;
+    let functions = functions(&stub, arguments.receiver, arguments.tutorial);
+    let environment = Environment {
+        aws_url: stub.url(),
+        root_certificates: fs::canonicalize(arguments.certificates.join("bundle.pem"))
+            .context("no root certificates")?,
+        logs: arguments.logs,
+        cores: cores.function.clone(),
+        clock: now,
+    };
+    let progress = progress(plan.invocations() * functions.len())?;
+    let sender = WebhookSender::new(SIGNING_SECRET, 0, now)?;
+    let mut bench = Bench { plan, environment, stub, sender, progress };
+    let summaries = bench.run(&functions)?;
+    bench.progress.finish_and_clear();
+
+    if let Some(file) = &arguments.json {
+        let json = serde_json::to_string_pretty(&summaries)?;
+        fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
+    }
+    let named = |name: &str| summaries.iter().find(|summary| summary.name == name);
+    let (baseline, measured) = named(BASELINE).zip(named(MEASURED)).context("a function is missing")?;
+    let verdicts = Verdict::all(measured, baseline);
+    print_report(&bench.plan, &summaries, baseline, &verdicts);
+    if !cores.are_apart() {
+        println!("\nNote: functions shared their cores with what they talk to, which shows in the times.");
+    }
+    if let Err(error) = &spinners {
+        println!("\nNote: idle cores were left to halt, which adds to all times ({error:#}).");
+    }
+    ensure!(measured.cold_cpu_ms > 0.0, "the CPU clock stands still");
+    Ok(verdicts)
+}
+
+/// The functions that are measured, the baseline first.
+fn functions(stub: &Stub, receiver: PathBuf, tutorial: PathBuf) -> Vec<Function> {
+    let queue_url = format!("{}/123456789012/messages", stub.url());
+    let function = |name, program, variables: [(&'static str, &str); 2]| Function {
+        name,
+        program,
+        input: Input::Webhook,
+        variables: variables.map(|(name, value)| (name, value.to_owned())).to_vec(),
+    };
+    vec![
+        function(BASELINE, tutorial, [("WEBHOOK_SECRET", SIGNING_SECRET), ("QUEUE_URL", &queue_url)]),
+        function(
+            MEASURED,
+            receiver.clone(),
+            [("LEARNINK_SIGNING_SECRET", SIGNING_SECRET), ("LEARNINK_QUEUE_URL", &queue_url)],
+        ),
+        function(
+            "receiver, Secrets Manager",
+            receiver,
+            [("LEARNINK_SIGNING_SECRET_ID", SECRET_ID), ("LEARNINK_QUEUE_URL", &queue_url)],
+        ),
+    ]
+}
+
+fn print_report(plan: &Plan, summaries: &[Summary], baseline: &Summary, verdicts: &[Verdict]) {
+    println!(
+        "Medians of {} cold starts and {} warm invocations of each size; × is the share of `{BASELINE}`.\n",
+        plan.rounds * plan.cold,
+        plan.rounds * plan.warm,
+    );
+    println!("{}\n", report::cold_table(summaries, baseline));
+    for size_bytes in &plan.sizes_bytes {
+        println!("{}\n", report::warm_table(*size_bytes, summaries, baseline));
+    }
+    println!("Targets for `{MEASURED}`, with the secret in the environment:\n");
+    println!("{}", report::target_table(verdicts));
+}
+
+/// A bar on standard error, where that is a terminal.
+fn progress(invocations: usize) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{bar:40} {percent:>3} %, {eta} left, {msg}")?;
+    Ok(ProgressBar::new(invocations.try_into()?).with_style(style))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge, where the clock is read")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_options_fit_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_quick_run_is_shorter_unless_told_otherwise() {
+        let parse = |options: &str| {
+            let given = "bench --receiver r --tutorial t --certificates c --logs l";
+            Arguments::try_parse_from(given.split(' ').chain(options.split_whitespace())).unwrap()
+        };
+        assert_eq!((parse("").rounds, parse("").warm), (5, 300));
+        let quick = parse("--quick --warm 7 --sizes 400,1000");
+        assert_eq!((quick.rounds, quick.warm), (2, 7));
+        assert_eq!(quick.sizes, [400, 1000]);
+    }
+}

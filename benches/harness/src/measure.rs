@@ -1,0 +1,275 @@
+//! The measuring: every function in turn, round by round, so that whatever else the machine does
+//! happens to all of them alike.
+//!
+//! A run that loses a webhook, queues a wrong one or accepts a forged one is no measurement, and fails.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use indicatif::ProgressBar;
+use serde::Deserialize;
+
+use crate::events::{Integrity, Webhook, WebhookSender};
+use crate::process::{Environment, Function, Input, Process};
+use crate::runtime_api::Answer;
+use crate::statistics::{median, percentile};
+use crate::stub::Stub;
+use crate::summary::{Summary, Warm};
+
+/// How many invocations of a new size come before those that count.
+const WARM_UP: usize = 30;
+
+/// CPU time is read after so many invocations: on a busy machine, the median of many short stretches
+/// tells more than one long one.
+const CHUNK: usize = 25;
+
+/// How much is measured.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// How often everything is repeated.
+    pub(crate) rounds: usize,
+    /// How often a function is started in each round; the last process goes on to the warm invocations.
+    pub(crate) cold: usize,
+    /// How many warm invocations count, for each size and in each round.
+    pub(crate) warm: usize,
+    /// The sizes of the webhooks, in bytes.
+    pub(crate) sizes_bytes: Vec<usize>,
+}
+
+impl Plan {
+    /// The number of invocations of each function.
+    pub(crate) fn invocations(&self) -> usize {
+        self.rounds * (self.cold + self.sizes_bytes.len() * (WARM_UP + self.warm))
+    }
+}
+
+/// What all functions are measured with.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    /// How much is measured.
+    pub(crate) plan: Plan,
+    /// Where functions run.
+    pub(crate) environment: Environment,
+    /// What they call.
+    pub(crate) stub: Stub,
+    /// What they are sent.
+    pub(crate) sender: WebhookSender,
+    /// How far the run is.
+    pub(crate) progress: ProgressBar,
+}
+
+/// One function's measurements.
+#[derive(Debug, Default)]
+struct Samples {
+    init_ms: Vec<f64>,
+    init_cpu_ms: Vec<f64>,
+    first_ms: Vec<f64>,
+    first_cpu_ms: Vec<f64>,
+    cold_cpu_ms: Vec<f64>,
+    /// One for each size, in their order.
+    warm: Vec<WarmSamples>,
+    peak_memory_mib: Vec<f64>,
+}
+
+/// One function's warm invocations with webhooks of one size.
+#[derive(Debug, Default)]
+struct WarmSamples {
+    cpu_us: Vec<f64>,
+    latency_us: Vec<f64>,
+}
+
+impl Bench {
+    /// Measures the functions, and returns what came of it in their order.
+    ///
+    /// # Errors
+    ///
+    /// When a function does not do what it should.
+    pub(crate) fn run(&mut self, functions: &[Function]) -> anyhow::Result<Vec<Summary>> {
+        let mut measured: Vec<_> = functions.iter().map(|function| (function, Samples::default())).collect();
+        for round in 1..=self.plan.rounds {
+            for start in 1..=self.plan.cold {
+                for (function, samples) in &mut measured {
+                    let what = format!("round {round} of {}, {}", self.plan.rounds, function.name);
+                    self.progress.set_message(what.clone());
+                    let is_last = start == self.plan.cold;
+                    self.run_process(function, samples, is_last).with_context(|| what)?;
+                }
+                // Nobody is always the first, or always comes after the same one.
+                measured.reverse();
+            }
+        }
+        // The turns may have left them in reverse.
+        let mut summaries = Vec::new();
+        for function in functions {
+            let samples = measured.iter().find(|(known, _)| known.name == function.name);
+            let (_, samples) = samples.context("a function was not measured")?;
+            summaries.push(self.summarize(function, samples)?);
+        }
+        Ok(summaries)
+    }
+
+    /// One process: a cold start, the first invocation, and the warm ones where it is their turn.
+    fn run_process(
+        &mut self,
+        function: &Function,
+        samples: &mut Samples,
+        goes_on: bool,
+    ) -> anyhow::Result<()> {
+        let first_size = *self.plan.sizes_bytes.first().context("no sizes")?;
+        let (mut process, init) = Process::start(function, &self.environment)?;
+        let init_cpu = process.settled_cpu_time()?;
+        let first = self.invoke(function, &mut process, first_size)?;
+        let cold_cpu = process.settled_cpu_time()?;
+        samples.init_ms.push(milliseconds(init));
+        samples.init_cpu_ms.push(milliseconds(init_cpu));
+        samples.first_ms.push(milliseconds(first));
+        samples.first_cpu_ms.push(milliseconds(cold_cpu.saturating_sub(init_cpu)));
+        samples.cold_cpu_ms.push(milliseconds(cold_cpu));
+        if goes_on {
+            samples.warm.resize_with(self.plan.sizes_bytes.len(), WarmSamples::default);
+            for (size_bytes, samples) in self.plan.sizes_bytes.clone().into_iter().zip(&mut samples.warm) {
+                self.run_warm(function, &mut process, size_bytes, samples)?;
+            }
+            samples.peak_memory_mib.push(f64::from(process.peak_memory_kib()?) / 1024.0);
+            self.check_refusal(function, &mut process, first_size)?;
+        }
+        Ok(())
+    }
+
+    fn run_warm(
+        &mut self,
+        function: &Function,
+        process: &mut Process,
+        size_bytes: usize,
+        samples: &mut WarmSamples,
+    ) -> anyhow::Result<()> {
+        for _ in 0..WARM_UP {
+            self.invoke(function, process, size_bytes)?;
+        }
+        let mut left = self.plan.warm;
+        while left > 0 {
+            let chunk = left.min(CHUNK);
+            let before = process.cpu_time()?;
+            for _ in 0..chunk {
+                let latency = self.invoke(function, process, size_bytes)?;
+                samples.latency_us.push(microseconds(latency));
+            }
+            let cpu = process.cpu_time()?.saturating_sub(before);
+            samples.cpu_us.push(microseconds(cpu / u32::try_from(chunk)?));
+            left -= chunk;
+        }
+        Ok(())
+    }
+
+    /// One invocation that has to succeed. Returns how long the answer took.
+    fn invoke(
+        &mut self,
+        function: &Function,
+        process: &mut Process,
+        size_bytes: usize,
+    ) -> anyhow::Result<Duration> {
+        self.progress.inc(1);
+        match function.input {
+            Input::Webhook => {
+                let webhook = self.sender.webhook(size_bytes, Integrity::Genuine)?;
+                let Webhook { payload, event } = webhook;
+                let invocation = process.invoke(event)?;
+                let status = status(invocation.answer)?;
+                ensure!(status == 200, "a genuine webhook was answered with {status}");
+                let messages = self.stub.take_messages();
+                let [message] = messages.as_slice() else {
+                    bail!("an accepted webhook is on the queue {} times", messages.len());
+                };
+                let is_same = message.payload()? == payload.as_bytes();
+                ensure!(is_same, "what is on the queue is not what was signed");
+                Ok(invocation.latency)
+            }
+        }
+    }
+
+    /// Sends what has to be refused, so that no function is quick because it does not look.
+    fn check_refusal(
+        &mut self,
+        function: &Function,
+        process: &mut Process,
+        size_bytes: usize,
+    ) -> anyhow::Result<()> {
+        match function.input {
+            Input::Webhook => {
+                let webhook = self.sender.webhook(size_bytes, Integrity::Tampered)?;
+                let status = status(process.invoke(webhook.event)?.answer)?;
+                ensure!((400..500).contains(&status), "a tampered webhook was answered with {status}");
+                ensure!(self.stub.take_messages().is_empty(), "a tampered webhook is on the queue");
+                Ok(())
+            }
+        }
+    }
+
+    fn summarize(&self, function: &Function, samples: &Samples) -> anyhow::Result<Summary> {
+        let median = |values: &[f64]| median(values).context("nothing was measured");
+        let warm = self.plan.sizes_bytes.iter().zip(&samples.warm).map(|(size_bytes, samples)| {
+            Ok(Warm {
+                size_bytes: *size_bytes,
+                cpu_us: median(&samples.cpu_us)?,
+                latency_us: median(&samples.latency_us)?,
+                latency_p99_us: percentile(&samples.latency_us, 99).context("nothing was measured")?,
+            })
+        });
+        let zip_bytes = crate::artifact::zip_bytes(&function.program, &self.environment.logs)?;
+        Ok(Summary {
+            name: function.name,
+            init_ms: median(&samples.init_ms)?,
+            init_cpu_ms: median(&samples.init_cpu_ms)?,
+            first_request_ms: median(&samples.first_ms)?,
+            first_request_cpu_ms: median(&samples.first_cpu_ms)?,
+            cold_cpu_ms: median(&samples.cold_cpu_ms)?,
+            warm: warm.collect::<anyhow::Result<_>>()?,
+            peak_memory_mib: median(&samples.peak_memory_mib)?,
+            zip_kb: f64::from(u32::try_from(zip_bytes)?) / 1000.0,
+        })
+    }
+}
+
+/// The HTTP status in a function's answer.
+fn status(answer: Answer) -> anyhow::Result<u16> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Response {
+        status_code: u16,
+    }
+
+    match answer {
+        Answer::Response(body) => {
+            let response = serde_json::from_slice::<Response>(&body);
+            Ok(response.context("the answer is no response for API Gateway")?.status_code)
+        }
+        Answer::Error(body) => bail!("the function failed: {}", String::from_utf8_lossy(&body)),
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn microseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_that_of_the_response() {
+        let response = |body: &str| Answer::Response(body.as_bytes().to_vec());
+        assert_eq!(status(response(r#"{"statusCode":200,"headers":{}}"#)).unwrap(), 200);
+        assert!(status(response(r#""ok""#)).is_err());
+        assert!(status(Answer::Error(b"{}".to_vec())).is_err());
+    }
+
+    #[test]
+    fn the_plan_counts_every_invocation() {
+        let plan = Plan { rounds: 2, cold: 3, warm: 10, sizes_bytes: vec![400, 10_000] };
+        assert_eq!(plan.invocations(), 2 * (3 + 2 * (WARM_UP + 10)));
+    }
+}

@@ -1,0 +1,190 @@
+//! The report: Markdown tables that read well in a terminal, too.
+
+use crate::statistics::ratio;
+use crate::summary::{Summary, Warm};
+use crate::targets::{Verdict, Weight};
+
+/// What stands where there is nothing to say.
+const NOTHING: &str = "–";
+
+/// Cold starts, memory and size, one function a row; `×` is the share of the baseline.
+pub(crate) fn cold_table(summaries: &[Summary], baseline: &Summary) -> String {
+    let mut table = Table::new(&[
+        "function",
+        "init ms",
+        "first request ms",
+        "cold CPU ms",
+        "×",
+        "first request CPU ms",
+        "×",
+        "peak MiB",
+        "×",
+        "zip kB",
+        "×",
+    ]);
+    for summary in summaries {
+        let share = |figure: fn(&Summary) -> f64| times(ratio(figure(summary), figure(baseline)));
+        table.row(vec![
+            summary.name.to_owned(),
+            format!("{:.1}", summary.init_ms),
+            format!("{:.1}", summary.first_request_ms),
+            format!("{:.1}", summary.cold_cpu_ms),
+            share(|summary| summary.cold_cpu_ms),
+            format!("{:.2}", summary.first_request_cpu_ms),
+            share(|summary| summary.first_request_cpu_ms),
+            format!("{:.1}", summary.peak_memory_mib),
+            share(|summary| summary.peak_memory_mib),
+            format!("{:.0}", summary.zip_kb),
+            share(|summary| summary.zip_kb),
+        ]);
+    }
+    table.render()
+}
+
+/// Warm invocations with webhooks of one size, one function a row.
+pub(crate) fn warm_table(size_bytes: usize, summaries: &[Summary], baseline: &Summary) -> String {
+    const FIGURES: [fn(&Warm) -> f64; 3] =
+        [|warm| warm.cpu_us, |warm| warm.latency_us, |warm| warm.latency_p99_us];
+
+    let first = format!("warm, {}", size(size_bytes));
+    let mut table = Table::new(&[&first, "CPU µs", "×", "p50 µs", "×", "p99 µs", "×"]);
+    for summary in summaries {
+        let mut row = vec![summary.name.to_owned()];
+        for figure in FIGURES {
+            let value = summary.warm(size_bytes).map(figure);
+            let compared = baseline.warm(size_bytes).map(figure);
+            row.push(value.map_or_else(|| NOTHING.to_owned(), |value| format!("{value:.0}")));
+            row.push(times(value.zip(compared).and_then(|(value, compared)| ratio(value, compared))));
+        }
+        table.row(row);
+    }
+    table.render()
+}
+
+/// The targets, and whether they are met.
+pub(crate) fn target_table(verdicts: &[Verdict]) -> String {
+    let mut table = Table::new(&["target", "at most ×", "×", "met"]);
+    for verdict in verdicts {
+        let name = match verdict.target.weight {
+            Weight::Required => verdict.target.name.to_owned(),
+            Weight::Stretch => format!("{} (stretch)", verdict.target.name),
+        };
+        let met = match verdict.is_met() {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "not measured",
+        };
+        table.row(vec![name, times(Some(verdict.target.limit)), times(verdict.share), met.to_owned()]);
+    }
+    table.render()
+}
+
+fn times(share: Option<f64>) -> String {
+    share.map_or_else(|| NOTHING.to_owned(), |share| format!("{share:.2}"))
+}
+
+/// A size as the targets have it: `400 B`, `10 kB`.
+fn size(bytes: usize) -> String {
+    if bytes.is_multiple_of(1000) { format!("{} kB", bytes / 1000) } else { format!("{bytes} B") }
+}
+
+/// A Markdown table: text to the left, figures to the right.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(header: &[&str]) -> Self {
+        Self { rows: vec![header.iter().map(|&cell| cell.to_owned()).collect()] }
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    fn render(&self) -> String {
+        let columns = self.rows.first().map_or(0, Vec::len);
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| {
+                let cells = self.rows.iter().filter_map(|row| row.get(column));
+                // Three, so that there is room for `--:`.
+                cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
+            })
+            .collect();
+        let rule = widths.iter().enumerate().map(|(column, width)| {
+            if column == 0 { "-".repeat(*width) } else { format!("{}:", "-".repeat(width - 1)) }
+        });
+        let rule: Vec<String> = rule.collect();
+        let mut lines = Vec::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            lines.push(line(row, &widths));
+            if index == 0 {
+                lines.push(line(&rule, &widths));
+            }
+        }
+        lines.join("\n")
+    }
+}
+
+fn line(cells: &[String], widths: &[usize]) -> String {
+    let cells = cells.iter().zip(widths).enumerate();
+    let cells = cells.map(
+        |(column, (cell, &width))| {
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        },
+    );
+    format!("| {} |", cells.collect::<Vec<_>>().join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summaries() -> [Summary; 2] {
+        [Summary::sample("tutorial", 1.0), Summary::sample("receiver", 0.4)]
+    }
+
+    #[test]
+    fn cold_starts_are_compared_with_the_baseline() {
+        let summaries = summaries();
+        insta::assert_snapshot!(cold_table(&summaries, &summaries[0]), @r"
+        | function | init ms | first request ms | cold CPU ms |    × | first request CPU ms |    × | peak MiB |    × | zip kB |    × |
+        | -------- | ------: | ---------------: | ----------: | ---: | -------------------: | ---: | -------: | ---: | -----: | ---: |
+        | tutorial |    40.0 |             36.0 |        37.0 | 1.00 |                33.00 | 1.00 |     16.0 | 1.00 |   7000 | 1.00 |
+        | receiver |    16.0 |             14.4 |        14.8 | 0.40 |                13.20 | 0.40 |      6.4 | 0.40 |   2800 | 0.40 |
+        ");
+    }
+
+    #[test]
+    fn warm_invocations_are_compared_with_the_baseline() {
+        let summaries = summaries();
+        insta::assert_snapshot!(warm_table(10_000, &summaries, &summaries[0]), @r"
+        | warm, 10 kB | CPU µs |    × | p50 µs |    × | p99 µs |    × |
+        | ----------- | -----: | ---: | -----: | ---: | -----: | ---: |
+        | tutorial    |    600 | 1.00 |   1200 | 1.00 |   1800 | 1.00 |
+        | receiver    |    240 | 0.40 |    480 | 0.40 |    720 | 0.40 |
+        ");
+    }
+
+    #[test]
+    fn a_missed_target_stands_out() {
+        let [baseline, receiver] = summaries();
+        insta::assert_snapshot!(target_table(&Verdict::all(&receiver, &baseline)), @r"
+        | target               | at most × |    × |          met |
+        | -------------------- | --------: | ---: | -----------: |
+        | cold start, CPU      |      0.15 | 0.40 |           NO |
+        | first request, CPU   |      0.05 | 0.40 |           NO |
+        | 400 B, CPU           |      0.50 | 0.40 |          yes |
+        | 400 B, CPU (stretch) |      0.35 | 0.40 |           NO |
+        | 10 kB, CPU           |      0.55 | 0.40 |          yes |
+        | 200 kB, CPU          |      0.75 |    – | not measured |
+        | peak memory          |      0.60 | 0.40 |          yes |
+        | zip                  |      0.45 | 0.40 |          yes |
+        ");
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_say_them() {
+        assert_eq!([400, 1000, 1500, 200_000].map(size), ["400 B", "1 kB", "1500 B", "200 kB"]);
+    }
+}

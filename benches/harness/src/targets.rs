@@ -1,0 +1,97 @@
+//! What the receiver may cost, as shares of what the tutorial's costs.
+
+use crate::statistics::ratio;
+use crate::summary::Summary;
+
+/// One limit.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// What is limited.
+    pub(crate) name: &'static str,
+    /// The largest share of the baseline.
+    pub(crate) limit: f64,
+    /// Whether missing it fails the run.
+    pub(crate) weight: Weight,
+    figure: fn(&Summary) -> Option<f64>,
+}
+
+/// Whether missing a target fails the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// It does.
+    Required,
+    /// It does not: worth having, not yet promised.
+    Stretch,
+}
+
+/// A target beside what was measured.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// The target.
+    pub(crate) target: &'static Target,
+    /// The share of the baseline, or `None` where that size was not measured.
+    pub(crate) share: Option<f64>,
+}
+
+/// All limits.
+pub(crate) static TARGETS: [Target; 8] = [
+    required("cold start, CPU", 0.15, |summary| Some(summary.cold_cpu_ms)),
+    required("first request, CPU", 0.05, |summary| Some(summary.first_request_cpu_ms)),
+    required("400 B, CPU", 0.50, |summary| warm_cpu(summary, 400)),
+    Target { weight: Weight::Stretch, ..required("400 B, CPU", 0.35, |summary| warm_cpu(summary, 400)) },
+    required("10 kB, CPU", 0.55, |summary| warm_cpu(summary, 10_000)),
+    required("200 kB, CPU", 0.75, |summary| warm_cpu(summary, 200_000)),
+    required("peak memory", 0.60, |summary| Some(summary.peak_memory_mib)),
+    required("zip", 0.45, |summary| Some(summary.zip_kb)),
+];
+
+const fn required(name: &'static str, limit: f64, figure: fn(&Summary) -> Option<f64>) -> Target {
+    Target { name, limit, weight: Weight::Required, figure }
+}
+
+fn warm_cpu(summary: &Summary, size_bytes: usize) -> Option<f64> {
+    summary.warm(size_bytes).map(|warm| warm.cpu_us)
+}
+
+impl Verdict {
+    /// The verdicts on a function beside the baseline, one for each target.
+    pub(crate) fn all(summary: &Summary, baseline: &Summary) -> Vec<Self> {
+        let share = |target: &Target| ratio((target.figure)(summary)?, (target.figure)(baseline)?);
+        TARGETS.iter().map(|target| Self { target, share: share(target) }).collect()
+    }
+
+    /// Whether the target is met, where it was measured.
+    pub(crate) fn is_met(&self) -> Option<bool> {
+        self.share.map(|share| share <= self.target.limit)
+    }
+
+    /// Whether the run fails for it.
+    pub(crate) fn is_failure(&self) -> bool {
+        self.target.weight == Weight::Required && self.is_met() == Some(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failures(scale: f64) -> Vec<&'static str> {
+        let verdicts = Verdict::all(&Summary::sample("receiver", scale), &Summary::sample("tutorial", 1.0));
+        verdicts.iter().filter(|verdict| verdict.is_failure()).map(|verdict| verdict.target.name).collect()
+    }
+
+    #[test]
+    fn a_limit_holds_up_to_and_including_itself() {
+        assert_eq!(failures(0.05), [""; 0]);
+        assert_eq!(failures(0.45), ["cold start, CPU", "first request, CPU"]);
+        assert_eq!(failures(0.46), ["cold start, CPU", "first request, CPU", "zip"]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_neither_met_nor_missed() {
+        let verdicts = Verdict::all(&Summary::sample("receiver", 9.0), &Summary::sample("tutorial", 1.0));
+        let large = verdicts.iter().find(|verdict| verdict.target.name == "200 kB, CPU").unwrap();
+        assert_eq!(large.is_met(), None);
+        assert!(!large.is_failure());
+    }
+}
