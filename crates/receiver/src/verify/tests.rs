@@ -263,6 +263,11 @@ fn a_secret_is_trimmed() {
 }
 
 #[test]
+fn what_the_template_puts_in_place_of_a_secret_is_one() {
+    assert!(Verifier::new("AbCdEfGhIjKlMnOpQrStUvWxYz012345").is_ok());
+}
+
+#[test]
 fn an_unusable_secret_is_named_by_its_case_and_never_repeated() {
     let cases = [
         ("", SecretError::Empty),
