@@ -80,6 +80,29 @@ impl FakeAws {
     /// Starts one that answers every call.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let aws = Self::at(&listener);
+        tokio::spawn(aws.clone().accept(listener));
+        aws
+    }
+
+    /// The same on a thread of its own: it goes on while the test's thread sleeps, as AWS does while an
+    /// execution environment is frozen.
+    pub fn start_apart() -> Self {
+        let (sender, started) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime can be built").block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+                let aws = Self::at(&listener);
+                // The test has ended already where nobody waits for it.
+                let _ = sender.send(aws.clone());
+                aws.accept(listener).await;
+            });
+        });
+        started.recv().expect("it starts")
+    }
+
+    fn at(listener: &TcpListener) -> Self {
         let address = listener.local_addr().expect("a listener has an address");
         let state = State {
             destiny: Box::new(|_| Fate::Answered),
@@ -89,17 +112,16 @@ impl FakeAws {
             connections: 0,
             idle: Duration::from_mins(1),
         };
-        let aws = Self { endpoint: format!("http://{address}"), state: Arc::new(Mutex::new(state)) };
-        let served = aws.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                served.lock().connections += 1;
-                let served = served.clone();
-                // A connection that ends badly is what this is for.
-                tokio::spawn(async move { served.serve(stream).await });
-            }
-        });
-        aws
+        Self { endpoint: format!("http://{address}"), state: Arc::new(Mutex::new(state)) }
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            self.lock().connections += 1;
+            let aws = self.clone();
+            // A connection that ends badly is what this is for.
+            tokio::spawn(async move { aws.serve(stream).await });
+        }
     }
 
     /// Where it listens.

@@ -126,9 +126,9 @@ fn the_bad_cases_can_be_made_and_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let dev = Dev::start(folder.path());
     let cases = [
-        ("--tamper", "answered 401, not queued: no_matching_signature"),
-        ("--age=10m", "answered 401, not queued: timestamp_too_old"),
-        ("--age=-10m", "answered 401, not queued: timestamp_in_future"),
+        ("--tamper", "answered 401, not queued: no signature matches"),
+        ("--age=10m", "answered 401, not queued: the signature is too old"),
+        ("--age=-10m", "answered 401, not queued: the signature is from the future"),
     ];
     for (option, line) in cases {
         let sent = dev.send(&[option]);

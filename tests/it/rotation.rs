@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use learnink_receiver::{Receipt, Receiver, Refresh, SecretSlot, SecretsManager, SigningSecrets, SqsQueue};
 use learnink_tests::fake_aws::{FakeAws, Fate};
 use learnink_tests::signing::{self, OTHER_SECRET as OLD, SECRET as NEW};
+use learnink_webhook::error::with_causes;
 
 use crate::faults::event;
 
@@ -50,7 +51,7 @@ async fn attempt(receiver: &Receiver, id: &str, now_s: i64) -> Receipt {
                 "requestContext": { "http": { "method": "POST" } },
                 "body": "{}",
             });
-            receiver.receive(serde_json::from_value(event).unwrap(), at(now_s)).await
+            receiver.receive(serde_json::from_str(&event.to_string()).unwrap(), at(now_s)).await
         }
         _ => deliver(receiver, id, NEW, now_s).await,
     }
@@ -168,8 +169,8 @@ async fn a_flood_of_forgeries_reads_the_secrets_every_30_seconds_at_most_and_nev
         let receipt = deliver(&receiver, &format!("msg_{tenth}"), NEW, ROTATED_S + tenth / 10).await;
         assert_eq!(receipt.outcome.answer().status_code, 401);
     }
-    // 300 s: once at the start, then after 30, 60, .. 270 s.
-    assert_eq!(aws.calls("GetSecretValue"), 2 * 10);
+    // Two each time: at the start, at the first mismatch, and after 30, 60, .. 270 s.
+    assert_eq!(aws.calls("GetSecretValue"), 2 * 11);
     assert_eq!(aws.calls("SendMessage"), 0);
 }
 
@@ -199,7 +200,7 @@ async fn without_a_usable_secret_there_is_no_receiver_and_the_reason_is_no_secre
             aws.set_secret("AWSCURRENT", &value);
         }
         let store = SecretsManager::new(&aws.sdk_config(), "learnink/test");
-        let error = SigningSecrets::load(store, at(ROTATED_S)).await.unwrap_err().to_string();
+        let error = with_causes(&SigningSecrets::load(store, at(ROTATED_S)).await.unwrap_err());
         assert!(error.contains(reason) && !error.contains(long), "{error}");
     }
 }
@@ -212,6 +213,42 @@ async fn what_the_secret_was_before_may_be_no_secret_at_all() {
     let receiver = load(&aws, ROTATED_S).await;
     let receipt = deliver(&receiver, "msg_1", OLD, ROTATED_S).await;
     assert_eq!(receipt.secret, Some(SecretSlot::Current));
+}
+
+#[tokio::test]
+async fn a_new_value_that_is_no_secret_leaves_the_one_before() {
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", OLD);
+    let warm = load(&aws, ROTATED_S).await;
+    aws.rotate_secret(&format!("v1,{NEW}"));
+    for receiver in [warm, load(&aws, ROTATED_S).await] {
+        let receipt = deliver(&receiver, "msg_1", OLD, ROTATED_S + HOUR).await;
+        assert_eq!(receipt.outcome.answer().status_code, 200);
+        let receipt = deliver(&receiver, "msg_2", NEW, ROTATED_S + 2 * HOUR).await;
+        assert_eq!(receipt.outcome.answer().status_code, 401);
+        assert!(matches!(receipt.refresh, Some(Refresh::Failed(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_is_stored_right_after_the_start_is_found_at_its_first_signature() {
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", OLD);
+    let receiver = load(&aws, ROTATED_S).await;
+    aws.rotate_secret(NEW);
+    let receipt = deliver(&receiver, "msg_1", NEW, ROTATED_S + 1).await;
+    assert_eq!(receipt.secret, Some(SecretSlot::Current));
+}
+
+#[tokio::test]
+async fn after_a_leak_the_new_secret_is_stored_twice_and_the_old_one_is_worth_nothing() {
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", OLD);
+    let receiver = load(&aws, ROTATED_S).await;
+    aws.rotate_secret(NEW);
+    aws.rotate_secret(NEW);
+    assert_eq!(deliver(&receiver, "msg_1", NEW, ROTATED_S + HOUR).await.outcome.answer().status_code, 200);
+    assert_eq!(deliver(&receiver, "msg_2", OLD, ROTATED_S + HOUR).await.outcome.answer().status_code, 401);
 }
 
 #[tokio::test]

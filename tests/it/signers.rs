@@ -69,7 +69,9 @@ fn assert_accepted(program: &mut Command) {
 }
 
 fn python() -> Command {
-    Command::new(root().join(".venv/bin/python"))
+    let program = root().join(".venv/bin/python");
+    assert!(program.exists(), "{} is missing; `scripts/check tools` installs it", program.display());
+    Command::new(program)
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The laptop's pipeline has the numbers of the stack that is deployed.
 
 use learnink_local::pipeline::{LEARNERS_TABLE, LEDGER_TABLE, Numbers, UNKNOWN_EVENTS_TABLE};
+use learnink_receiver::aws::OPERATION_TIMEOUT;
+use learnink_receiver::secrets::LONGEST_WAIT;
 use learnink_tests::read;
 
 /// The number after `key` in the resource `name` of `template.yaml`.
@@ -36,6 +38,15 @@ fn a_message_stays_hidden_for_six_times_the_consumers_timeout_and_the_batch_wind
     let window = number("ConsumerMapping", "MaximumBatchingWindowInSeconds");
     let least = 6 * number("ConsumerFunction", "Timeout") + window;
     assert!(number("MessageQueue", "VisibilityTimeout") >= least);
+}
+
+#[test]
+fn the_receiver_answers_before_lambda_the_gateway_and_svix_give_up_in_that_order() {
+    const SVIX_GIVES_UP_S: u64 = 15;
+    let longest_s = (LONGEST_WAIT + OPERATION_TIMEOUT).as_secs();
+    let lambda_s = u64::from(number("ReceiverFunction", "Timeout"));
+    let gateway_ms = u64::from(number("WebhookIntegration", "TimeoutInMillis"));
+    assert!(longest_s < lambda_s && lambda_s * 1000 < gateway_ms && gateway_ms < SVIX_GIVES_UP_S * 1000);
 }
 
 #[test]

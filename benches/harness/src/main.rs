@@ -1,8 +1,9 @@
 //! `bench`: what the receiver costs, beside a receiver as tutorials write it.
 //!
 //! All functions run as on Lambda, in turn: a Runtime API, a clean environment, two cores unless another
-//! number is asked for, which they share with the AWS stub and this process where there are no more. Times depend on the machine and on what else it does. Ratios inside
-//! one run do so much less, and they are what the targets are about.
+//! number is asked for, which they share with the AWS stub and this process where there are no more.
+//! Times depend on the machine and on what else it does. Ratios inside one run do so much less, and they
+//! are what the targets are about.
 //!
 //! | module | holds |
 //! |---|---|
@@ -53,6 +54,10 @@ const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// The function that the others are compared with.
 const BASELINE: &str = "tutorial";
+
+/// What the receiver's variables are in `template.yaml`, beside those that name a queue and a secret.
+const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "33554432");
+const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "67108864");
 
 /// The function that the targets are about.
 const MEASURED: &str = "receiver";
@@ -206,24 +211,22 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
 /// The functions that are measured, the baseline first.
 fn functions(stub: &Stub, receiver: PathBuf, tutorial: PathBuf) -> Vec<Function> {
     let queue_url = format!("{}/123456789012/messages", stub.url());
-    let function = |name, program, variables: [(&'static str, &str); 2]| Function {
+    let function = |name, program, variables: &[(&'static str, &str)]| Function {
         name,
         program,
         input: Input::Webhook,
-        variables: variables.map(|(name, value)| (name, value.to_owned())).to_vec(),
+        variables: variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
     };
+    let deployed = |secret| {
+        let template = [("LEARNINK_QUEUE_URL", &*queue_url), MMAP_THRESHOLD, TRIM_THRESHOLD];
+        [&template[..], &[secret]].concat()
+    };
+    let (in_environment, in_secrets_manager) =
+        (("LEARNINK_SIGNING_SECRET", SIGNING_SECRET), ("LEARNINK_SIGNING_SECRET_ID", SECRET_ID));
     vec![
-        function(BASELINE, tutorial, [("WEBHOOK_SECRET", SIGNING_SECRET), ("QUEUE_URL", &queue_url)]),
-        function(
-            MEASURED,
-            receiver.clone(),
-            [("LEARNINK_SIGNING_SECRET", SIGNING_SECRET), ("LEARNINK_QUEUE_URL", &queue_url)],
-        ),
-        function(
-            "receiver, Secrets Manager",
-            receiver,
-            [("LEARNINK_SIGNING_SECRET_ID", SECRET_ID), ("LEARNINK_QUEUE_URL", &queue_url)],
-        ),
+        function(BASELINE, tutorial, &[("WEBHOOK_SECRET", SIGNING_SECRET), ("QUEUE_URL", &queue_url)]),
+        function(MEASURED, receiver.clone(), &deployed(in_environment)),
+        function("receiver, Secrets Manager", receiver, &deployed(in_secrets_manager)),
     ]
 }
 

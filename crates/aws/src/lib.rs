@@ -6,9 +6,11 @@
 //! `docs/performance.md` has the figures.
 
 use std::fmt;
+use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::Builder as HttpClientBuilder;
@@ -23,7 +25,8 @@ use learnink_webhook::config::{MissingVariable, required};
 /// `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`. The root certificates are the system's;
 /// `SSL_CERT_FILE` names others.
 ///
-/// Clients share one pool of connections. They have no time limits yet: each adapter sets its own.
+/// Clients share one pool of connections, and give up on a call after ten seconds; an adapter whose caller
+/// waits for it sets limits of its own.
 ///
 /// # Errors
 ///
@@ -33,11 +36,17 @@ pub fn sdk_config(
 ) -> Result<SdkConfig, MissingVariable> {
     let region = required(&variable, "AWS_REGION", "the AWS region, which Lambda sets")?;
     let http = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    // Without them, a connection that died while the environment was frozen is waited for forever.
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(Duration::from_secs(3))
+        .operation_timeout(Duration::from_secs(10))
+        .build();
     let mut builder = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
         .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
         .http_client(http)
+        .timeout_config(timeouts)
         // It watches the throughput of large bodies; ours are small and have time limits.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     builder.set_endpoint_url(variable("AWS_ENDPOINT_URL"));
@@ -86,6 +95,12 @@ mod tests {
         };
         assert_eq!(endpoint("Secrets Manager").as_deref(), Some("http://127.0.0.1:2"));
         assert_eq!(endpoint("SQS"), None);
+    }
+
+    #[test]
+    fn no_call_is_waited_for_forever() {
+        let timeouts = sdk_config(variables).unwrap().timeout_config().unwrap().clone();
+        assert!(timeouts.operation_attempt_timeout() < timeouts.operation_timeout());
     }
 
     #[test]

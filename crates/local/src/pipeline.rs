@@ -301,13 +301,14 @@ async fn answer(
         return status(StatusCode::PAYLOAD_TOO_LARGE);
     };
     let event = front::http_api_request(&parts, &body, &request_id(), now());
-    let Ok(event) = serde_json::from_value::<GatewayEvent>(event) else {
+    let Ok(event) = serde_json::from_str::<GatewayEvent>(&event.to_string()) else {
         return status(StatusCode::BAD_REQUEST);
     };
     let receipt = receiver.receive(event, now()).await;
     let answer = receipt.outcome.answer();
     let _ = observer.send(Observation::Received(receipt));
-    let mut response = status(StatusCode::from_u16(answer.status_code).unwrap_or_default());
+    let mut response =
+        status(StatusCode::from_u16(answer.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     for (name, value) in
         [(header::RETRY_AFTER, answer.headers.retry_after), (header::ALLOW, answer.headers.allow)]
     {

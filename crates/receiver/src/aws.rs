@@ -5,16 +5,24 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_sdk_sqs::config::retry::{RetryPartition, TokenBucket};
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 /// One attempt of a call may take this long.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// All attempts of a call together. Svix gives up on an answer after 15 s, so a 503 must come well before.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
+/// A call may never take longer, whatever its attempts and the pause between them add up to. Svix gives up
+/// on an answer after 15 s, and Lambda on the function after 10 s, so a 503 must come well before.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often one call is tried; the sender's own retries do the rest.
 const ATTEMPTS: u32 = 2;
+
+/// Lets every call have its second attempt. By default the SDK gives them up after some fifty failures,
+/// until ten successes have paid for one: right for a loop, wrong for one call per request.
+pub(crate) fn unlimited_retries() -> RetryPartition {
+    RetryPartition::custom("receiver").token_bucket(TokenBucket::unlimited()).build()
+}
 
 /// The longest pause between two attempts. Most second attempts follow a connection that AWS closed
 /// while the environment was frozen, where there is nothing to wait for.
@@ -43,13 +51,16 @@ pub enum CallError {
         code: String,
     },
     /// No answer within the limits.
-    #[error("AWS did not answer within 1 s, or 4 s in all")]
+    #[error("AWS did not answer in time")]
     TimedOut,
+    /// The call did not leave: no credentials, or no trust in the endpoint's certificate.
+    #[error("the call could not be made; check the credentials and the endpoint's certificate")]
+    NotSent,
     /// The connection could not be made, or broke.
     #[error("AWS could not be reached, or broke the connection")]
     Unreachable,
-    /// The function's role lacks the right.
-    #[error("AWS denied the call ({code}); check the function's role")]
+    /// The function's role lacks the right, or its credentials are not accepted.
+    #[error("AWS denied the call ({code}); check the function's role and credentials")]
     Denied {
         /// AWS's code for it.
         code: String,
@@ -79,6 +90,7 @@ impl CallError {
         match self {
             Self::Throttled { .. } => "throttled",
             Self::TimedOut => "timed_out",
+            Self::NotSent => "not_sent",
             Self::Unreachable => "unreachable",
             Self::Denied { .. } => "denied",
             Self::NotFound { .. } => "not_found",
@@ -93,13 +105,18 @@ impl<E: ProvideErrorMetadata> From<&SdkError<E>> for CallError {
         match error {
             SdkError::TimeoutError(_) => Self::TimedOut,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::TimedOut,
+            // What the HTTP client knows, a broken connection say, has a kind; what happens before has none.
+            SdkError::DispatchFailure(failure) if failure.is_other() && failure.as_other().is_none() => {
+                Self::NotSent
+            }
+            SdkError::ConstructionFailure(_) => Self::NotSent,
             SdkError::DispatchFailure(_) => Self::Unreachable,
             // A success that could not be read. The SDK counts it among the service's errors.
             SdkError::ServiceError(failure) if failure.raw().status().is_success() => Self::Unconfirmed,
             SdkError::ServiceError(failure) => {
                 answered(failure.raw().status().as_u16(), failure.err().code().unwrap_or("none"))
             }
-            // An answer that is no answer of the service, or a request that could not be built.
+            // An answer that is no answer of the service.
             _ => Self::Unconfirmed,
         }
     }

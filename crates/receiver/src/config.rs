@@ -32,8 +32,11 @@ pub enum ConfigError {
     #[error(transparent)]
     Missing(#[from] MissingVariable),
     /// The signing secret cannot be used.
-    #[error("LEARNINK_SIGNING_SECRET: {0}")]
+    #[error("LEARNINK_SIGNING_SECRET cannot be used")]
     Secret(#[from] SecretError),
+    /// The path would match other paths as well.
+    #[error("LEARNINK_WEBHOOK_PATH is not a path; it starts with `/`, as `{PATH}` does")]
+    Path,
 }
 
 impl Config {
@@ -52,16 +55,22 @@ impl Config {
                  `LEARNINK_SIGNING_SECRET` with the secret itself replaces it",
             )?),
         };
+        let path = variable("LEARNINK_WEBHOOK_PATH").unwrap_or_else(|| PATH.to_owned());
+        if !path.starts_with('/') {
+            return Err(ConfigError::Path);
+        }
         Ok(Self {
             secrets,
             queue_url: required(&variable, "LEARNINK_QUEUE_URL", "the URL of the SQS queue")?,
-            path: variable("LEARNINK_WEBHOOK_PATH").unwrap_or_else(|| PATH.to_owned()),
+            path,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use learnink_webhook::error::with_causes;
+
     use super::*;
 
     const SECRET: (&str, &str) = ("LEARNINK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
@@ -73,7 +82,7 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        Config::read(lookup).map_err(|error| error.to_string())
+        Config::read(lookup).map_err(|error| with_causes(&error))
     }
 
     #[test]
@@ -96,7 +105,7 @@ mod tests {
             (" ", "the signing secret is empty; it starts with `whsec_`"),
         ] {
             let error = read(&[("LEARNINK_SIGNING_SECRET", secret), QUEUE]).unwrap_err();
-            assert_eq!(error, format!("LEARNINK_SIGNING_SECRET: {problem}"));
+            assert_eq!(error, format!("LEARNINK_SIGNING_SECRET cannot be used: {problem}"));
         }
     }
 
@@ -112,5 +121,9 @@ mod tests {
     fn the_path_is_ours_unless_another_is_named() {
         assert_eq!(read(&[SECRET, QUEUE]).unwrap().path, PATH);
         assert_eq!(read(&[SECRET, QUEUE, ("LEARNINK_WEBHOOK_PATH", "/w")]).unwrap().path, "/w");
+        for path in ["", "w", "webhooks/learnink"] {
+            let error = read(&[SECRET, QUEUE, ("LEARNINK_WEBHOOK_PATH", path)]).unwrap_err();
+            assert!(error.starts_with("LEARNINK_WEBHOOK_PATH is not a path"), "{error}");
+        }
     }
 }

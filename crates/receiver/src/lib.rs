@@ -33,7 +33,7 @@ pub use aws::CallError;
 pub use config::Config;
 pub use queue::SqsQueue;
 pub use receipt::{Answer, Outcome, Place, Receipt};
-pub use request::{GatewayEvent, Request};
+pub use request::{GatewayEvent, Request, SignatureHeaders};
 pub use secrets::{Occasion, Refresh, SecretsManager, SigningSecrets};
 pub use verify::{Refusal, SecretSlot, Unverified, VerifiedWebhook, Verifier};
 
@@ -78,7 +78,6 @@ impl Receiver {
     ///
     /// The [`Outcome`] of a request that is not queued.
     pub async fn admit(&self, event: GatewayEvent, receipt: &mut Receipt) -> Result<QueueMessage, Outcome> {
-        let now = receipt.received_at;
         let request = self.addressed(event)?;
         let body = request.body.ok_or(Outcome::Refused(Refusal::BodyNotBase64))?;
         receipt.body_bytes = body.len();
@@ -86,13 +85,11 @@ impl Receiver {
             return Err(Outcome::BodyTooLarge);
         }
 
-        let started = Instant::now();
-        let mut verified = self.secrets.verifier().verify(&request.headers, body, now);
-        receipt.verify_took = started.elapsed();
+        let mut verified = self.verify(&request.headers, body, receipt);
         if let Err(Unverified { refusal: Refusal::NoMatchingSignature, body }) = verified {
-            receipt.refresh = self.secrets.refresh(Occasion::Mismatch, now).await;
+            receipt.refresh = self.secrets.refresh(Occasion::Mismatch, receipt.received_at).await;
             verified = match receipt.refresh {
-                Some(Refresh::Read) => self.secrets.verifier().verify(&request.headers, body, now),
+                Some(Refresh::Read) => self.verify(&request.headers, body, receipt),
                 Some(Refresh::Failed(_)) | None => {
                     Err(Unverified { refusal: Refusal::NoMatchingSignature, body })
                 }
@@ -106,7 +103,19 @@ impl Receiver {
         receipt.occurred_at = occurred_at;
         receipt.signed_at_s = Some(webhook.signed_at_s());
         receipt.secret = Some(webhook.secret());
-        webhook.into_message(now, event_type).encode().map_err(Outcome::TooLarge)
+        webhook.into_message(receipt.received_at, event_type).encode().map_err(Outcome::TooLarge)
+    }
+
+    fn verify(
+        &self,
+        headers: &SignatureHeaders,
+        body: Vec<u8>,
+        receipt: &mut Receipt,
+    ) -> Result<VerifiedWebhook, Unverified> {
+        let started = Instant::now();
+        let verified = self.secrets.verifier().verify(headers, body, receipt.received_at);
+        receipt.verify_took += started.elapsed();
+        verified
     }
 
     /// The request, where it is for us at all.

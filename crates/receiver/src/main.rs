@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use futures_util::future::join;
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
@@ -45,7 +46,9 @@ async fn run() -> anyhow::Result<()> {
         async move { environment.answer(event).await }
     });
     // As a task, because tokio wakes the future that it blocks on through the kernel, and a task not.
-    tokio::spawn(Runtime::new(service).run()).await?.map_err(anyhow::Error::from_boxed)
+    let runtime = tokio::spawn(Runtime::new(service).run()).await;
+    // Whatever ended the task, its text may quote a payload.
+    runtime.map_err(|_| anyhow!("the Lambda runtime panicked"))?.map_err(anyhow::Error::from_boxed)
 }
 
 /// What an execution environment keeps between two requests.
@@ -61,7 +64,7 @@ impl Environment {
         let place = Place {
             function: &self.function,
             invocation_id: &event.context.request_id,
-            cold: self.is_cold.swap(false, Ordering::Relaxed),
+            is_cold: self.is_cold.swap(false, Ordering::Relaxed),
         };
         receipt.line(place).write();
         Ok(receipt.outcome.answer())

@@ -2,10 +2,11 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::Builder;
 use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName};
 use learnink_webhook::message::QueueMessage;
 
-use crate::aws::{CallError, within_limits};
+use crate::aws::{CallError, unlimited_retries, within_limits};
 
 /// An SQS queue.
 #[derive(Debug, Clone)]
@@ -17,7 +18,8 @@ pub struct SqsQueue {
 impl SqsQueue {
     /// The queue at `url`, with the receiver's time limits instead of those in `config`.
     pub fn new(config: &SdkConfig, url: impl Into<String>) -> Self {
-        Self { client: Client::new(&within_limits(config)), url: url.into() }
+        let config = Builder::from(&within_limits(config)).retry_partition(unlimited_retries()).build();
+        Self { client: Client::from_conf(config), url: url.into() }
     }
 
     /// Makes a call that changes nothing, so that the connection and all that is lazy in the client

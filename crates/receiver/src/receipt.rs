@@ -177,7 +177,7 @@ pub struct Place<'a> {
     /// Lambda's id of the invocation.
     pub invocation_id: &'a str,
     /// Whether it is the first request of this environment.
-    pub cold: bool,
+    pub is_cold: bool,
 }
 
 const BY_FUNCTION: Dimensions = &[&["function"]];
@@ -208,7 +208,7 @@ impl Receipt {
         let mut line = WideEvent::new(outcome.level(), outcome.message(), *received_at);
         line.field("function", place.function);
         line.field("invocation.id", place.invocation_id);
-        line.field("cold", place.cold);
+        line.field("cold", place.is_cold);
         line.field("message.id", &self.message_id);
         line.field("event.type", &self.event_type);
         line.field("outcome", outcome.name());

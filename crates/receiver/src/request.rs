@@ -122,8 +122,9 @@ impl fmt::Debug for Request {
 
 /// What Lambda hands over: a request, or an event that is none.
 ///
-/// Reading one fails only where it is not JSON, so that no error of a parser, which may quote the
-/// payload, reaches a log or whoever invoked the function. What cannot be read is read no further.
+/// An event of another shape is `None` and no error, because the error of a parser may quote the payload,
+/// and `lambda_runtime` logs it. The parser stops where the shape ends; like `lambda_runtime`, whoever
+/// calls it must not ask whether anything is left.
 #[derive(Debug)]
 pub struct GatewayEvent(pub Option<Request>);
 

@@ -3,8 +3,11 @@
 //! `svix` does the cryptography. Around it stand the rules that it leaves open: which headers,
 //! which ids, how a time is written, how many signatures.
 
-use std::fmt;
+use std::sync::Arc;
+use std::{fmt, iter};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use learnink_webhook::message::{Message, MessageId};
@@ -23,8 +26,15 @@ pub const MOST_SIGNATURES: usize = 16;
 pub const SHORTEST_KEY_BYTES: usize = 24;
 
 /// Checks that a request comes from whoever holds one of the signing secrets.
+#[derive(Clone)]
 pub struct Verifier {
-    secrets: Vec<Webhook>,
+    secrets: Vec<Arc<Secret>>,
+}
+
+struct Secret {
+    key: Vec<u8>,
+    slot: SecretSlot,
+    webhook: Webhook,
 }
 
 /// Which of the configured secrets a signature was made with.
@@ -178,21 +188,32 @@ impl Verifier {
     ///
     /// [`SecretError`] for the first that cannot be used.
     pub fn new(secrets: &str) -> Result<Self, SecretError> {
-        let secrets: Vec<_> = secrets.split_whitespace().map(parse_secret).collect::<Result<_, _>>()?;
+        let slots = iter::once(SecretSlot::Current).chain(iter::repeat(SecretSlot::Previous));
+        let secrets = secrets.split_whitespace().zip(slots);
+        let secrets: Vec<_> =
+            secrets.map(|(secret, slot)| parse_secret(secret, slot)).collect::<Result<_, _>>()?;
         if secrets.is_empty() {
             return Err(SecretError::Empty);
         }
         Ok(Self { secrets })
     }
 
-    /// Adds the secrets that a rotation has replaced and that senders may still sign with.
-    ///
-    /// # Errors
-    ///
-    /// [`SecretError`] for the first of them that cannot be used; none is added then.
-    pub fn add_previous(&mut self, replaced: &str) -> Result<(), SecretError> {
-        self.secrets.append(&mut Self::new(replaced)?.secrets);
-        Ok(())
+    /// The same, and those of `previous` that it does not have: what a rotation has replaced and senders
+    /// may still sign with.
+    #[must_use]
+    pub fn and_previous(mut self, previous: &Self) -> Self {
+        for secret in &previous.secrets {
+            if self.secrets.iter().all(|known| known.key != secret.key) {
+                self.secrets.push(Arc::new(secret.as_previous()));
+            }
+        }
+        self
+    }
+
+    /// The same secrets, all of them replaced by a rotation.
+    #[must_use]
+    pub fn as_previous(&self) -> Self {
+        Self { secrets: self.secrets.iter().map(|secret| Arc::new(secret.as_previous())).collect() }
     }
 
     /// Checks headers, time and signature, in that order.
@@ -229,11 +250,10 @@ impl Verifier {
         for (name, value) in SVIX.into_iter().zip(headers) {
             signed.insert(name, HeaderValue::from_str(value).map_err(|_| Refusal::MalformedHeader)?);
         }
-        let slots = std::iter::once(SecretSlot::Current).chain(std::iter::repeat(SecretSlot::Previous));
-        for (secret, slot) in self.secrets.iter().zip(slots) {
+        for secret in &self.secrets {
             // The time has been checked against the clock that was handed in.
-            match secret.verify_ignoring_timestamp(body, &signed) {
-                Ok(()) => return Ok(slot),
+            match secret.webhook.verify_ignoring_timestamp(body, &signed) {
+                Ok(()) => return Ok(secret.slot),
                 Err(WebhookError::InvalidPayload) => return Err(Refusal::BodyNotUtf8),
                 Err(_) => {}
             }
@@ -271,9 +291,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-fn parse_secret(secret: &str) -> Result<Webhook, SecretError> {
-    use base64::Engine;
-
+fn parse_secret(secret: &str, slot: SecretSlot) -> Result<Arc<Secret>, SecretError> {
     if secret.starts_with('{') {
         return Err(SecretError::Json);
     }
@@ -284,13 +302,23 @@ fn parse_secret(secret: &str) -> Result<Webhook, SecretError> {
         return Err(SecretError::Versioned);
     }
     let encoded = secret.strip_prefix("whsec_").unwrap_or(secret);
-    let key =
-        base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|_| SecretError::NotBase64)?;
+    let key = BASE64.decode(encoded).map_err(|_| SecretError::NotBase64)?;
     match key.len() {
         0 => Err(SecretError::Empty),
         bytes @ 1..SHORTEST_KEY_BYTES => Err(SecretError::TooShort { bytes }),
-        // Fails only for an empty key, which the arm above caught.
-        _ => Webhook::from_bytes(key).map_err(|_| SecretError::Empty),
+        _ => Ok(Arc::new(Secret::new(key, slot))),
+    }
+}
+
+impl Secret {
+    #[expect(clippy::expect_used, reason = "`svix` refuses an empty key only, and none gets this far")]
+    fn new(key: Vec<u8>, slot: SecretSlot) -> Self {
+        let webhook = Webhook::from_bytes(key.clone()).expect("the key is not empty");
+        Self { key, slot, webhook }
+    }
+
+    fn as_previous(&self) -> Self {
+        Self::new(self.key.clone(), SecretSlot::Previous)
     }
 }
 

@@ -248,11 +248,17 @@ fn during_a_rotation_both_secrets_verify_and_the_slot_is_known() {
         let secrets = format!(" {SECRET}  {OTHER}\n");
         assert_eq!(verified(&secrets, &headers, BODY, NOW_S), Ok(slot));
 
-        let mut verifier = Verifier::new(SECRET).unwrap();
-        verifier.add_previous(OTHER).unwrap();
+        let verifier = Verifier::new(SECRET).unwrap().and_previous(&Verifier::new(OTHER).unwrap());
         let webhook = verifier.verify(&headers.into_iter().collect(), BODY.into(), at(NOW_S)).unwrap();
         assert_eq!(webhook.secret(), slot);
     }
+}
+
+#[test]
+fn secrets_that_are_added_again_and_again_are_there_once() {
+    let held = Verifier::new(&format!("{SECRET} {OTHER}")).unwrap();
+    let same = Verifier::new(SECRET).unwrap().and_previous(&held).and_previous(&held);
+    assert_eq!(format!("{same:?}"), "Verifier(2 secrets)");
 }
 
 #[test]
