@@ -3,7 +3,6 @@
 //! `svix` does the cryptography. Around it stand the rules that it leaves open: which headers,
 //! which ids, how a time is written, how many signatures.
 
-use std::sync::Arc;
 use std::{fmt, iter};
 
 use base64::Engine;
@@ -26,9 +25,8 @@ pub const MOST_SIGNATURES: usize = 16;
 pub const SHORTEST_KEY_BYTES: usize = 24;
 
 /// Checks that a request comes from whoever holds one of the signing secrets.
-#[derive(Clone)]
 pub struct Verifier {
-    secrets: Vec<Arc<Secret>>,
+    secrets: Vec<Secret>,
 }
 
 struct Secret {
@@ -204,7 +202,7 @@ impl Verifier {
     pub fn and_previous(mut self, previous: &Self) -> Self {
         for secret in &previous.secrets {
             if self.secrets.iter().all(|known| known.key != secret.key) {
-                self.secrets.push(Arc::new(secret.as_previous()));
+                self.secrets.push(secret.as_previous());
             }
         }
         self
@@ -213,7 +211,7 @@ impl Verifier {
     /// The same secrets, all of them replaced by a rotation.
     #[must_use]
     pub fn as_previous(&self) -> Self {
-        Self { secrets: self.secrets.iter().map(|secret| Arc::new(secret.as_previous())).collect() }
+        Self { secrets: self.secrets.iter().map(Secret::as_previous).collect() }
     }
 
     /// Checks headers, time and signature, in that order.
@@ -291,7 +289,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-fn parse_secret(secret: &str, slot: SecretSlot) -> Result<Arc<Secret>, SecretError> {
+fn parse_secret(secret: &str, slot: SecretSlot) -> Result<Secret, SecretError> {
     if secret.starts_with('{') {
         return Err(SecretError::Json);
     }
@@ -306,7 +304,7 @@ fn parse_secret(secret: &str, slot: SecretSlot) -> Result<Arc<Secret>, SecretErr
     match key.len() {
         0 => Err(SecretError::Empty),
         bytes @ 1..SHORTEST_KEY_BYTES => Err(SecretError::TooShort { bytes }),
-        _ => Ok(Arc::new(Secret::new(key, slot))),
+        _ => Ok(Secret::new(key, slot)),
     }
 }
 
