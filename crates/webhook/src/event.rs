@@ -3,14 +3,20 @@
 //! Only two payloads are documented outside the customer's dashboard. Every other type is a normal
 //! event with its `data` kept raw, so that an unknown type or field never fails anything.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::error::HandlerResult;
+use crate::idempotency::IdempotencyKey;
+use crate::items::{ItemLog, Items};
 use crate::message::{LONGEST_EVENT_TYPE_BYTES, Message, MessageId};
 use crate::personal::Personal;
 
@@ -201,12 +207,40 @@ pub struct Event<T = ()> {
     pub message: Arc<Message>,
     /// Type, version and time.
     pub envelope: Arc<Envelope>,
+    /// Names what this handler does for this message, the same on every attempt: hand it on as the
+    /// idempotency key of whatever the handler calls.
+    pub key: IdempotencyKey,
+    /// When the handler was called.
+    pub now: Timestamp,
     /// The payload.
     pub data: T,
+    items: Items,
+}
+
+impl Event {
+    /// The event of a message, for the handler that has the ledger's key `task`, such as `push`. Of its
+    /// items, those among what is `done` are done; what finishes now is noted in `log`.
+    pub fn new(
+        message: Arc<Message>,
+        envelope: Arc<Envelope>,
+        task: &str,
+        now: Timestamp,
+        done: &BTreeSet<String>,
+        log: Arc<ItemLog>,
+    ) -> Self {
+        let key = IdempotencyKey::new(&message.id, task);
+        Self { message, envelope, key, now, data: (), items: Items::new(task, done, log) }
+    }
+
+    /// The same event with its payload.
+    pub(crate) fn with_data<T>(self, data: T) -> Event<T> {
+        let Self { message, envelope, key, now, items, .. } = self;
+        Event { message, envelope, key, now, data, items }
+    }
 }
 
 impl<T> Event<T> {
-    /// The message id: hand it on as the idempotency key of whatever the handler does.
+    /// The message id.
     pub fn id(&self) -> &MessageId {
         &self.message.id
     }
@@ -215,6 +249,39 @@ impl<T> Event<T> {
     pub fn occurred_at(&self) -> Timestamp {
         self.envelope.occurred_at
     }
+
+    /// How long ago it happened. Zero for an event whose clock is ahead of ours.
+    pub fn age(&self) -> Duration {
+        elapsed(self.occurred_at(), self.now)
+    }
+
+    /// How long after it happened it was received: moments, or days for a learner who was offline.
+    pub fn offline_lag(&self) -> Duration {
+        elapsed(self.occurred_at(), self.message.received_at)
+    }
+
+    /// Does `work` for each item of a list in the payload, `at_once` at a time, each with an idempotency
+    /// key of its own. What finished is not done again when the message comes back.
+    ///
+    /// An item that fails does not stop the others, but three failures in a row do: the rest waits for the
+    /// next attempt, so that a sick downstream is spared.
+    ///
+    /// # Errors
+    ///
+    /// Retryable when an item may succeed later, with the longest wait that one asked for; permanent when
+    /// those that are left never will.
+    pub async fn for_each_item<'a, I, F, Fut>(&self, items: &'a [I], at_once: usize, work: F) -> HandlerResult
+    where
+        F: Fn(&'a I, IdempotencyKey) -> Fut,
+        Fut: Future<Output = HandlerResult>,
+    {
+        self.items.for_each(&self.key, items, at_once, work).await
+    }
+}
+
+/// From one time to a later one; zero to an earlier one.
+pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
 /// The `data` of `user.course.started`: a learner started a course.

@@ -1,7 +1,8 @@
-//! Who may run which handler for which message.
+//! Who may do which part of the work for a message.
 //!
 //! The ledger has one entry per message, under its message id, which survives retries, resends,
-//! replays and redrives. The entry remembers each handler that finished, and who is at work on the
+//! replays and redrives. The entry remembers the [keys](crate::idempotency) of what is done: of each
+//! handler that finished, of the items of one that did not, of replays. It says who is at work on the
 //! rest and until when. A store keeps entries and applies these rules with conditional writes; see
 //! `ledger` in the consumer.
 
@@ -24,22 +25,25 @@ pub const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
 /// A request to start work on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimRequest<'a> {
+pub struct ClaimRequest {
     /// The message.
-    pub id: &'a MessageId,
+    pub id: MessageId,
     /// [`payload_sha256`] of its body.
-    pub payload_sha256: &'a str,
-    /// The handlers it goes to; at least one.
-    pub handlers: &'a [&'static str],
+    pub payload_sha256: String,
+    /// What there may be to do: the keys of handlers; at least one.
+    pub keys: Vec<String>,
     /// Names the invocation and the record in it; nobody else may have the same.
-    pub owner: &'a str,
+    pub owner: String,
     /// The time.
     pub now: Timestamp,
     /// How long the owner may work: what is left of its invocation.
     pub lease: Duration,
+    /// Whether this is probably the first that the ledger hears of the message. It decides how the
+    /// question is asked, never the answer.
+    pub probably_new: bool,
 }
 
-impl ClaimRequest<'_> {
+impl ClaimRequest {
     /// When the lease ends, in milliseconds since the epoch.
     pub fn lease_until_ms(&self) -> i64 {
         self.now.as_millisecond().saturating_add(millis(self.lease.max(SHORTEST_LEASE)))
@@ -48,6 +52,18 @@ impl ClaimRequest<'_> {
     /// When the entry is forgotten, in seconds since the epoch.
     pub fn expires_at_s(&self) -> i64 {
         expires_at_s(self.now)
+    }
+
+    /// The entry of a message that is claimed for the first time.
+    pub fn new_entry(&self) -> Entry {
+        Entry {
+            payload_sha256: self.payload_sha256.clone(),
+            done: BTreeSet::new(),
+            lease: Some(Lease { owner: self.owner.clone(), until_ms: self.lease_until_ms() }),
+            first_seen_ms: self.now.as_millisecond(),
+            expires_at_s: self.expires_at_s(),
+            failure_reason: None,
+        }
     }
 }
 
@@ -75,19 +91,28 @@ pub fn payload_sha256(body: &[u8]) -> String {
 pub struct Entry {
     /// The payload that the first delivery had.
     pub payload_sha256: String,
-    /// The handlers that finished.
+    /// The keys of what is done.
     pub done: BTreeSet<String>,
     /// Who is at work, if anybody.
     pub lease: Option<Lease>,
+    /// When the message was claimed for the first time, in milliseconds since the epoch.
+    pub first_seen_ms: i64,
     /// Seconds since the epoch from which on the entry counts as gone. DynamoDB deletes it up to
     /// days later, so every rule compares it. Source: DynamoDB developer guide, "Time to Live".
     pub expires_at_s: i64,
+    /// Why the last delivery did not finish, for the person on call.
+    pub failure_reason: Option<String>,
 }
 
 impl Entry {
     /// Whether the entry counts as gone at `now`.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at_s <= now.as_second()
+    }
+
+    /// What is left of it for whoever may go on.
+    fn history(&self) -> History {
+        History { done: self.done.clone(), first_seen_ms: self.first_seen_ms }
     }
 }
 
@@ -100,16 +125,22 @@ pub struct Lease {
     pub until_ms: i64,
 }
 
+/// What happened to a message before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// The keys of what is done.
+    pub done: BTreeSet<String>,
+    /// When it was claimed for the first time, in milliseconds since the epoch.
+    pub first_seen_ms: i64,
+}
+
 /// The ledger's answer to a [`ClaimRequest`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// Go ahead with every handler but those done before.
-    Acquired {
-        /// The handlers that finished on an earlier delivery.
-        done: BTreeSet<String>,
-    },
-    /// Every handler finished before: a duplicate.
-    Completed,
+    /// Go ahead with all that is not done.
+    Acquired(History),
+    /// All of it was done before: a duplicate.
+    Completed(History),
     /// Somebody else is at work.
     InProgress {
         /// Milliseconds since the epoch at which their lease ends.
@@ -120,22 +151,57 @@ pub enum Claim {
 }
 
 /// Decides about a claim against what the ledger holds, which is `None` for a message never seen.
-pub fn judge(entry: Option<&Entry>, request: &ClaimRequest<'_>) -> Claim {
+pub fn judge(entry: Option<&Entry>, request: &ClaimRequest) -> Claim {
     let Some(entry) = entry.filter(|entry| !entry.has_expired(request.now)) else {
-        return Claim::Acquired { done: BTreeSet::new() };
+        return Claim::Acquired(request.new_entry().history());
     };
     if entry.payload_sha256 != request.payload_sha256 {
         return Claim::PayloadMismatch;
     }
-    if request.handlers.iter().all(|handler| entry.done.contains(*handler)) {
-        return Claim::Completed;
+    if request.keys.iter().all(|key| entry.done.contains(key)) {
+        return Claim::Completed(entry.history());
     }
     match &entry.lease {
         // The owner itself: its first request was carried out and the answer got lost.
         Some(lease) if lease.owner != request.owner && lease.until_ms > request.now.as_millisecond() => {
             Claim::InProgress { until_ms: lease.until_ms }
         }
-        _ => Claim::Acquired { done: entry.done.clone() },
+        _ => Claim::Acquired(entry.history()),
+    }
+}
+
+/// What an owner leaves behind when it stops, whether it finished or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The message.
+    pub id: MessageId,
+    /// Who claimed it.
+    pub owner: String,
+    /// The keys of all that is done, under this claim and before.
+    pub done: BTreeSet<String>,
+    /// Why the rest is not, for the person on call: no payload, no personal data.
+    pub failure_reason: Option<String>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Whether an owner's record was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It stands in the ledger.
+    Yes,
+    /// The lease ended and somebody else has claimed the message: nothing was written.
+    LeaseLost,
+}
+
+/// Decides about a [`Settlement`] that the ledger did not take, by the entry that it found instead.
+/// Without a lease and with the same marks it is our own: the first request was carried out, its
+/// answer got lost, and it was sent again.
+pub fn judge_settlement(entry: &Entry, settlement: &Settlement) -> Recorded {
+    if entry.lease.is_none() && settlement.done.is_subset(&entry.done) {
+        Recorded::Yes
+    } else {
+        Recorded::LeaseLost
     }
 }
 
@@ -147,18 +213,15 @@ mod tests {
 
     const NOW_MS: i64 = 1_700_000_000_000;
 
-    fn id() -> MessageId {
-        MessageId::parse("msg_1").unwrap()
-    }
-
-    fn request<'a>(id: &'a MessageId, handlers: &'a [&'static str]) -> ClaimRequest<'a> {
+    fn request(keys: &[&str]) -> ClaimRequest {
         ClaimRequest {
-            id,
-            payload_sha256: "aa",
-            handlers,
-            owner: "me",
+            id: MessageId::parse("msg_1").unwrap(),
+            payload_sha256: "aa".to_owned(),
+            keys: keys.iter().map(ToString::to_string).collect(),
+            owner: "me".to_owned(),
             now: Timestamp::from_millisecond(NOW_MS).unwrap(),
             lease: Duration::from_secs(20),
+            probably_new: true,
         }
     }
 
@@ -167,34 +230,46 @@ mod tests {
             payload_sha256: "aa".to_owned(),
             done: done.iter().map(ToString::to_string).collect(),
             lease: lease.map(|(owner, until_ms)| Lease { owner: owner.to_owned(), until_ms }),
+            first_seen_ms: 7,
             expires_at_s: NOW_MS / 1000 + 1,
+            failure_reason: None,
         }
     }
 
     fn judged(entry: &Entry) -> Claim {
-        judge(Some(entry), &request(&id(), &["progress", "push"]))
+        judge(Some(entry), &request(&["progress", "push"]))
+    }
+
+    fn history(done: &[&str]) -> History {
+        History { done: done.iter().map(ToString::to_string).collect(), first_seen_ms: 7 }
     }
 
     fn acquired(done: &[&str]) -> Claim {
-        Claim::Acquired { done: done.iter().map(ToString::to_string).collect() }
+        Claim::Acquired(history(done))
+    }
+
+    fn acquired_anew() -> Claim {
+        Claim::Acquired(History { done: BTreeSet::new(), first_seen_ms: NOW_MS })
     }
 
     #[test]
     fn a_message_never_seen_is_acquired() {
-        assert_eq!(judge(None, &request(&id(), &["progress"])), acquired(&[]));
+        assert_eq!(judge(None, &request(&["progress"])), acquired_anew());
     }
 
     #[test]
     fn only_the_handlers_that_are_not_done_are_left() {
         assert_eq!(judged(&entry(&["progress"], None)), acquired(&["progress"]));
-        assert_eq!(judged(&entry(&["progress", "push"], None)), Claim::Completed);
+        assert_eq!(
+            judged(&entry(&["progress", "push"], None)),
+            Claim::Completed(history(&["progress", "push"]))
+        );
     }
 
     #[test]
     fn a_handler_added_later_runs_for_a_message_done_before() {
         let before = entry(&["progress", "push"], None);
-        let id = id();
-        let request = request(&id, &["progress", "push", "archive"]);
+        let request = request(&["progress", "push", "archive"]);
         assert_eq!(judge(Some(&before), &request), acquired(&["progress", "push"]));
     }
 
@@ -219,14 +294,28 @@ mod tests {
     #[test]
     fn an_expired_entry_counts_as_gone_though_it_is_still_there() {
         let expired = Entry { expires_at_s: NOW_MS / 1000, ..entry(&["progress", "push"], None) };
-        assert_eq!(judged(&expired), acquired(&[]));
+        assert_eq!(judged(&expired), acquired_anew());
     }
 
     #[test]
     fn a_lease_ends_after_now_even_with_no_time_left() {
-        let id = id();
-        let late = ClaimRequest { lease: Duration::ZERO, ..request(&id, &["progress"]) };
+        let late = ClaimRequest { lease: Duration::ZERO, ..request(&["progress"]) };
         assert_eq!(late.lease_until_ms(), NOW_MS + 1000);
+    }
+
+    #[test]
+    fn a_settlement_whose_answer_got_lost_is_recognised_and_another_owners_is_not() {
+        let settlement = Settlement {
+            id: MessageId::parse("msg_1").unwrap(),
+            owner: "me".to_owned(),
+            done: BTreeSet::from(["push".to_owned()]),
+            failure_reason: None,
+            now: Timestamp::from_millisecond(NOW_MS).unwrap(),
+        };
+        let judged = |entry| judge_settlement(&entry, &settlement);
+        assert_eq!(judged(entry(&["progress", "push"], None)), Recorded::Yes);
+        assert_eq!(judged(entry(&["progress"], None)), Recorded::LeaseLost);
+        assert_eq!(judged(entry(&["push"], Some(("other", NOW_MS - 1)))), Recorded::LeaseLost);
     }
 
     #[test]
@@ -250,18 +339,19 @@ mod tests {
                 payload_sha256: "aa".to_owned(),
                 done: done.clone(),
                 lease: lease.map(|(owner, ms)| Lease { owner: owner.to_owned(), until_ms: NOW_MS + ms }),
+                first_seen_ms: 7,
                 expires_at_s: NOW_MS / 1000 + left_s,
+                failure_reason: None,
             };
-            let id = id();
-            let claim = judge(Some(&entry), &request(&id, &wanted));
-            let all_done = wanted.iter().all(|handler| done.contains(*handler));
+                let claim = judge(Some(&entry), &request(&wanted));
+            let all_done = wanted.iter().all(|key| done.contains(*key));
             match claim {
-                Claim::Acquired { done: skipped } if left_s > 0 => {
+                Claim::Acquired(history) if left_s > 0 => {
                     prop_assert!(!all_done);
-                    prop_assert_eq!(skipped, done);
+                    prop_assert_eq!(history.done, done);
                 }
-                Claim::Acquired { done: skipped } => prop_assert!(skipped.is_empty()),
-                Claim::Completed => prop_assert!(all_done && left_s > 0),
+                Claim::Acquired(history) => prop_assert!(history.done.is_empty()),
+                Claim::Completed(history) => prop_assert!(all_done && left_s > 0 && history.done == done),
                 Claim::InProgress { until_ms } => prop_assert!(until_ms > NOW_MS && left_s > 0),
                 Claim::PayloadMismatch => prop_assert!(false, "the payload is the same"),
             }

@@ -10,22 +10,35 @@
 //! | [`event`] | LearnInk's envelope and the payloads whose shape is public |
 //! | [`router`] | which handlers an event goes to |
 //! | [`error`] | how a handler says *again* or *never* |
+//! | [`idempotency`] | the key under which a piece of work is done once |
+//! | [`items`] | lists in a payload, item by item |
+//! | [`newest`] | which of two events about the same thing is the newer one |
 //! | [`personal`] | personal data that cannot be printed by accident |
 //! | [`ledger`] | who may run which handler for which message |
+//! | [`replay`] | when what is done is done again, because an operator asks for it |
+//! | [`dead_letter`] | why a message is on the dead-letter queue |
 //! | [`backoff`] | how long a failed delivery waits |
+//! | [`breaker`] | when a handler's downstream is spared |
 //! | [`config`] | how configuration is read |
 
 pub mod backoff;
+pub mod breaker;
 pub mod config;
+pub mod dead_letter;
 pub mod error;
 pub mod event;
+pub mod idempotency;
+pub mod items;
 pub mod ledger;
 pub mod message;
+pub mod newest;
 pub mod personal;
+pub mod replay;
 pub mod router;
 
 pub use error::{FailureClass, HandlerError, HandlerResult, OrPermanent};
 pub use event::{Envelope, Event, Payload};
+pub use idempotency::IdempotencyKey;
 pub use message::{Message, MessageId};
 pub use personal::Personal;
 pub use router::Router;

@@ -29,25 +29,39 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use crate::error::{HandlerError, HandlerResult};
 use crate::event::{Envelope, Event, Payload};
-use crate::message::Message;
+use crate::idempotency::is_handler_name;
 
-type Call<S> = Arc<dyn Fn(S, Arc<Message>, Arc<Envelope>) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
+type Call<S> = Arc<dyn Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
 
 /// The handlers, in the order in which they were registered. `S` is the state they still need;
 /// a `Router<()>` is ready to run.
 pub struct Router<S = ()> {
     handlers: Vec<Handler<S>>,
+    unknown: Unknown,
+}
+
+/// What becomes of an event of a type or version that no handler takes, once the handlers for any event
+/// are done with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// It is counted, and done.
+    #[default]
+    Ignore,
+    /// It goes to the dead-letter queue, and waits there for whoever writes a handler.
+    DeadLetter,
 }
 
 /// One registered handler.
 pub struct Handler<S = ()> {
     name: &'static str,
     takes: Takes,
+    max_age: Option<Duration>,
     call: Call<S>,
 }
 
@@ -71,7 +85,7 @@ impl Takes {
 impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// A router without handlers.
     pub const fn new() -> Self {
-        Self { handlers: Vec::new() }
+        Self { handlers: Vec::new(), unknown: Unknown::Ignore }
     }
 
     /// Runs `handler` for the events whose payload is `P`. Several handlers may take the same
@@ -83,7 +97,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// # Panics
     ///
     /// When a handler of that name is registered already, so that a cold start fails rather than
-    /// one handler being taken for the other.
+    /// one handler being taken for the other, or when the name is not 1 to 64 of `a-z`, `0-9`, `_`, `-`
+    /// and `.`.
     #[must_use]
     #[track_caller]
     pub fn on<P, F, Fut>(self, name: &'static str, handler: F) -> Self
@@ -93,8 +108,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
         let takes = Takes::Type { event_type: P::TYPE, api_version: P::API_VERSION };
-        self.register(name, takes, move |state, message, envelope| match envelope.data::<P>() {
-            Ok(data) => Box::pin(handler(Event { message, envelope, data }, state)),
+        self.register(name, takes, move |state, event| match event.envelope.data::<P>() {
+            Ok(data) => Box::pin(handler(event.with_data(data), state)),
             Err(error) => {
                 let error = HandlerError::permanent(error.to_string());
                 Box::pin(std::future::ready(Err(error)))
@@ -114,7 +129,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Takes::Any, untyped(handler))
+        self.register(name, Takes::Any, move |state, event| Box::pin(handler(event, state)))
     }
 
     /// Runs `handler` for every event of a type or version that no [`Router::on`] takes. Without
@@ -130,7 +145,30 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Takes::Rest, untyped(handler))
+        self.register(name, Takes::Rest, move |state, event| Box::pin(handler(event, state)))
+    }
+
+    /// Says what becomes of an event that nobody takes, where there is no [`Router::fallback`] either.
+    #[must_use]
+    pub fn unknown(self, unknown: Unknown) -> Self {
+        Self { unknown, ..self }
+    }
+
+    /// Gives up on events that happened longer than `max_age` ago: the handler is not called for them, and
+    /// they count as done. For what nobody wants late, such as a push notification.
+    ///
+    /// # Panics
+    ///
+    /// When no handler of that name is registered yet.
+    #[must_use]
+    #[track_caller]
+    pub fn max_age(mut self, name: &str, max_age: Duration) -> Self {
+        let handler = self.handlers.iter_mut().find(|handler| handler.name == name);
+        assert!(handler.is_some(), "no handler is named `{name}` yet");
+        if let Some(handler) = handler {
+            handler.max_age = Some(max_age);
+        }
+        self
     }
 
     /// Gives every handler its state. Cloned per call: let it be cheap, as clients and `Arc`s are.
@@ -141,35 +179,26 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
             Handler {
                 name: handler.name,
                 takes: handler.takes,
-                call: Arc::new(move |(), message, envelope| call(state.clone(), message, envelope))
-                    as Call<()>,
+                max_age: handler.max_age,
+                call: Arc::new(move |(), event| call(state.clone(), event)) as Call<()>,
             }
         });
-        Router { handlers: handlers.collect() }
+        Router { handlers: handlers.collect(), unknown: self.unknown }
     }
 
     #[track_caller]
     fn register<F>(mut self, name: &'static str, takes: Takes, call: F) -> Self
     where
-        F: Fn(S, Arc<Message>, Arc<Envelope>) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static,
+        F: Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static,
     {
+        assert!(is_handler_name(name), "`{name}` is no name for a handler: 1 to 64 of a-z, 0-9, _, - and .");
         assert!(
             self.handlers.iter().all(|handler| handler.name != name),
             "two handlers are named `{name}`; give one another name"
         );
-        self.handlers.push(Handler { name, takes, call: Arc::new(call) });
+        self.handlers.push(Handler { name, takes, max_age: None, call: Arc::new(call) });
         self
     }
-}
-
-fn untyped<S, F, Fut>(
-    handler: F,
-) -> impl Fn(S, Arc<Message>, Arc<Envelope>) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static
-where
-    F: Fn(Event, S) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = HandlerResult> + Send + 'static,
-{
-    move |state, message, envelope| Box::pin(handler(Event { message, envelope, data: () }, state))
 }
 
 impl<S: Clone + Send + Sync + 'static> Default for Router<S> {
@@ -192,7 +221,9 @@ impl<S> Router<S> {
             Takes::Any => true,
             Takes::Rest => !known,
         };
-        Route { known, handlers: self.handlers.iter().filter(takes_it).collect() }
+        let handlers: Vec<_> = self.handlers.iter().filter(takes_it).collect();
+        let taken = known || handlers.iter().any(|handler| handler.takes == Takes::Rest);
+        Route { known, dead_letter: !taken && self.unknown == Unknown::DeadLetter, handlers }
     }
 }
 
@@ -200,6 +231,9 @@ impl<S> Router<S> {
 pub struct Route<'a, S = ()> {
     /// Whether a handler is registered for this type and version.
     pub known: bool,
+    /// Whether it belongs on the dead-letter queue once the handlers are done, because none of them was
+    /// written for its type and version.
+    pub dead_letter: bool,
     /// The handlers to run, which may be none.
     pub handlers: Vec<&'a Handler<S>>,
 }
@@ -209,12 +243,17 @@ impl<S> Handler<S> {
     pub const fn name(&self) -> &'static str {
         self.name
     }
+
+    /// Whether an event of this age is too old for it.
+    pub fn is_too_late(&self, age: Duration) -> bool {
+        self.max_age.is_some_and(|max_age| age > max_age)
+    }
 }
 
 impl Handler {
     /// Starts the work. A payload of another shape than the handler's is a permanent failure.
-    pub fn call(&self, message: Arc<Message>, envelope: Arc<Envelope>) -> BoxFuture<'static, HandlerResult> {
-        (self.call)((), message, envelope)
+    pub fn call(&self, event: Event) -> BoxFuture<'static, HandlerResult> {
+        (self.call)((), event)
     }
 }
 
@@ -226,12 +265,15 @@ impl<S> fmt::Debug for Router<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use jiff::Timestamp;
 
     use super::*;
     use crate::FailureClass;
     use crate::event::{CourseStarted, NotificationsSent};
-    use crate::message::MessageId;
+    use crate::items::ItemLog;
+    use crate::message::{Message, MessageId};
 
     async fn started(_: Event<CourseStarted>, (): ()) -> HandlerResult {
         Ok(())
@@ -283,6 +325,35 @@ mod tests {
         let _ = Router::new().on("progress", started).on("progress", sent).with_state(());
     }
 
+    #[test]
+    #[should_panic(expected = "`Push/it` is no name for a handler")]
+    fn a_name_that_the_ledger_could_not_keep_fails_the_cold_start() {
+        let _ = Router::new().on("Push/it", sent).with_state(());
+    }
+
+    #[test]
+    fn an_event_that_nobody_takes_is_dead_lettered_only_where_the_router_says_so() {
+        let unknown = envelope("example.unknown", "2022-11-15");
+        let archive = || Router::new().on("push", sent).on_any("archive", any);
+        let dead_letter = |router: Router<()>| router.with_state(()).route(&unknown).dead_letter;
+        assert!(!dead_letter(archive()));
+        assert!(dead_letter(archive().unknown(Unknown::DeadLetter)));
+        assert!(!dead_letter(archive().fallback("unknown", any).unknown(Unknown::DeadLetter)));
+        let router = archive().unknown(Unknown::DeadLetter).with_state(());
+        assert!(!router.route(&envelope("notifications.sent", "2022-11-15")).dead_letter);
+    }
+
+    #[test]
+    fn a_handler_with_a_maximum_age_is_too_late_after_it() {
+        let router = Router::new().on("push", sent).max_age("push", Duration::from_hours(24));
+        let router = router.on_any("archive", any).with_state(());
+        let route = router.route(&envelope("notifications.sent", "2022-11-15"));
+        let too_late =
+            |age| route.handlers.iter().map(|handler| handler.is_too_late(age)).collect::<Vec<_>>();
+        assert_eq!(too_late(Duration::from_hours(24)), [false, false]);
+        assert_eq!(too_late(Duration::from_hours(25)), [true, false]);
+    }
+
     #[tokio::test]
     async fn a_payload_of_another_shape_is_a_permanent_failure() {
         let envelope = Arc::new(envelope("user.course.started", "2022-11-15"));
@@ -296,7 +367,10 @@ mod tests {
         });
         let router = router();
         let route = router.route(&envelope);
-        let error = route.handlers[0].call(message, envelope.clone()).await.unwrap_err();
+        let log = Arc::new(ItemLog::default());
+        let now = Timestamp::UNIX_EPOCH;
+        let event = Event::new(message, envelope.clone(), "progress", now, &BTreeSet::new(), log);
+        let error = route.handlers[0].call(event).await.unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
         assert_eq!(
             error.to_string(),

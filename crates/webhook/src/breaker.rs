@@ -1,0 +1,52 @@
+//! When a handler's downstream is sick, and its records are better kept away from it.
+
+/// So many failures in a row open a breaker. One or two may be the messages' own.
+pub const OPENS_AFTER: u32 = 3;
+
+/// Counts the failures in a row of one handler.
+///
+/// While it is open, one record at a time tries whether the downstream is well again. The first success
+/// closes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Breaker {
+    failures: u32,
+}
+
+impl Breaker {
+    /// Takes notice of a call that the downstream answered, be it with a permanent refusal.
+    pub const fn answered(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Takes notice of a call that failed and may succeed later, or never ended.
+    pub const fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Whether the downstream counts as sick.
+    pub const fn is_open(self) -> bool {
+        self.failures >= OPENS_AFTER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_open_it_and_one_answer_closes_it() {
+        let mut breaker = Breaker::default();
+        for _ in 0..2 {
+            breaker.failed();
+            breaker.failed();
+            assert!(!breaker.is_open());
+            breaker.answered();
+        }
+        for _ in 0..OPENS_AFTER {
+            breaker.failed();
+        }
+        assert!(breaker.is_open());
+        breaker.answered();
+        assert!(!breaker.is_open());
+    }
+}

@@ -1,0 +1,111 @@
+//! Why a message is on the dead-letter queue.
+//!
+//! The consumer puts the reason beside a message that will never succeed. A message that failed until its
+//! last delivery is moved by the queue itself, which knows no reason; then the ledger has the last one, or
+//! the lack of it says what happened.
+
+use std::fmt;
+
+use crate::event::Envelope;
+use crate::ledger::Entry;
+use crate::message::{DecodeError, Message};
+
+/// Why a message is on the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The consumer said so.
+    Said(String),
+    /// Its last delivery failed for this reason, and was its last.
+    LastFailure(String),
+    /// It carries no message of a receiver, or no event, and the consumer could not copy it away.
+    Unreadable(String),
+    /// Its consumer stopped before it could say why: a crash, or a time-out.
+    ConsumerStopped,
+    /// No consumer could ever claim it.
+    NeverClaimed,
+}
+
+impl Why {
+    /// Finds out, from the reason beside the message, from the message, and from what the ledger holds for
+    /// it.
+    pub fn find(said: Option<&str>, message: Result<&Message, DecodeError>, entry: Option<&Entry>) -> Self {
+        if let Some(said) = said {
+            return Self::Said(said.to_owned());
+        }
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => return Self::Unreadable(error.to_string()),
+        };
+        match entry {
+            Some(Entry { failure_reason: Some(reason), .. }) => Self::LastFailure(reason.clone()),
+            Some(_) => Self::ConsumerStopped,
+            None => match Envelope::parse(&message.body) {
+                Ok(_) => Self::NeverClaimed,
+                Err(error) => Self::Unreadable(error.to_string()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Said(reason) | Self::Unreadable(reason) => f.write_str(reason),
+            Self::LastFailure(reason) => write!(f, "{reason} (on its last delivery)"),
+            Self::ConsumerStopped => f.write_str(
+                "the consumer crashed or timed out on its last delivery, before it could say why; see its log",
+            ),
+            Self::NeverClaimed => f.write_str(
+                "no consumer could claim it: the ledger did not answer, or the function was throttled; see \
+                 the consumer's log",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::message::MessageId;
+
+    fn message(body: &str) -> Message {
+        Message {
+            id: MessageId::parse("msg_1").unwrap(),
+            signed_at_s: 0,
+            signature: String::new(),
+            received_at: Timestamp::UNIX_EPOCH,
+            event_type: None,
+            body: body.into(),
+        }
+    }
+
+    fn entry(failure_reason: Option<&str>) -> Entry {
+        Entry {
+            payload_sha256: "aa".to_owned(),
+            done: BTreeSet::new(),
+            lease: None,
+            first_seen_ms: 0,
+            expires_at_s: 0,
+            failure_reason: failure_reason.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn there_is_always_a_reason() {
+        let event = message(r#"{"type":"t","timestamp":"2026-01-01T00:00:00Z","data":{}}"#);
+        let no_event = message("no event");
+        let busy = entry(Some("push: busy"));
+        let text = |said, message, entry| Why::find(said, message, entry).to_string();
+        assert_eq!(text(Some("no such plan"), Ok(&event), Some(&busy)), "no such plan");
+        assert_eq!(text(None, Ok(&event), Some(&busy)), "push: busy (on its last delivery)");
+        assert_eq!(Why::find(None, Ok(&event), Some(&entry(None))), Why::ConsumerStopped);
+        assert_eq!(Why::find(None, Ok(&event), None), Why::NeverClaimed);
+        assert_eq!(text(None, Ok(&no_event), None), "the body is not JSON (line 1, column 2)");
+        let foreign = || Message::decode("", |_| None).unwrap_err();
+        assert_eq!(text(None, Err(foreign()), None), foreign().to_string());
+    }
+}

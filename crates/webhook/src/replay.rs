@@ -1,0 +1,259 @@
+//! Replay windows: an operator asks for work that is done to be done again.
+//!
+//! LearnInk's *Resend* and *Replay* keep the message id and carry no mark, so that the ledger takes what
+//! they bring for duplicates. While a window is open, the messages that it covers run again, each handler
+//! once per window, under [keys](crate::idempotency) of their own. A window says who opened it and why,
+//! and closes by itself.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::idempotency::{item_key, items_of, replay_key};
+use crate::message::MessageId;
+
+/// Leave to do again what is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayWindow {
+    /// Names the window, in keys too: 1 to 32 of `a-z` and `0-9`.
+    pub id: String,
+    /// The messages it covers.
+    pub covers: Coverage,
+    /// The handlers that run again; all of them where it is empty.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub handlers: BTreeSet<String>,
+    /// Why it was opened, in the operator's words.
+    pub reason: String,
+    /// Who opened it.
+    pub opened_by: String,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When it closes by itself.
+    pub expires_at: Timestamp,
+    /// Who closed it before that, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closing>,
+}
+
+/// The early end of a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// Who closed it.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The messages that a window covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coverage {
+    /// These.
+    Messages(BTreeSet<String>),
+    /// Those of a type, or of all, that the consumer saw first in a time range. The times are ours and not
+    /// the events': what an offline learner did before an incident may have arrived during it.
+    FirstSeen {
+        /// The event type; every type where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        event_type: Option<String>,
+        /// From this time on.
+        from: Timestamp,
+        /// Before this time; up to now where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
+}
+
+/// What a window needs to know of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The message id.
+    pub id: &'a MessageId,
+    /// The event's type.
+    pub event_type: &'a str,
+    /// When the consumer first claimed it, in milliseconds since the epoch.
+    pub first_seen_ms: i64,
+}
+
+impl ReplayWindow {
+    /// Whether it has neither expired nor been closed.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.closed.is_none() && now < self.expires_at
+    }
+
+    /// Whether it covers a message.
+    pub fn covers(&self, message: Known<'_>) -> bool {
+        match &self.covers {
+            Coverage::Messages(ids) => ids.contains(message.id.as_str()),
+            Coverage::FirstSeen { event_type, from, until } => {
+                event_type.as_deref().is_none_or(|event_type| event_type == message.event_type)
+                    && from.as_millisecond() <= message.first_seen_ms
+                    && until.is_none_or(|until| message.first_seen_ms < until.as_millisecond())
+            }
+        }
+    }
+
+    fn asks_for(&self, handler: &str) -> bool {
+        self.handlers.is_empty() || self.handlers.contains(handler)
+    }
+}
+
+/// One handler's part of the work for a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// The handler.
+    pub handler: &'static str,
+    /// The ledger's key of it: the handler's name, or a replay's.
+    pub key: String,
+    /// The keys that are done when it is.
+    pub completes: Vec<String>,
+}
+
+impl Task {
+    /// Takes out of `done` the items of a handler that is done: with all of them done, none has to be
+    /// remembered.
+    pub fn forget_items(&self, done: &mut BTreeSet<String>) {
+        let items: Vec<_> = items_of(&self.key, done.iter().map(String::as_str)).collect();
+        for index in items {
+            done.remove(&item_key(&self.key, index));
+        }
+    }
+}
+
+/// What there is to do for a message, of `handlers`, given what is done and the open windows that cover it.
+///
+/// A handler that is not done runs under its own name; under the windows it then counts as done too, or
+/// the replay that brought it would bring it twice. One that is done runs again for the first window that
+/// asks for it and has not had it yet.
+pub fn tasks(handlers: &[&'static str], done: &BTreeSet<String>, windows: &[&ReplayWindow]) -> Vec<Task> {
+    let task = |&handler: &&'static str| {
+        let windows = windows.iter().filter(|window| window.asks_for(handler));
+        let mut completes: Vec<_> = windows.map(|window| replay_key(handler, &window.id)).collect();
+        completes.retain(|key| !done.contains(key));
+        if !done.contains(handler) {
+            completes.insert(0, handler.to_owned());
+        }
+        completes.first().cloned().map(|key| Task { handler, key, completes })
+    };
+    handlers.iter().filter_map(task).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn window(id: &str, handlers: &[&str]) -> ReplayWindow {
+        ReplayWindow {
+            id: id.to_owned(),
+            covers: Coverage::Messages(BTreeSet::from(["msg_1".to_owned()])),
+            handlers: handlers.iter().map(ToString::to_string).collect(),
+            reason: "the sender was down".to_owned(),
+            opened_by: "kim".to_owned(),
+            opened_at: time("2026-01-02T10:00:00Z"),
+            expires_at: time("2026-01-02T12:00:00Z"),
+            closed: None,
+        }
+    }
+
+    fn keys(done: &[&str], windows: &[&ReplayWindow]) -> Vec<(String, Vec<String>)> {
+        let done = done.iter().map(ToString::to_string).collect();
+        let tasks = tasks(&["progress", "push"], &done, windows);
+        tasks.into_iter().map(|task| (task.key, task.completes)).collect()
+    }
+
+    fn key(key: &str, completes: &[&str]) -> (String, Vec<String>) {
+        (key.to_owned(), completes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn without_a_window_what_is_done_stays_done() {
+        assert_eq!(keys(&[], &[]), [key("progress", &["progress"]), key("push", &["push"])]);
+        assert_eq!(keys(&["push"], &[]), [key("progress", &["progress"])]);
+        assert_eq!(keys(&["progress", "push"], &[]), []);
+    }
+
+    #[test]
+    fn under_a_window_what_is_done_runs_again_once() {
+        let window = window("w1", &["push"]);
+        assert_eq!(keys(&["progress", "push"], &[&window]), [key("push@w1", &["push@w1"])]);
+        assert_eq!(keys(&["progress", "push", "push@w1"], &[&window]), []);
+    }
+
+    #[test]
+    fn what_was_never_done_runs_under_its_own_name_and_not_again_for_the_window() {
+        let window = window("w1", &[]);
+        let first = keys(&["progress"], &[&window]);
+        assert_eq!(first, [key("progress@w1", &["progress@w1"]), key("push", &["push", "push@w1"])]);
+        assert_eq!(keys(&["progress", "progress@w1", "push", "push@w1"], &[&window]), []);
+    }
+
+    #[test]
+    fn the_items_of_what_is_done_are_forgotten_and_no_others() {
+        let mut done = ["push/0", "push/17", "push@w1/0", "progress/3", "progress"].map(str::to_owned).into();
+        let task = tasks(&["push"], &done, &[]).remove(0);
+        task.forget_items(&mut done);
+        assert_eq!(done.into_iter().collect::<Vec<_>>(), ["progress", "progress/3", "push@w1/0"]);
+    }
+
+    #[test]
+    fn two_windows_that_are_open_together_are_one_replay() {
+        let (one, two) = (window("w1", &["push"]), window("w2", &["push"]));
+        let both = keys(&["progress", "push"], &[&one, &two]);
+        assert_eq!(both, [key("push@w1", &["push@w1", "push@w2"])]);
+        assert_eq!(keys(&["progress", "push", "push@w1"], &[&one, &two]), [key("push@w2", &["push@w2"])]);
+    }
+
+    #[test]
+    fn a_window_covers_ids_or_what_was_first_seen_in_its_range() {
+        let id = MessageId::parse("msg_1").unwrap();
+        let seen = |at: &str| Known {
+            id: &id,
+            event_type: "notifications.sent",
+            first_seen_ms: time(at).as_millisecond(),
+        };
+        assert!(window("w1", &[]).covers(seen("2020-01-01T00:00:00Z")));
+        let range = |event_type: Option<&str>, until: Option<&str>| ReplayWindow {
+            covers: Coverage::FirstSeen {
+                event_type: event_type.map(str::to_owned),
+                from: time("2026-01-02T08:00:00Z"),
+                until: until.map(time),
+            },
+            ..window("w1", &[])
+        };
+        let everything = range(None, None);
+        assert!(everything.covers(seen("2026-01-02T08:00:00Z")));
+        assert!(!everything.covers(seen("2026-01-02T07:59:59.999Z")));
+        assert!(range(Some("notifications.sent"), None).covers(seen("2026-01-03T00:00:00Z")));
+        assert!(!range(Some("user.course.started"), None).covers(seen("2026-01-03T00:00:00Z")));
+        assert!(!range(None, Some("2026-01-02T09:00:00Z")).covers(seen("2026-01-02T09:00:00Z")));
+    }
+
+    #[test]
+    fn a_window_ends_by_itself_or_is_closed() {
+        let mut window = window("w1", &[]);
+        assert!(window.is_open(time("2026-01-02T11:59:59Z")));
+        assert!(!window.is_open(time("2026-01-02T12:00:00Z")));
+        window.closed = Some(Closing { by: "lee".to_owned(), at: time("2026-01-02T11:00:00Z") });
+        assert!(!window.is_open(time("2026-01-02T11:00:00Z")));
+    }
+
+    #[test]
+    fn a_window_is_stored_as_json_that_a_person_can_read() {
+        let mut window = window("w1", &["push"]);
+        insta::assert_json_snapshot!(window);
+        window.covers = Coverage::FirstSeen {
+            event_type: Some("notifications.sent".to_owned()),
+            from: time("2026-01-02T08:00:00Z"),
+            until: None,
+        };
+        window.closed = Some(Closing { by: "lee".to_owned(), at: time("2026-01-02T11:00:00Z") });
+        insta::assert_json_snapshot!(window);
+        let json = serde_json::to_string(&window).unwrap();
+        assert_eq!(serde_json::from_str::<ReplayWindow>(&json).unwrap(), window);
+    }
+}
