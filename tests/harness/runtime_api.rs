@@ -12,15 +12,17 @@ use axum::extract::{Path as UrlPath, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
 
 /// How long a function may take to answer before the test gives up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much time an invocation is told that it has, in milliseconds.
-const INVOCATION_TIME_MS: u64 = 10_000;
+/// How much time an invocation is told that it has, where the test says nothing.
+const INVOCATION_TIME: Duration = Duration::from_secs(10);
 
 /// One function process, as Lambda runs it.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Function {
     events: mpsc::Sender<Value>,
     outcomes: mpsc::Receiver<Outcome>,
     process: Child,
+    /// What it writes, read all the time: a full pipe would hold it up.
+    output: [JoinHandle<Vec<u8>>; 2],
 }
 
 /// What came of an invocation.
@@ -42,13 +46,14 @@ pub enum Outcome {
 impl Function {
     /// Starts `program` with these variables beside those that Lambda sets.
     pub async fn start(program: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::start_with_timeout(program, variables, INVOCATION_TIME).await
+    }
+
+    /// The same, with this much time for an invocation. It is told so, and not held to it.
+    pub async fn start_with_timeout(program: &Path, variables: &[(&str, &str)], timeout: Duration) -> Self {
         let (events, receiver) = mpsc::channel(1);
         let (sender, outcomes) = mpsc::channel(1);
-        let lambda = Arc::new(Lambda {
-            events: Mutex::new(receiver),
-            outcomes: sender,
-            invocations: AtomicU32::new(0),
-        });
+        let lambda = Arc::new(Lambda { events: Mutex::new(receiver), outcomes: sender, timeout });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address").to_string();
         let router = Router::new()
@@ -57,7 +62,7 @@ impl Function {
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
             .with_state(lambda);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let process = Command::new(program)
+        let mut process = Command::new(program)
             .env_clear()
             .env("AWS_LAMBDA_RUNTIME_API", address)
             .env("AWS_LAMBDA_FUNCTION_NAME", "test")
@@ -74,7 +79,16 @@ impl Function {
             .kill_on_drop(true)
             .spawn()
             .expect("the function can be run");
-        Self { events, outcomes, process }
+        let output = [
+            tokio::spawn(read_all(process.stdout.take().expect("it is piped"))),
+            tokio::spawn(read_all(process.stderr.take().expect("it is piped"))),
+        ];
+        Self { events, outcomes, process, output }
+    }
+
+    /// Ends the process at once, whatever it is at: SIGKILL.
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("the process is ours");
     }
 
     /// Hands over an event and waits for what comes of it.
@@ -92,18 +106,31 @@ impl Function {
     }
 
     /// Waits for the process to end by itself and returns everything that it wrote.
-    pub async fn wait_output(self) -> String {
-        let output = tokio::time::timeout(ANSWER_TIMEOUT, self.process.wait_with_output()).await;
-        let output = output.expect("the process ends in time").expect("its output can be read");
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    pub async fn wait_output(mut self) -> String {
+        let ended = tokio::time::timeout(ANSWER_TIMEOUT, self.process.wait()).await;
+        ended.expect("the process ends in time").expect("the process is ours");
+        let mut text = String::new();
+        for output in self.output {
+            text.push_str(&String::from_utf8_lossy(&output.await.expect("its output can be read")));
+        }
+        text
     }
 }
+
+/// No two invocations have the same id, whichever process they are for.
+static INVOCATIONS: AtomicU32 = AtomicU32::new(0);
 
 #[derive(Debug)]
 struct Lambda {
     events: Mutex<mpsc::Receiver<Value>>,
     outcomes: mpsc::Sender<Outcome>,
-    invocations: AtomicU32,
+    timeout: Duration,
+}
+
+async fn read_all(mut output: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    output.read_to_end(&mut bytes).await.expect("a pipe can be read");
+    bytes
 }
 
 async fn next(State(lambda): State<Arc<Lambda>>) -> Response {
@@ -111,8 +138,8 @@ async fn next(State(lambda): State<Arc<Lambda>>) -> Response {
         // The test has ended; the process is about to be killed.
         return std::future::pending().await;
     };
-    let number = lambda.invocations.fetch_add(1, Ordering::Relaxed);
-    let deadline_ms = (crate::signing::now_s() * 1000).unsigned_abs() + INVOCATION_TIME_MS;
+    let number = INVOCATIONS.fetch_add(1, Ordering::Relaxed);
+    let deadline_ms = crate::signing::now().as_millis() + lambda.timeout.as_millis();
     let headers = [
         ("lambda-runtime-aws-request-id", format!("request-{number}")),
         ("lambda-runtime-deadline-ms", deadline_ms.to_string()),

@@ -1,5 +1,7 @@
 //! Webhooks as LearnInk signs them.
 
+use std::time::Duration;
+
 use svix::webhooks::Webhook;
 
 /// A public test secret, never for use.
@@ -16,8 +18,13 @@ pub fn headers(secret: &str, id: &str, timestamp_s: i64, body: &[u8]) -> [(&'sta
 }
 
 /// Seconds since the epoch.
-#[expect(clippy::disallowed_methods, reason = "programs under test read the real clock")]
 pub fn now_s() -> i64 {
+    now().as_secs().cast_signed()
+}
+
+/// The time since the epoch.
+#[expect(clippy::disallowed_methods, reason = "programs under test read the real clock")]
+pub(crate) fn now() -> Duration {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.expect("the clock is past 1970").as_secs().cast_signed()
+    since.expect("the clock is past 1970")
 }

@@ -1,17 +1,27 @@
 //! Batches of records against handlers that misbehave.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use aws_sdk_sqs::types::{Message as SqsSdkMessage, MessageAttributeValue};
+use futures_util::future::Either;
 use jiff::Timestamp;
-use learnink_consumer::{BatchReport, Consumer, Invocation, Ledger, Outcome, Queues};
+use learnink_consumer::report::{Ended, Failure};
+use learnink_consumer::{
+    BatchReport, Consumer, DynamoDbLedger, Invocation, Outcome, RecordReport, SqsQueues,
+};
 use learnink_local::EventSource;
 use learnink_receiver::SqsQueue;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_webhook::event::CourseStarted;
-use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
+use learnink_webhook::replay::{Coverage, ReplayWindow};
+use learnink_webhook::router::Unknown;
+use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId, Router};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::laptop::started;
 use crate::records::{RECEIVED_AT_S, batch, message, record};
@@ -39,10 +49,11 @@ async fn steady(event: Event<CourseStarted>, runs: Runs) -> HandlerResult {
     Ok(())
 }
 
-/// Does what the learner is called.
+/// Does what the learner is called, up to a hyphen.
 async fn moody(event: Event<CourseStarted>, runs: Runs) -> HandlerResult {
     runs.note("moody", &event);
-    match event.data.user_id.as_str() {
+    let name = event.data.user_id.as_str();
+    match name.split_once('-').map_or(name, |(mood, _)| mood) {
         "good" => Ok(()),
         "panic" => panic!("a handler that panics"),
         "hang" => std::future::pending().await,
@@ -55,6 +66,7 @@ async fn moody(event: Event<CourseStarted>, runs: Runs) -> HandlerResult {
 struct Stand {
     engine: Engine,
     queues: QueuePair,
+    ledger: DynamoDbLedger,
     consumer: Consumer,
     runs: Runs,
     invocations: u32,
@@ -71,9 +83,15 @@ impl Stand {
         let queues = engine.queues(600, 7).await;
         let runs = Runs::default();
         let router = Router::new().on("steady", steady).on("moody", moody).with_state(runs.clone());
-        let ledger = Ledger::new(&engine.dynamodb, engine.table("message_id", None).await);
-        let sqs = Queues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
-        Self { consumer: Consumer::new(router, ledger, sqs, random), engine, queues, runs, invocations: 0 }
+        let ledger = DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await);
+        let sqs = SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
+        let consumer = Consumer::new(router, ledger.clone(), sqs, random);
+        Self { engine, queues, ledger, consumer, runs, invocations: 0 }
+    }
+
+    fn replace_router(&mut self, router: Router) {
+        let sqs = SqsQueues::new(&self.engine.sqs, &self.queues.url, &self.queues.dead_letter_url);
+        self.consumer = Consumer::new(router, self.ledger.clone(), sqs, || 0.5);
     }
 
     /// One invocation, eight seconds long, with a record for each learner.
@@ -107,6 +125,10 @@ fn failed(report: &BatchReport) -> Vec<String> {
     failures.into_iter().map(|failure| failure.item_identifier).collect()
 }
 
+fn reason(record: &RecordReport) -> Option<String> {
+    record.failure.as_ref().map(Failure::text)
+}
+
 fn attribute<'a>(message: &'a SqsSdkMessage, name: &str) -> &'a str {
     let value: &MessageAttributeValue = &message.message_attributes.as_ref().unwrap()[name];
     value.string_value.as_deref().unwrap()
@@ -123,7 +145,7 @@ async fn only_the_records_that_may_succeed_later_come_back() {
         [Outcome::Processed, Outcome::Retry, Outcome::Retry, Outcome::Retry, Outcome::DeadLettered]
     );
 
-    let reasons: Vec<_> = report.records.iter().map(|record| record.reason.as_deref()).collect();
+    let reasons: Vec<_> = report.records.iter().map(reason).collect();
     let expected = [
         None,
         Some("moody: the handler panicked"),
@@ -131,7 +153,7 @@ async fn only_the_records_that_may_succeed_later_come_back() {
         Some("moody: busy"),
         Some("moody: no such plan"),
     ];
-    assert_eq!(reasons, expected);
+    assert_eq!(reasons, expected.map(|reason| reason.map(str::to_owned)));
 }
 
 #[tokio::test]
@@ -231,7 +253,186 @@ async fn a_record_with_no_room_for_the_reason_stays_until_sqs_moves_it_whole() {
     let invocation = Invocation::new("1", Timestamp::UNIX_EPOCH, Duration::from_secs(30));
     let report = stand.consumer.consume(&batch(vec![crowded]), &invocation).await;
     assert_eq!(failed(&report), ["sqs-good"]);
-    let reason = report.records[0].reason.as_deref().unwrap();
+    let reason = reason(&report.records[0]).unwrap();
     assert!(reason.ends_with("the message has 8 attributes; no room for the reason"), "{reason}");
     assert!(stand.dead_letters().await.is_empty());
+}
+
+/// What the person on call would see of a dead letter, in the order of the names.
+fn as_json(letter: &SqsSdkMessage) -> Value {
+    let attributes = letter.message_attributes.iter().flatten();
+    let attributes: BTreeMap<_, _> =
+        attributes.map(|(name, value)| (name, value.string_value.as_deref().unwrap())).collect();
+    json!({ "body": letter.body, "attributes": attributes })
+}
+
+#[tokio::test]
+async fn a_batch_of_everything_ends_as_designed_in_the_answer_the_queue_and_the_ledger() {
+    let mut stand = Stand::start().await;
+    stand.consume(&["good-before"]).await;
+    stand.runs.take();
+    let learners =
+        ["good-1", "never", "good-2", "panic", "good-3", "hang", "good-4", "good-before", "good-5", "good-6"];
+    let mut records: Vec<_> = learners.iter().map(|learner| record_of(learner)).collect();
+    // The last one was written by a receiver of another deploy.
+    let version = records[9].message_attributes.get_mut("format-version").unwrap();
+    version.string_value = Some("99".to_owned());
+    let now = Timestamp::from_second(RECEIVED_AT_S + 600).unwrap();
+    let invocation = Invocation::new("everything", now, Duration::from_secs(8));
+    let report = stand.consumer.consume(&batch(records), &invocation).await;
+
+    let ends = report.records.iter().map(|record| {
+        json!({
+            "record": record.sqs_message_id,
+            "outcome": record.outcome.name(),
+            "comes back in s": record.retry_in.map(|wait| wait.as_secs()),
+            "reason": reason(record),
+        })
+    });
+    let mut ledger = Vec::new();
+    for learner in learners {
+        let id = MessageId::parse(&format!("msg_{learner}")).unwrap();
+        let entry = stand.ledger.entry(&id).await.unwrap();
+        ledger.push(json!({
+            "message": id.as_str(),
+            "done": entry.as_ref().map(|entry| &entry.done),
+            "somebody is at work": entry.as_ref().map(|entry| entry.lease.is_some()),
+            "failure": entry.as_ref().and_then(|entry| entry.failure_reason.as_deref()),
+        }));
+    }
+    insta::assert_json_snapshot!(json!({
+        "response": report.response().unwrap(),
+        "records": ends.collect::<Vec<_>>(),
+        "dead letters": stand.dead_letters().await.iter().map(as_json).collect::<Vec<_>>(),
+        "ledger": ledger,
+        "handlers ran": stand.runs.take(),
+    }));
+}
+
+/// Waits for leave, so that both racers have asked before one is done.
+async fn patient(_: Event<CourseStarted>, (runs, leave): (Arc<AtomicU32>, Arc<Notify>)) -> HandlerResult {
+    runs.fetch_add(1, Ordering::Relaxed);
+    leave.notified().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_consumers_that_race_for_a_message_one_runs_it_and_the_other_reports_it_as_failed() {
+    let engine = Engine::embedded().await;
+    let queues = engine.queues(600, 7).await;
+    let ledger = DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await);
+    let sqs = SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
+    let (runs, leave) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+    let consumer = || {
+        let router = Router::new().on("patient", patient).with_state((runs.clone(), leave.clone()));
+        Consumer::new(router, ledger.clone(), sqs.clone(), || 0.5)
+    };
+    let (one, other) = (consumer(), consumer());
+    for round in 0..1_000_u32 {
+        let record = record("sqs-1", &format!("msg_{round}"), body("u"));
+        let now = Timestamp::from_second(RECEIVED_AT_S).unwrap();
+        let race = async |consumer: &Consumer, racer: &str| {
+            let invocation = Invocation::new(format!("{round}-{racer}"), now, Duration::from_secs(20));
+            consumer.consume(&batch(vec![record.clone()]), &invocation).await
+        };
+        let (first, second) = (Box::pin(race(&one, "one")), Box::pin(race(&other, "other")));
+        // Who is answered first has lost, for the winner waits for leave.
+        let (lost, winner) = match futures_util::future::select(first, second).await {
+            Either::Left((lost, winner)) | Either::Right((lost, winner)) => (lost, winner),
+        };
+        assert_eq!(failed(&lost), ["sqs-1"]);
+        assert_eq!(reason(&lost.records[0]).as_deref(), Some("another delivery of it is being handled"));
+        leave.notify_one();
+        let won = winner.await;
+        assert_eq!((won.records[0].outcome, failed(&won)), (Outcome::Processed, vec![]));
+        assert_eq!(runs.load(Ordering::Relaxed), round + 1);
+    }
+}
+
+#[tokio::test]
+async fn under_a_replay_window_what_is_done_runs_again_once_and_the_key_is_another() {
+    let mut stand = Stand::start().await;
+    stand.consume(&["good"]).await;
+    stand.runs.take();
+    let now = Timestamp::from_second(RECEIVED_AT_S).unwrap();
+    let window = ReplayWindow {
+        id: "w1".to_owned(),
+        covers: Coverage::Messages(BTreeSet::from(["msg_good".to_owned()])),
+        handlers: BTreeSet::from(["moody".to_owned()]),
+        reason: "the sender was down".to_owned(),
+        opened_by: "kim".to_owned(),
+        opened_at: now,
+        expires_at: now + Duration::from_mins(4),
+        closed: None,
+    };
+    stand.ledger.open_replay_window(&window).await.unwrap();
+    let replayed = stand.consume(&["good"]).await;
+    assert_eq!(stand.runs.take(), ["moody good"]);
+    assert_eq!(replayed.records[0].handlers[0].key, "moody@w1");
+    // Once for the window; and at the fifth minute the window is over.
+    for _ in 0..3 {
+        let again = stand.consume(&["good"]).await;
+        assert_eq!(again.records[0].outcome, Outcome::Duplicate);
+    }
+    assert!(stand.runs.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_sick_downstream_is_tried_by_one_record_of_a_batch_until_it_is_well() {
+    let mut stand = Stand::start().await;
+    stand.consume(&["again-1", "again-2", "again-3"]).await;
+    stand.runs.take();
+    let spared = stand.consume(&["again-4", "again-5", "good-1", "good-2"]).await;
+    assert_eq!(failed(&spared).len(), 4);
+    let of = |handler: &str, runs: &[String]| runs.iter().filter(|run| run.starts_with(handler)).count();
+    let runs = stand.runs.take();
+    assert_eq!((of("moody", &runs), of("steady", &runs)), (1, 4), "{runs:?}");
+    // A trial that succeeds lets the others go on.
+    let well = stand.consume(&["good-1", "good-2"]).await;
+    assert!(failed(&well).is_empty());
+    assert_eq!(of("moody", &stand.runs.take()), 2);
+}
+
+#[tokio::test]
+async fn what_nobody_wants_late_is_done_without_a_call() {
+    let mut stand = Stand::start().await;
+    let runs = stand.runs.clone();
+    let router = Router::new().on("steady", steady).on("moody", moody);
+    stand.replace_router(router.max_age("moody", Duration::from_hours(1)).with_state(runs));
+    // Years before the event.
+    let early = stand.consume(&["good-1"]).await;
+    assert_eq!(stand.runs.take(), ["moody good-1", "steady good-1"]);
+    assert_eq!(early.records[0].outcome, Outcome::Processed);
+
+    let now: Timestamp = "2026-01-01T01:00:01Z".parse().unwrap();
+    let invocation = Invocation::new("late", now, Duration::from_secs(8));
+    let report = stand.consumer.consume(&batch(vec![record_of("good-2")]), &invocation).await;
+    assert_eq!(stand.runs.take(), ["steady good-2"]);
+    assert_eq!(
+        (report.records[0].outcome, &report.records[0].handlers[1].ended),
+        (Outcome::Processed, &Ended::TooLate)
+    );
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_takes_is_dead_lettered_where_the_router_says_so_once_the_others_are_done() {
+    async fn audit(event: Event, runs: Runs) -> HandlerResult {
+        runs.0.lock().unwrap().push(format!("audit {}", event.id()));
+        Ok(())
+    }
+    let mut stand = Stand::start().await;
+    let runs = stand.runs.clone();
+    let router = Router::new().on_any("audit", audit).unknown(Unknown::DeadLetter).with_state(runs.clone());
+    stand.replace_router(router);
+    let report = stand.consume(&["good"]).await;
+    assert_eq!(report.records[0].outcome, Outcome::DeadLettered);
+    assert_eq!(stand.runs.take(), ["audit msg_good"]);
+    let letters = stand.dead_letters().await;
+    let expected = "no handler takes this type and version of event";
+    assert_eq!(attribute(&letters[0], "dead-letter-reason"), expected);
+
+    // With a handler for it, a redrive runs that one alone.
+    stand.replace_router(Router::new().on_any("audit", audit).on("steady", steady).with_state(runs));
+    assert_eq!(stand.consume(&["good"]).await.records[0].outcome, Outcome::Processed);
+    assert_eq!(stand.runs.take(), ["steady good"]);
 }

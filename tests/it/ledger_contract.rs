@@ -1,24 +1,29 @@
 //! What the pipeline relies on of a table, on every engine that stands in for DynamoDB.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
-use learnink_consumer::Ledger;
-use learnink_consumer::ledger::{Settled, Settlement};
+use learnink_consumer::DynamoDbLedger;
+use learnink_consumer::ledger::Ledger;
 use learnink_handlers::progress::{Learners, StartedCourse};
 use learnink_tests::engine::Engine;
 use learnink_webhook::MessageId;
-use learnink_webhook::ledger::{Claim, ClaimRequest, Entry, Lease, judge};
+use learnink_webhook::ledger::{Claim, ClaimRequest, Entry, History, Lease, Recorded, Settlement, judge};
+use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
 
 on_both_engines! {
     a_claim_is_exclusive_until_it_is_settled,
     a_lease_that_ended_can_be_taken_over_and_its_owner_cannot_settle,
     an_owner_whose_answer_got_lost_asks_again_and_settles_again,
-    handlers_that_finished_stay_finished,
+    what_is_done_stays_done,
+    items_that_were_noted_are_done_though_their_owner_never_settled,
     another_payload_under_the_same_id_is_never_run,
     an_expired_entry_is_replaced,
+    a_batch_is_claimed_and_settled_together_and_each_message_gets_its_own_answer,
+    the_reason_of_the_last_failure_is_kept_until_the_next_success,
+    replay_windows_are_opened_once_listed_in_order_and_closed,
     of_many_who_claim_at_once_one_gets_it,
     of_many_who_claim_an_expired_entry_at_once_one_gets_it,
     the_condition_decides_as_the_rule_does,
@@ -32,36 +37,61 @@ fn id() -> MessageId {
     MessageId::parse("msg_1").unwrap()
 }
 
-async fn ledger(engine: &Engine) -> Ledger {
-    Ledger::new(&engine.dynamodb, engine.table("message_id", None).await)
+fn now() -> Timestamp {
+    Timestamp::from_millisecond(NOW_MS).unwrap()
 }
 
-fn request<'a>(id: &'a MessageId, owner: &'a str, handlers: &'a [&'static str]) -> ClaimRequest<'a> {
+fn keys(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(ToString::to_string).collect()
+}
+
+async fn ledger(engine: &Engine) -> DynamoDbLedger {
+    DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await)
+}
+
+fn request(id: &MessageId, owner: &str, handlers: &[&str]) -> ClaimRequest {
     ClaimRequest {
-        id,
-        payload_sha256: "aa",
-        handlers,
-        owner,
-        now: Timestamp::from_millisecond(NOW_MS).unwrap(),
+        id: id.clone(),
+        payload_sha256: "aa".to_owned(),
+        keys: keys(handlers),
+        owner: owner.to_owned(),
+        now: now(),
         lease: Duration::from_secs(20),
+        probably_new: true,
     }
 }
 
-/// A claim by `owner` for the handlers `progress` and `push`, `later` after the first.
-async fn claim(ledger: &Ledger, owner: &str, later: Duration) -> Claim {
-    let id = id();
-    let request = request(&id, owner, &["progress", "push"]);
-    ledger.claim(&ClaimRequest { now: request.now + later, ..request }).await.unwrap()
+async fn ask(ledger: &DynamoDbLedger, request: ClaimRequest) -> Claim {
+    let mut claims = ledger.claim(vec![request]).await;
+    claims.pop().unwrap().unwrap()
 }
 
-async fn settle(ledger: &Ledger, owner: &str, done: &[&'static str]) -> Settled {
-    let now = Timestamp::from_millisecond(NOW_MS).unwrap();
-    let settlement = Settlement { id: &id(), owner, done, reason: None, now };
-    ledger.settle(&settlement).await.unwrap()
+/// A claim by `owner` for the handlers `progress` and `push`, `later` after the first.
+async fn claim(ledger: &DynamoDbLedger, owner: &str, later: Duration) -> Claim {
+    let request = request(&id(), owner, &["progress", "push"]);
+    ask(ledger, ClaimRequest { now: request.now + later, ..request }).await
+}
+
+fn settlement(id: &MessageId, owner: &str, done: &[&str]) -> Settlement {
+    let done = keys(done).into_iter().collect();
+    Settlement { id: id.clone(), owner: owner.to_owned(), done, failure_reason: None, now: now() }
+}
+
+async fn settle(ledger: &DynamoDbLedger, owner: &str, done: &[&str]) -> Recorded {
+    let mut recorded = ledger.settle(vec![settlement(&id(), owner, done)]).await;
+    recorded.pop().unwrap().unwrap()
+}
+
+fn history(done: &[&str]) -> History {
+    History { done: keys(done).into_iter().collect(), first_seen_ms: NOW_MS }
 }
 
 fn acquired(done: &[&str]) -> Claim {
-    Claim::Acquired { done: done.iter().map(ToString::to_string).collect() }
+    Claim::Acquired(history(done))
+}
+
+fn completed(done: &[&str]) -> Claim {
+    Claim::Completed(history(done))
 }
 
 async fn a_claim_is_exclusive_until_it_is_settled(engine: Engine) {
@@ -70,8 +100,8 @@ async fn a_claim_is_exclusive_until_it_is_settled(engine: Engine) {
     let held = Claim::InProgress { until_ms: NOW_MS + 20_000 };
     assert_eq!(claim(&ledger, "b", Duration::ZERO).await, held);
 
-    assert_eq!(settle(&ledger, "a", &["progress", "push"]).await, Settled::Recorded);
-    assert_eq!(claim(&ledger, "b", Duration::ZERO).await, Claim::Completed);
+    assert_eq!(settle(&ledger, "a", &["progress", "push"]).await, Recorded::Yes);
+    assert_eq!(claim(&ledger, "b", Duration::ZERO).await, completed(&["progress", "push"]));
 }
 
 async fn a_lease_that_ended_can_be_taken_over_and_its_owner_cannot_settle(engine: Engine) {
@@ -80,8 +110,9 @@ async fn a_lease_that_ended_can_be_taken_over_and_its_owner_cannot_settle(engine
     assert!(matches!(claim(&ledger, "b", Duration::from_millis(19_999)).await, Claim::InProgress { .. }));
     assert_eq!(claim(&ledger, "b", Duration::from_secs(20)).await, acquired(&NONE));
 
-    assert_eq!(settle(&ledger, "a", &["progress", "push"]).await, Settled::LeaseLost);
-    assert_eq!(settle(&ledger, "b", &["push"]).await, Settled::Recorded);
+    assert_eq!(settle(&ledger, "a", &["progress", "push"]).await, Recorded::LeaseLost);
+    assert_eq!(ledger.note(&id(), "a", keys(&["push/0"])).await.unwrap(), Recorded::LeaseLost);
+    assert_eq!(settle(&ledger, "b", &["push"]).await, Recorded::Yes);
     assert_eq!(claim(&ledger, "c", Duration::ZERO).await, acquired(&["push"]));
 }
 
@@ -91,32 +122,44 @@ async fn an_owner_whose_answer_got_lost_asks_again_and_settles_again(engine: Eng
         assert_eq!(claim(&ledger, "a", Duration::ZERO).await, acquired(&NONE));
     }
     for _ in 0..2 {
-        assert_eq!(settle(&ledger, "a", &["progress"]).await, Settled::Recorded);
+        assert_eq!(settle(&ledger, "a", &["progress"]).await, Recorded::Yes);
     }
+    // Who has let go can note nothing more.
+    assert_eq!(ledger.note(&id(), "a", keys(&["push/0"])).await.unwrap(), Recorded::LeaseLost);
 }
 
-async fn handlers_that_finished_stay_finished(engine: Engine) {
+async fn what_is_done_stays_done(engine: Engine) {
     let ledger = ledger(&engine).await;
     claim(&ledger, "a", Duration::ZERO).await;
     settle(&ledger, "a", &["progress"]).await;
     assert_eq!(claim(&ledger, "b", Duration::ZERO).await, acquired(&["progress"]));
-    settle(&ledger, "b", &NONE).await;
+    settle(&ledger, "b", &["progress"]).await;
     assert_eq!(claim(&ledger, "c", Duration::ZERO).await, acquired(&["progress"]));
-    settle(&ledger, "c", &["push"]).await;
-    assert_eq!(claim(&ledger, "d", Duration::ZERO).await, Claim::Completed);
+    settle(&ledger, "c", &["progress", "push"]).await;
+    assert_eq!(claim(&ledger, "d", Duration::ZERO).await, completed(&["progress", "push"]));
 
-    let id = id();
-    let later = request(&id, "e", &["progress", "push", "archive"]);
-    assert_eq!(ledger.claim(&later).await.unwrap(), acquired(&["progress", "push"]));
+    let later = request(&id(), "e", &["progress", "push", "archive"]);
+    assert_eq!(ask(&ledger, later).await, acquired(&["progress", "push"]));
+}
+
+async fn items_that_were_noted_are_done_though_their_owner_never_settled(engine: Engine) {
+    let ledger = ledger(&engine).await;
+    claim(&ledger, "a", Duration::ZERO).await;
+    assert_eq!(ledger.note(&id(), "a", keys(&["push/0", "push/7"])).await.unwrap(), Recorded::Yes);
+    assert_eq!(ledger.note(&id(), "a", keys(&["push/1"])).await.unwrap(), Recorded::Yes);
+    let later = claim(&ledger, "b", Duration::from_secs(20)).await;
+    assert_eq!(later, acquired(&["push/0", "push/1", "push/7"]));
+    // Once the handler is done, its items are forgotten.
+    settle(&ledger, "b", &["progress", "push"]).await;
+    assert_eq!(claim(&ledger, "c", Duration::ZERO).await, completed(&["progress", "push"]));
 }
 
 async fn another_payload_under_the_same_id_is_never_run(engine: Engine) {
     let ledger = ledger(&engine).await;
     claim(&ledger, "a", Duration::ZERO).await;
     settle(&ledger, "a", &NONE).await;
-    let id = id();
-    let other = ClaimRequest { payload_sha256: "bb", ..request(&id, "b", &["progress"]) };
-    assert_eq!(ledger.claim(&other).await.unwrap(), Claim::PayloadMismatch);
+    let other = ClaimRequest { payload_sha256: "bb".to_owned(), ..request(&id(), "b", &["progress"]) };
+    assert_eq!(ask(&ledger, other).await, Claim::PayloadMismatch);
 }
 
 async fn an_expired_entry_is_replaced(engine: Engine) {
@@ -125,27 +168,101 @@ async fn an_expired_entry_is_replaced(engine: Engine) {
     settle(&ledger, "a", &["progress", "push"]).await;
     let month = Duration::from_hours(30 * 24);
     let just_under = month.saturating_sub(Duration::from_secs(1));
-    assert_eq!(claim(&ledger, "b", just_under).await, Claim::Completed);
-    assert_eq!(claim(&ledger, "b", month).await, acquired(&NONE));
+    assert_eq!(claim(&ledger, "b", just_under).await, completed(&["progress", "push"]));
+    let Claim::Acquired(anew) = claim(&ledger, "b", month).await else { panic!("it has expired") };
+    assert_eq!((anew.done.len(), anew.first_seen_ms), (0, (now() + month).as_millisecond()));
     assert!(matches!(claim(&ledger, "c", month).await, Claim::InProgress { .. }));
 }
 
-async fn winners(ledger: &Ledger, round: u32, later: Duration) -> usize {
+async fn a_batch_is_claimed_and_settled_together_and_each_message_gets_its_own_answer(engine: Engine) {
+    let ledger = ledger(&engine).await;
+    // More than one request to DynamoDB takes.
+    let ids: Vec<_> = (0..30).map(|n| MessageId::parse(&format!("msg_{n}")).unwrap()).collect();
+    ask(&ledger, request(&ids[3], "other", &["push"])).await;
+    ask(&ledger, request(&ids[27], "other", &["push"])).await;
+    ledger.settle(vec![settlement(&ids[27], "other", &["push"])]).await;
+
+    let requests = ids.iter().enumerate().map(|(n, id)| {
+        // Asked for in both ways.
+        ClaimRequest { probably_new: n % 2 == 1, ..request(id, "me", &["push"]) }
+    });
+    let claims: Vec<_> = ledger.claim(requests.collect()).await.into_iter().map(Result::unwrap).collect();
+    for (n, claim) in claims.into_iter().enumerate() {
+        let expected = match n {
+            3 => Claim::InProgress { until_ms: NOW_MS + 20_000 },
+            27 => completed(&["push"]),
+            _ => acquired(&NONE),
+        };
+        assert_eq!(claim, expected, "{n}");
+    }
+    let settlements = ids.iter().map(|id| settlement(id, "me", &["push"])).collect();
+    let recorded: Vec<_> = ledger.settle(settlements).await.into_iter().map(Result::unwrap).collect();
+    for (n, recorded) in recorded.into_iter().enumerate() {
+        // The one that was settled before by another has all of it done.
+        let expected = if n == 3 { Recorded::LeaseLost } else { Recorded::Yes };
+        assert_eq!(recorded, expected, "{n}");
+    }
+}
+
+async fn the_reason_of_the_last_failure_is_kept_until_the_next_success(engine: Engine) {
+    let ledger = ledger(&engine).await;
+    claim(&ledger, "a", Duration::ZERO).await;
+    let failed = Settlement {
+        failure_reason: Some("push: the sender answered 503".to_owned()),
+        ..settlement(&id(), "a", &NONE)
+    };
+    ledger.settle(vec![failed]).await.pop().unwrap().unwrap();
+    claim(&ledger, "b", Duration::ZERO).await;
+    let entry = ledger.entry(&id()).await.unwrap().unwrap();
+    assert_eq!(entry.failure_reason.as_deref(), Some("push: the sender answered 503"));
+    settle(&ledger, "b", &["progress", "push"]).await;
+    assert_eq!(ledger.entry(&id()).await.unwrap().unwrap().failure_reason, None);
+    assert_eq!(ledger.entry(&MessageId::parse("msg_2").unwrap()).await.unwrap(), None);
+}
+
+async fn replay_windows_are_opened_once_listed_in_order_and_closed(engine: Engine) {
+    let ledger = ledger(&engine).await;
+    assert_eq!(ledger.replay_windows().await.unwrap(), []);
+    let window = |id: &str, opened_at_s: i64| ReplayWindow {
+        id: id.to_owned(),
+        covers: Coverage::Messages(BTreeSet::from(["msg_1".to_owned()])),
+        handlers: BTreeSet::new(),
+        reason: "the sender was down".to_owned(),
+        opened_by: "kim".to_owned(),
+        opened_at: now() + Duration::from_secs(opened_at_s.unsigned_abs()),
+        expires_at: now() + Duration::from_hours(2),
+        closed: None,
+    };
+    let (later, first) = (window("a", 5), window("b", 1));
+    for window in [&later, &first, &first] {
+        ledger.open_replay_window(window).await.unwrap();
+    }
+    assert!(ledger.open_replay_window(&window("a", 9)).await.is_err(), "another one has the id");
+    assert_eq!(ledger.replay_windows().await.unwrap(), [first, later.clone()]);
+
+    let closing = |by: &str| Closing { by: by.to_owned(), at: now() + Duration::from_mins(1) };
+    let closed = ledger.close_replay_window("a", closing("lee")).await.unwrap().unwrap();
+    assert_eq!(closed, ReplayWindow { closed: Some(closing("lee")), ..later });
+    let again = ledger.close_replay_window("a", closing("ann")).await.unwrap();
+    assert_eq!(again, Some(closed));
+    assert_eq!(ledger.close_replay_window("z", closing("lee")).await.unwrap(), None);
+}
+
+async fn winners(ledger: &DynamoDbLedger, round: u32, later: Duration) -> usize {
     let id = MessageId::parse(&format!("msg_{round}")).unwrap();
     let claims = (0..4).map(|racer| {
         let (ledger, id) = (ledger.clone(), id.clone());
         tokio::spawn(async move {
             let owner = format!("racer-{round}-{racer}-{}", later.as_secs());
             let request = request(&id, &owner, &["progress"]);
-            let request = ClaimRequest { now: request.now + later, ..request };
-            ledger.claim(&request).await.unwrap()
+            ask(&ledger, ClaimRequest { now: request.now + later, ..request }).await
         })
     });
     let claims: Vec<_> = claims.collect();
     let mut winners = 0;
     for claim in claims {
         match claim.await.unwrap() {
-            Claim::Acquired { .. } => winners += 1,
+            Claim::Acquired(_) => winners += 1,
             Claim::InProgress { .. } => {}
             other => panic!("a race cannot end in {other:?}"),
         }
@@ -171,13 +288,13 @@ async fn of_many_who_claim_an_expired_entry_at_once_one_gets_it(engine: Engine) 
 /// Every combination of what an entry can hold, claimed through DynamoDB and judged by the rule.
 async fn the_condition_decides_as_the_rule_does(engine: Engine) {
     let table = engine.table("message_id", None).await;
-    let ledger = Ledger::new(&engine.dynamodb, &table);
+    let ledger = DynamoDbLedger::new(&engine.dynamodb, &table);
     let client = aws_sdk_dynamodb::Client::new(&engine.dynamodb);
     let mut number = 0;
     for payload_sha256 in ["aa", "bb"] {
         for done in [&NONE[..], &["progress"], &["push"], &["progress", "push"], &["progress", "push", "x"]] {
             for lease in [None, Some(("me", 0)), Some(("other", 0)), Some(("other", 1))] {
-                for expires_in_s in [0, 1] {
+                for (expires_in_s, probably_new) in [(0, true), (0, false), (1, true), (1, false)] {
                     number += 1;
                     let id = MessageId::parse(&format!("msg_{number}")).unwrap();
                     let entry = Entry {
@@ -187,12 +304,15 @@ async fn the_condition_decides_as_the_rule_does(engine: Engine) {
                             owner: owner.to_owned(),
                             until_ms: NOW_MS + left_ms,
                         }),
+                        first_seen_ms: NOW_MS,
                         expires_at_s: NOW_MS / 1000 + expires_in_s,
+                        failure_reason: None,
                     };
                     put(&client, &table, &id, &entry).await;
                     let request = request(&id, "me", &["progress", "push"]);
+                    let request = ClaimRequest { probably_new, ..request };
                     let expected = judge(Some(&entry), &request);
-                    assert_eq!(ledger.claim(&request).await.unwrap(), expected, "{entry:?}");
+                    assert_eq!(ask(&ledger, request).await, expected, "{entry:?}");
                 }
             }
         }
@@ -206,9 +326,12 @@ async fn put(client: &aws_sdk_dynamodb::Client, table: &str, id: &MessageId, ent
         .table_name(table)
         .item("message_id", AttributeValue::S(id.to_string()))
         .item("payload_sha256", AttributeValue::S(entry.payload_sha256.clone()))
+        .item("first_seen_ms", number(entry.first_seen_ms))
+        .item("lease_owner", AttributeValue::S(String::new()))
+        .item("lease_until_ms", number(0))
         .item("expires_at", number(entry.expires_at_s));
     if !entry.done.is_empty() {
-        put = put.item("done_handlers", AttributeValue::Ss(entry.done.iter().cloned().collect()));
+        put = put.item("done_keys", AttributeValue::Ss(entry.done.iter().cloned().collect()));
     }
     if let Some(lease) = &entry.lease {
         put = put.item("lease_owner", AttributeValue::S(lease.owner.clone()));

@@ -28,6 +28,7 @@ macro_rules! on_both_engines {
 mod command;
 mod consumer;
 mod faults;
+mod killed;
 mod lambda;
 mod laptop;
 mod ledger_contract;

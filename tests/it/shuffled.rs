@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use learnink_consumer::{Consumer, Invocation, Ledger, Outcome, Queues};
+use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
 use learnink_handlers::{App, Config};
 use learnink_tests::engine::Engine;
 use proptest::prelude::*;
@@ -60,8 +60,8 @@ async fn deliver(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
     let app = App::new(&engine.dynamodb, &config);
     let consumer = Consumer::new(
         learnink_handlers::router(app.clone()),
-        Ledger::new(&engine.dynamodb, engine.table("message_id", None).await),
-        Queues::new(&engine.sqs, "none", "none"),
+        DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await),
+        SqsQueues::new(&engine.sqs, "none", "none"),
         fastrand::f64,
     );
     let record = |(number, start): (usize, &Start)| {

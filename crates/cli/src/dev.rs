@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
+use learnink_consumer::report::Failure;
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
 use learnink_local::pipeline::Numbers;
 use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
@@ -247,11 +248,11 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
     let handlers: Vec<_> = record
         .handlers
         .iter()
-        .filter(|handler| handler.result.is_ok())
+        .filter(|handler| handler.ended.is_done())
         .map(|handler| format!("{} in {}", handler.name, milliseconds(handler.took)))
         .collect();
     let handlers = handlers.join(", ");
-    let reason = record.reason.as_deref().unwrap_or_default();
+    let reason = record.failure.as_ref().map(Failure::text).unwrap_or_default();
     let (mark, ending) = match record.outcome {
         ConsumerOutcome::Processed if record.known => {
             (format!("{GOOD}✓{GOOD:#}"), format!("handled by {handlers}"))
@@ -302,9 +303,12 @@ mod tests {
             known: true,
             receive_count: 1,
             outcome,
-            reason: Some("no such plan".to_owned()),
+            occurred_at: None,
+            received_at: None,
+            failure: Some(Failure { handler: None, class: "permanent", reason: "no such plan".to_owned() }),
             retry_in: Some(Duration::from_millis(1_200)),
             handlers: Vec::new(),
+            ended_at: Timestamp::UNIX_EPOCH,
         })
     }
 

@@ -1,22 +1,41 @@
-//! A batch in, the failed ids out.
+//! A batch in, the failed ids out: the engine.
+//!
+//! Every record goes its own way, beside the others and as if it were alone:
+//!
+//! 1. **decode** the message, read the event, and find its handlers;
+//! 2. **claim** it in the ledger, which says what is done and whether somebody else is at work;
+//! 3. **run** the handlers that are not done, each until it ends, panics or the time is up;
+//! 4. **settle**: record what is done, and let the claim go;
+//! 5. send the message where it belongs: away, back to the queue for a while, or to the dead-letter queue.
+//!
+//! What several records ask of the ledger at the same time is one call: see `group`.
 
+use std::collections::{BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use futures_util::FutureExt;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join, join_all, select};
 use jiff::Timestamp;
+use learnink_webhook::breaker::Breaker;
 use learnink_webhook::error::with_causes;
-use learnink_webhook::ledger::{Claim, ClaimRequest, payload_sha256};
-use learnink_webhook::router::Handler;
-use learnink_webhook::{Envelope, FailureClass, HandlerError, HandlerResult, Message, backoff};
+use learnink_webhook::items::ItemLog;
+use learnink_webhook::ledger::{Claim, ClaimRequest, History, Recorded, Settlement, payload_sha256};
+use learnink_webhook::replay::{Known, ReplayWindow, Task, tasks};
+use learnink_webhook::router::{Handler, Route};
+use learnink_webhook::{Envelope, Event, FailureClass, Message, MessageId, backoff};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use crate::ledger::{Settled, Settlement};
-use crate::queues::{DeadLetter, attribute_text};
+use crate::breaker::Trials;
+use crate::group::{Group, group};
+use crate::ledger::{Ledger, LedgerError};
+use crate::queues::{DeadLetter, Queues, attribute_text};
 use crate::record::Record;
+use crate::report::{BatchReport, Ended, Failure, HandlerReport, Outcome, RecordReport};
+use crate::verdict::{Verdict, verdict};
 use crate::{CALL_LIMIT, Consumer};
 
 /// What is kept free of an invocation's time to record what finished: a quarter, and no more than
@@ -42,6 +61,16 @@ impl Invocation {
         Self { id: id.into(), now, remaining, started: Instant::now() }
     }
 
+    /// The time by the clock.
+    fn now(&self) -> Timestamp {
+        self.now.saturating_add(self.started.elapsed()).unwrap_or(self.now)
+    }
+
+    /// What is left of it.
+    fn left(&self) -> Duration {
+        self.remaining.saturating_sub(self.started.elapsed())
+    }
+
     /// From here on nothing is started, and handlers that still run are given up.
     fn end_of_work(&self) -> Instant {
         self.started + self.remaining.saturating_sub((self.remaining / 4).min(LONGEST_MARGIN))
@@ -53,430 +82,428 @@ impl Invocation {
     }
 }
 
-/// How a record ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Every handler is done.
-    Processed,
-    /// Every handler was done before.
-    Duplicate,
-    /// No handler takes this event.
-    Ignored,
-    /// Copied to the dead-letter queue with its reason.
-    DeadLettered,
-    /// Comes back after a while.
-    Retry,
+/// What the records of a batch share.
+struct Batch<'a> {
+    invocation: &'a Invocation,
+    claims: Group<ClaimRequest, Result<Claim, LedgerError>>,
+    settlements: Group<Settlement, Result<Recorded, LedgerError>>,
+    /// The messages that a record of the batch has claimed.
+    claimed: Mutex<HashSet<MessageId>>,
+    /// Read once, when the first record asks.
+    windows: &'a OnceCell<Vec<ReplayWindow>>,
+    trials: &'a Trials<'a>,
 }
 
-impl Outcome {
-    /// The outcome's name in logs and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Processed => "processed",
-            Self::Duplicate => "duplicate",
-            Self::Ignored => "ignored",
-            Self::DeadLettered => "dead_lettered",
-            Self::Retry => "retry",
-        }
+impl Batch<'_> {
+    /// Whether no other record of the batch has this message.
+    fn first_of(&self, id: &MessageId) -> bool {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.insert(id.clone())
     }
 }
 
-/// What one handler did for one record.
-#[derive(Debug)]
-pub struct HandlerReport {
-    /// The handler's name.
-    pub name: &'static str,
-    /// Whether it finished.
-    pub result: HandlerResult,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// What happened to one record, for the answer, the log and whoever watches.
-#[derive(Debug)]
-pub struct RecordReport {
-    /// SQS's id of it.
-    pub sqs_message_id: String,
-    /// The message id, where a receiver wrote the record.
-    pub message_id: Option<String>,
-    /// The event's type, where the body is an event.
-    pub event_type: Option<String>,
-    /// Whether a handler is registered for this type and version.
-    pub known: bool,
-    /// How often it was delivered.
-    pub receive_count: u32,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Why it was not processed: no payload, no personal data.
-    pub reason: Option<String>,
-    /// How long it stays hidden, where it comes back.
-    pub retry_in: Option<Duration>,
-    /// The handlers that ran.
-    pub handlers: Vec<HandlerReport>,
-}
-
-/// What happened to a batch.
-#[derive(Debug)]
-pub struct BatchReport {
-    /// One report per record, in the order of the batch.
-    pub records: Vec<RecordReport>,
-}
-
-/// A record that has to be reported as failed has no id. Returned to Lambda it fails the whole
-/// batch, which then comes back: an empty list would delete it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a failed record has no SQS message id; the whole batch has to come back")]
-pub struct NoSqsMessageId;
-
-impl BatchReport {
-    /// What the event source mapping is told: the records that come back.
-    ///
-    /// # Errors
-    ///
-    /// [`NoSqsMessageId`] when one of them cannot be named.
-    pub fn response(&self) -> Result<SqsBatchResponse, NoSqsMessageId> {
-        let mut response = SqsBatchResponse::default();
-        for record in self.records.iter().filter(|record| record.outcome == Outcome::Retry) {
-            if record.sqs_message_id.is_empty() {
-                return Err(NoSqsMessageId);
-            }
-            response.add_failure(&record.sqs_message_id);
-        }
-        Ok(response)
-    }
-}
-
-/// An ending with its reason, before it becomes part of a report.
+/// An ending with its failure, before it becomes part of a report.
 struct Ending {
     outcome: Outcome,
-    reason: Option<String>,
+    failure: Option<Failure>,
     /// The shortest wait before it comes back.
     minimum_delay: Option<Duration>,
 }
 
 impl Ending {
     const fn good(outcome: Outcome) -> Self {
-        Self { outcome, reason: None, minimum_delay: None }
+        Self { outcome, failure: None, minimum_delay: None }
     }
 
-    fn retry(reason: impl Into<String>) -> Self {
-        Self { reason: Some(reason.into()), ..Self::good(Outcome::Retry) }
+    /// For a message that another record has, wherever that is, until its lease ends. Sooner this one would
+    /// meet the same lease, and use up a delivery.
+    fn in_progress(lease_left: Duration) -> Self {
+        let reason = "another delivery of it is being handled";
+        Self { minimum_delay: Some(lease_left), ..Self::retry(Failure::of_engine("in_progress", reason)) }
     }
-}
 
-/// What the handlers of a record amount to.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Every one finished.
-    Done,
-    /// One at least may succeed later. Those that never will are run again with it, because what
-    /// waits for a retry would not run on the dead-letter queue.
-    Again { reason: String, minimum_delay: Option<Duration> },
-    /// The rest will never succeed.
-    Never { handler: &'static str, reason: String },
-}
-
-fn verdict(handlers: &[HandlerReport]) -> Verdict {
-    let failures = |class| {
-        let failed = handlers.iter().filter_map(|run| Some((run.name, run.result.as_ref().err()?)));
-        failed.filter(move |(_, error)| error.class() == class)
-    };
-    if let Some((handler, error)) = failures(FailureClass::Retryable).next() {
-        let minimum_delay =
-            failures(FailureClass::Retryable).filter_map(|(_, error)| error.minimum_delay()).max();
-        return Verdict::Again { reason: format!("{handler}: {error}"), minimum_delay };
+    fn retry(failure: Failure) -> Self {
+        Self { failure: Some(failure), ..Self::good(Outcome::Retry) }
     }
-    match failures(FailureClass::Permanent).next() {
-        Some((handler, error)) => Verdict::Never { handler, reason: error.to_string() },
-        None => Verdict::Done,
+
+    fn ledger_failed(error: Option<LedgerError>) -> Self {
+        let reason = error.map_or_else(|| "the ledger has no answer".to_owned(), |error| with_causes(&error));
+        Self::retry(Failure::of_engine("ledger", reason))
     }
 }
 
-impl Consumer {
+/// What a record may work on.
+struct Acquired {
+    request: ClaimRequest,
+    history: History,
+    tasks: Vec<Task>,
+}
+
+/// What a record carries, once it could be read.
+struct Delivery<'a> {
+    message: Arc<Message>,
+    envelope: Arc<Envelope>,
+    route: Route<'a>,
+}
+
+impl<L: Ledger, Q: Queues> Consumer<L, Q> {
     /// Handles a batch: every record at the same time, each on its own.
     pub async fn consume(&self, batch: &SqsEvent, invocation: &Invocation) -> BatchReport {
-        let records = batch.records.iter().enumerate();
-        let records = records.map(|(index, message)| self.consume_record(index, message, invocation));
-        BatchReport { records: join_all(records).await }
+        let (claims, claim_requests) = group();
+        let (settlements, settlement_requests) = group();
+        let windows = OnceCell::new();
+        let trials = Trials::new(&self.breakers, self.router.handler_names());
+        let records = async {
+            let claimed = Mutex::default();
+            let shared =
+                Batch { invocation, claims, settlements, claimed, windows: &windows, trials: &trials };
+            let records = batch.records.iter().enumerate();
+            let records = records.map(|(index, message)| self.consume_record(index, message, &shared));
+            join_all(records).await
+        };
+        let answers = join(
+            claim_requests.answer(|requests| self.ledger.claim(requests)),
+            settlement_requests.answer(|settlements| self.ledger.settle(settlements)),
+        );
+        // Once the records are done, nobody waits for an answer any more.
+        let records = match select(Box::pin(records), Box::pin(answers)).await {
+            Either::Left((records, _)) => records,
+            Either::Right((_, records)) => records.await,
+        };
+        BatchReport { records }
     }
 
-    async fn consume_record(
-        &self,
-        index: usize,
-        message: &SqsMessage,
-        invocation: &Invocation,
-    ) -> RecordReport {
+    async fn consume_record(&self, index: usize, message: &SqsMessage, batch: &Batch<'_>) -> RecordReport {
+        let invocation = batch.invocation;
         let record = Record(message);
         let mut report = RecordReport {
             sqs_message_id: record.sqs_message_id().to_owned(),
             message_id: None,
             event_type: None,
+            occurred_at: None,
+            received_at: None,
             known: false,
             receive_count: record.receive_count(),
             outcome: Outcome::Retry,
-            reason: None,
+            failure: None,
             retry_in: None,
             handlers: Vec::new(),
+            ended_at: invocation.now,
         };
-        // By index: should SQS ever put the same message into a batch twice, only one may claim it.
         let owner = format!("{}/{index}", invocation.id);
         let end = invocation.end_of_answers();
-        let work = AssertUnwindSafe(self.process(record, &owner, invocation, &mut report)).catch_unwind();
+        let work = AssertUnwindSafe(self.process(record, owner, batch, &mut report)).catch_unwind();
         let ending = match tokio::time::timeout_at(end, work).await {
             Ok(Ok(ending)) => ending,
-            Ok(Err(_panic)) => Ending::retry("the consumer panicked"),
-            Err(_elapsed) => Ending::retry("the invocation's time was up"),
+            Ok(Err(_panic)) => Ending::retry(Failure::of_engine("panicked", "the consumer panicked")),
+            Err(_elapsed) => Ending::retry(Failure::of_engine("timed_out", "the invocation's time was up")),
         };
         report.outcome = ending.outcome;
-        report.reason = ending.reason;
+        report.failure = ending.failure;
         if report.outcome == Outcome::Retry {
             let delay = backoff::delay(report.receive_count, (self.random)(), ending.minimum_delay);
             report.retry_in = Some(delay);
             // Given up at the end: then the queue's visibility timeout applies.
             let _ = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await;
         }
-        report.log();
+        report.ended_at = invocation.now();
         report
     }
 
-    /// Decodes, routes, claims, runs and settles one record.
+    /// Takes one record through all steps.
     async fn process(
         &self,
         record: Record<'_>,
-        owner: &str,
-        invocation: &Invocation,
+        owner: String,
+        batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Ending {
+        let delivery = match self.read(record, report).await {
+            Ok(delivery) => delivery,
+            Err(ending) => return ending,
+        };
+        let unknown = Failure::of_engine("unknown", "no handler takes this type and version of event");
+        if delivery.route.handlers.is_empty() {
+            return if delivery.route.dead_letter {
+                self.dead_letter(record, unknown).await
+            } else {
+                Ending::good(Outcome::Ignored)
+            };
+        }
+        if Instant::now() >= batch.invocation.end_of_work() {
+            let reason = "the invocation has no time left for it";
+            return Ending::retry(Failure::of_engine("timed_out", reason));
+        }
+        let mut acquired = match self.acquire(record, owner, &delivery, batch).await {
+            Ok(acquired) => acquired,
+            Err(ending) => return ending,
+        };
+        let verdict = match self.run(&mut acquired, &delivery, batch, report).await {
+            Ok(verdict) => verdict,
+            Err(ending) => return ending,
+        };
+        // A copy on the dead-letter queue must not make a redrive run again what is done, so the ledger
+        // hears of it first.
+        match settle(&acquired, &verdict, batch).await {
+            Some(Ok(Recorded::Yes)) => {}
+            Some(Ok(Recorded::LeaseLost)) => return lease_lost(),
+            Some(Err(error)) => return Ending::ledger_failed(Some(error)),
+            None => return Ending::ledger_failed(None),
+        }
+        match verdict {
+            Verdict::Done if delivery.route.dead_letter => self.dead_letter(record, unknown).await,
+            Verdict::Done => Ending::good(Outcome::Processed),
+            Verdict::Again { failure, minimum_delay } => Ending { minimum_delay, ..Ending::retry(failure) },
+            Verdict::Never(failure) => self.dead_letter(record, failure).await,
+        }
+    }
+
+    /// Decodes a record and finds its handlers.
+    async fn read(&self, record: Record<'_>, report: &mut RecordReport) -> Result<Delivery<'_>, Ending> {
         let message = match record.decode() {
             Ok(message) => Arc::new(message),
             Err(error) => {
-                return match error.class() {
-                    FailureClass::Retryable => Ending::retry(error.to_string()),
-                    FailureClass::Permanent => self.dead_letter(record, None, &error.to_string()).await,
-                };
+                let failure = Failure::of_engine("no_message", error.to_string());
+                return Err(match error.class() {
+                    FailureClass::Retryable => Ending::retry(failure),
+                    FailureClass::Permanent => self.dead_letter(record, failure).await,
+                });
             }
         };
         report.message_id = Some(message.id.to_string());
+        report.received_at = Some(message.received_at);
         let envelope = match Envelope::parse(&message.body) {
             Ok(envelope) => Arc::new(envelope),
-            Err(error) => return self.dead_letter(record, None, &error.to_string()).await,
+            Err(error) => {
+                let failure = Failure::of_engine("no_event", error.to_string());
+                return Err(self.dead_letter(record, failure).await);
+            }
         };
         report.event_type = Some(envelope.event_type.clone());
+        report.occurred_at = Some(envelope.occurred_at);
         let route = self.router.route(&envelope);
         report.known = route.known;
-        if route.handlers.is_empty() {
-            return Ending::good(Outcome::Ignored);
-        }
-        if Instant::now() >= invocation.end_of_work() {
-            return Ending::retry("the invocation has no time left for it");
-        }
-
-        let names: Vec<_> = route.handlers.iter().map(|handler| handler.name()).collect();
-        let request = ClaimRequest {
-            id: &message.id,
-            payload_sha256: &payload_sha256(&message.body),
-            handlers: &names,
-            owner,
-            now: invocation.now,
-            lease: invocation.remaining,
-        };
-        let done = match self.ledger.claim(&request).await {
-            Ok(Claim::Acquired { done }) => done,
-            Ok(Claim::Completed) => return Ending::good(Outcome::Duplicate),
-            Ok(Claim::InProgress { until_ms }) => {
-                let left_ms = until_ms.saturating_sub(invocation.now.as_millisecond());
-                // Sooner it would meet the same lease, and use up a delivery.
-                let minimum_delay = Some(Duration::from_millis(left_ms.unsigned_abs()));
-                return Ending { minimum_delay, ..Ending::retry("another delivery of it is being handled") };
-            }
-            Ok(Claim::PayloadMismatch) => {
-                let reason = "the same message id came with another payload before";
-                return self.dead_letter(record, None, reason).await;
-            }
-            Err(error) => return Ending::retry(with_causes(&error)),
-        };
-
-        let pending = route.handlers.into_iter().filter(|handler| !done.contains(handler.name()));
-        let runs = pending.map(|handler| run(handler, &message, &envelope, invocation.end_of_work()));
-        report.handlers = join_all(runs).await;
-        self.settle(record, &request, &report.handlers).await
+        Ok(Delivery { message, envelope, route })
     }
 
-    /// Records what finished, and then sends the record where it goes: a copy on the dead-letter
-    /// queue must not make a redrive run again what was done.
-    async fn settle(
+    /// Claims a message and finds out what there is to do.
+    async fn acquire(
         &self,
         record: Record<'_>,
-        request: &ClaimRequest<'_>,
-        handlers: &[HandlerReport],
-    ) -> Ending {
-        let verdict = verdict(handlers);
-        let reason = match &verdict {
-            Verdict::Done => None,
-            Verdict::Again { reason, .. } => Some(attribute_text(reason)),
-            Verdict::Never { handler, reason } => Some(attribute_text(&format!("{handler}: {reason}"))),
+        owner: String,
+        delivery: &Delivery<'_>,
+        batch: &Batch<'_>,
+    ) -> Result<Acquired, Ending> {
+        let names: Vec<_> = delivery.route.handlers.iter().map(|handler| handler.name()).collect();
+        let now = batch.invocation.now();
+        let mut request = ClaimRequest {
+            id: delivery.message.id.clone(),
+            payload_sha256: payload_sha256(&delivery.message.body),
+            keys: names.iter().map(ToString::to_string).collect(),
+            owner,
+            now,
+            lease: batch.invocation.left(),
+            probably_new: record.receive_count() == 1,
         };
-        let finished = handlers.iter().filter(|handler| handler.result.is_ok());
-        let settlement = Settlement {
-            id: request.id,
-            owner: request.owner,
-            done: &finished.map(|handler| handler.name).collect::<Vec<_>>(),
-            reason: reason.as_deref(),
-            now: request.now,
-        };
-        match self.ledger.settle(&settlement).await {
-            Ok(Settled::Recorded) => {}
-            Ok(Settled::LeaseLost) => return Ending::retry("the lease ended before the work did"),
-            Err(error) => return Ending::retry(with_causes(&error)),
+        // SQS may deliver two sends of one message in one batch.
+        if !batch.first_of(&request.id) {
+            return Err(Ending::in_progress(request.lease));
         }
-        match verdict {
-            Verdict::Done => Ending::good(Outcome::Processed),
-            Verdict::Again { minimum_delay, .. } => Ending { outcome: Outcome::Retry, reason, minimum_delay },
-            Verdict::Never { handler, reason } => self.dead_letter(record, Some(handler), &reason).await,
+        loop {
+            let claim = match batch.claims.ask(request.clone()).await {
+                Some(Ok(claim)) => claim,
+                Some(Err(error)) => return Err(Ending::ledger_failed(Some(error))),
+                None => return Err(Ending::ledger_failed(None)),
+            };
+            let (history, is_ours) = match claim {
+                Claim::Acquired(history) => (history, true),
+                Claim::Completed(history) => (history, false),
+                Claim::InProgress { until_ms } => {
+                    let left_ms = until_ms.saturating_sub(now.as_millisecond());
+                    return Err(Ending::in_progress(Duration::from_millis(left_ms.unsigned_abs())));
+                }
+                Claim::PayloadMismatch => {
+                    let reason = "the same message id came with another payload before";
+                    let failure = Failure::of_engine("payload_mismatch", reason);
+                    return Err(self.dead_letter(record, failure).await);
+                }
+            };
+            let windows = match self.windows(&history, delivery, batch).await {
+                Ok(windows) => windows,
+                // The claim, if there is one, ends with its lease.
+                Err(error) => return Err(Ending::ledger_failed(Some(error))),
+            };
+            let tasks = tasks(&names, &history.done, &windows);
+            if is_ours {
+                return Ok(Acquired { request, history, tasks });
+            }
+            if tasks.is_empty() {
+                return Err(Ending::good(Outcome::Duplicate));
+            }
+            // All was done, and an operator asks for it again: that has to be claimed as well.
+            request.keys = tasks.into_iter().map(|task| task.key).collect();
+            request.probably_new = false;
+        }
+    }
+
+    /// The open replay windows that cover a message, of which something is done.
+    async fn windows<'a>(
+        &self,
+        history: &History,
+        delivery: &Delivery<'_>,
+        batch: &Batch<'a>,
+    ) -> Result<Vec<&'a ReplayWindow>, LedgerError> {
+        if history.done.is_empty() {
+            return Ok(Vec::new());
+        }
+        let windows = batch.windows.get_or_try_init(|| self.ledger.replay_windows()).await?;
+        let known = Known {
+            id: &delivery.message.id,
+            event_type: &delivery.envelope.event_type,
+            first_seen_ms: history.first_seen_ms,
+        };
+        let now = batch.invocation.now();
+        Ok(windows.iter().filter(|window| window.is_open(now) && window.covers(known)).collect())
+    }
+
+    /// Runs what there is to do, and adds to the history what is done by then.
+    async fn run(
+        &self,
+        acquired: &mut Acquired,
+        delivery: &Delivery<'_>,
+        batch: &Batch<'_>,
+        report: &mut RecordReport,
+    ) -> Result<Verdict, Ending> {
+        let log = Arc::new(ItemLog::default());
+        let runs = acquired.tasks.iter().filter_map(|task| {
+            let handler = delivery.route.handlers.iter().find(|handler| handler.name() == task.handler)?;
+            Some(self.run_handler(handler, task, delivery, &acquired.history.done, &log, batch))
+        });
+        let notes = self.note_items(&log, &acquired.request);
+        report.handlers = match select(Box::pin(join_all(runs)), Box::pin(notes)).await {
+            Either::Left((handlers, _)) => handlers,
+            Either::Right(((), _)) => return Err(lease_lost()),
+        };
+        let done = &mut acquired.history.done;
+        done.extend(log.after(0));
+        for (task, run) in acquired.tasks.iter().zip(&report.handlers) {
+            if run.ended.is_done() {
+                task.forget_items(done);
+                done.extend(task.completes.iter().cloned());
+            }
+        }
+        Ok(verdict(&report.handlers))
+    }
+
+    /// Runs one handler until it ends, panics, or the time is up.
+    async fn run_handler(
+        &self,
+        handler: &Handler,
+        task: &Task,
+        delivery: &Delivery<'_>,
+        done: &BTreeSet<String>,
+        log: &Arc<ItemLog>,
+        batch: &Batch<'_>,
+    ) -> HandlerReport {
+        let started = Instant::now();
+        let end = batch.invocation.end_of_work();
+        let (message, envelope) = (delivery.message.clone(), delivery.envelope.clone());
+        let event = Event::new(message, envelope, &task.key, batch.invocation.now(), done, log.clone());
+        let report = |ended| HandlerReport {
+            name: task.handler,
+            key: task.key.clone(),
+            ended,
+            took: started.elapsed(),
+        };
+        if handler.is_too_late(event.age()) {
+            return report(Ended::TooLate);
+        }
+        let Ok(Some(_leave)) = tokio::time::timeout_at(end, batch.trials.ask(task.handler)).await else {
+            return report(Ended::Spared);
+        };
+        // `async`, so that a panic while the handler builds its future is caught as well.
+        let work = AssertUnwindSafe(async { handler.call(event).await }).catch_unwind();
+        let ended = match tokio::time::timeout_at(end, work).await {
+            Ok(Ok(Ok(()))) => Ended::Done,
+            Ok(Ok(Err(error))) => Ended::Failed(error),
+            Ok(Err(_panic)) => Ended::Panicked,
+            Err(_elapsed) => Ended::TimedOut,
+        };
+        match &ended {
+            // A panic is the code's or the message's own, and says nothing of a downstream.
+            Ended::Panicked => {}
+            Ended::TimedOut => self.breakers.note(task.handler, Breaker::failed),
+            Ended::Failed(error) if error.class() == FailureClass::Retryable => {
+                self.breakers.note(task.handler, Breaker::failed);
+            }
+            _ => self.breakers.note(task.handler, Breaker::answered),
+        }
+        report(ended)
+    }
+
+    /// Brings to the ledger which items finished, while the handlers are at work. Ends only when the lease
+    /// is lost.
+    async fn note_items(&self, log: &ItemLog, request: &ClaimRequest) {
+        let mut noted = 0;
+        loop {
+            log.changed().await;
+            let finished = log.after(noted);
+            let count = finished.len();
+            if count == 0 {
+                continue;
+            }
+            match self.ledger.note(&request.id, &request.owner, finished).await {
+                Ok(Recorded::Yes) => noted += count,
+                Ok(Recorded::LeaseLost) => break,
+                // With the next ones, or with the settlement.
+                Err(error) => tracing::warn!(
+                    message.id = request.id.as_str(),
+                    error = with_causes(&error),
+                    "could not note what finished; a crash now would repeat it"
+                ),
+            }
         }
     }
 
     /// Puts a record on the dead-letter queue, or leaves it where it is when that fails.
-    async fn dead_letter(&self, record: Record<'_>, handler: Option<&str>, reason: &str) -> Ending {
-        let reason = attribute_text(reason);
-        match self.queues.dead_letter(record, DeadLetter { reason: &reason, handler }).await {
-            Ok(()) => Ending {
-                reason: Some(match handler {
-                    Some(handler) => format!("{handler}: {reason}"),
-                    None => reason,
-                }),
-                ..Ending::good(Outcome::DeadLettered)
-            },
-            Err(error) => Ending::retry(format!("{reason}; {}", with_causes(&error))),
+    async fn dead_letter(&self, record: Record<'_>, failure: Failure) -> Ending {
+        let reason = attribute_text(&failure.reason);
+        let why = DeadLetter { reason: &reason, handler: failure.handler };
+        match self.queues.dead_letter(record, why).await {
+            Ok(()) => {
+                Ending { failure: Some(Failure { reason, ..failure }), ..Ending::good(Outcome::DeadLettered) }
+            }
+            Err(error) => {
+                let reason = format!("{reason}; {}", with_causes(&error));
+                Ending::retry(Failure { reason, ..failure })
+            }
         }
     }
 }
 
-/// Runs one handler until it finishes, fails, panics or `end` comes.
-async fn run(
-    handler: &Handler,
-    message: &Arc<Message>,
-    envelope: &Arc<Envelope>,
-    end: Instant,
-) -> HandlerReport {
-    let started = Instant::now();
-    // `async`, so that a panic while the handler builds its future is caught as well.
-    let work = async { handler.call(message.clone(), envelope.clone()).await };
-    let result = match tokio::time::timeout_at(end, AssertUnwindSafe(work).catch_unwind()).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_panic)) => Err(HandlerError::retryable("the handler panicked")),
-        Err(_elapsed) => Err(HandlerError::retryable("the handler did not finish in time")),
+/// Records what is done, and lets the claim go.
+async fn settle(
+    acquired: &Acquired,
+    verdict: &Verdict,
+    batch: &Batch<'_>,
+) -> Option<Result<Recorded, LedgerError>> {
+    let settlement = Settlement {
+        id: acquired.request.id.clone(),
+        owner: acquired.request.owner.clone(),
+        done: acquired.history.done.clone(),
+        failure_reason: verdict.failure().map(|failure| attribute_text(&failure.text())),
+        now: batch.invocation.now(),
     };
-    HandlerReport { name: handler.name(), result, took: started.elapsed() }
+    batch.settlements.ask(settlement).await
 }
 
-impl RecordReport {
-    /// One line per record, with everything one filters by.
-    fn log(&self) {
-        let done: Vec<_> =
-            self.handlers.iter().filter(|run| run.result.is_ok()).map(|run| run.name).collect();
-        macro_rules! line {
-            ($level:ident, $text:literal) => {
-                tracing::$level!(
-                    message.id = self.message_id,
-                    sqs.message_id = self.sqs_message_id,
-                    event.type = self.event_type,
-                    event.known = self.known,
-                    outcome = self.outcome.name(),
-                    reason = self.reason,
-                    handlers.done = done.join(","),
-                    receive_count = self.receive_count,
-                    retry_in_s = self.retry_in.map(|delay| delay.as_secs()),
-                    $text
-                )
-            };
-        }
-        match self.outcome {
-            Outcome::Processed => line!(info, "handled a message"),
-            Outcome::Duplicate => line!(info, "a message had been handled before"),
-            Outcome::Ignored => line!(info, "no handler takes this event"),
-            Outcome::Retry => line!(warn, "a message was not handled and comes back"),
-            Outcome::DeadLettered => line!(error, "a message went to the dead-letter queue"),
-        }
-    }
+fn lease_lost() -> Ending {
+    Ending::retry(Failure::of_engine("lease_lost", "the lease ended before the work did"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn report(records: &[(&str, Outcome)]) -> BatchReport {
-        let records = records.iter().map(|(id, outcome)| RecordReport {
-            sqs_message_id: (*id).to_owned(),
-            message_id: None,
-            event_type: None,
-            known: true,
-            receive_count: 1,
-            outcome: *outcome,
-            reason: None,
-            retry_in: None,
-            handlers: Vec::new(),
-        });
-        BatchReport { records: records.collect() }
-    }
-
-    #[test]
-    fn only_the_records_that_come_back_are_reported_under_the_names_that_lambda_reads() {
-        let report = report(&[
-            ("a", Outcome::Processed),
-            ("b", Outcome::Retry),
-            ("c", Outcome::DeadLettered),
-            ("d", Outcome::Duplicate),
-            ("e", Outcome::Ignored),
-            ("f", Outcome::Retry),
-        ]);
-        let response = serde_json::to_string(&report.response().unwrap()).unwrap();
-        insta::assert_snapshot!(
-            response,
-            @r#"{"batchItemFailures":[{"itemIdentifier":"b"},{"itemIdentifier":"f"}]}"#
-        );
-    }
-
-    #[test]
-    fn a_batch_without_failures_answers_with_an_empty_list() {
-        let response = report(&[("a", Outcome::Processed)]).response().unwrap();
-        assert_eq!(serde_json::to_string(&response).unwrap(), r#"{"batchItemFailures":[]}"#);
-    }
-
-    #[test]
-    fn a_failed_record_that_cannot_be_named_fails_the_batch() {
-        assert_eq!(report(&[("", Outcome::Retry)]).response(), Err(NoSqsMessageId));
-        assert!(report(&[("", Outcome::Processed)]).response().is_ok());
-    }
-
-    fn run(name: &'static str, result: HandlerResult) -> HandlerReport {
-        HandlerReport { name, result, took: Duration::ZERO }
-    }
-
-    #[test]
-    fn a_retryable_failure_decides_before_a_permanent_one() {
-        let runs = [
-            run("a", Ok(())),
-            run("b", Err(HandlerError::permanent("no such plan"))),
-            run("c", Err(HandlerError::retryable("busy"))),
-        ];
-        assert_eq!(verdict(&runs), Verdict::Again { reason: "c: busy".to_owned(), minimum_delay: None });
-        let never = Verdict::Never { handler: "b", reason: "no such plan".to_owned() };
-        assert_eq!(verdict(&runs[..2]), never);
-        assert_eq!(verdict(&runs[..1]), Verdict::Done);
-    }
-
-    #[test]
-    fn the_longest_wait_that_a_handler_asked_for_is_kept() {
-        let asked = |hours| HandlerError::retryable("busy").retry_after(Duration::from_hours(hours));
-        let runs = [
-            run("a", Err(HandlerError::retryable("busy"))),
-            run("b", Err(asked(2))),
-            run("c", Err(asked(1))),
-        ];
-        let Verdict::Again { minimum_delay, .. } = verdict(&runs) else { panic!("two may succeed later") };
-        assert_eq!(minimum_delay, Some(Duration::from_hours(2)));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn work_ends_while_there_is_time_to_record_it_and_answers_come_before_lambdas_end() {

@@ -6,27 +6,35 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`batch`] | a batch in, the failed ids out |
+//! | [`batch`] | the engine: a batch in, the failed ids out |
+//! | [`report`] | what happened to a record: its line, its metrics, the answer |
 //! | [`record`] | one record as SQS delivers it |
-//! | [`ledger`] | claims and completions in DynamoDB |
+//! | [`ledger`] | claims and completions, in DynamoDB |
 //! | [`queues`] | the dead-letter queue, and how long a failed message waits |
 //! | [`config`] | what the environment has to say |
 
 pub mod batch;
+mod breaker;
 pub mod config;
+mod group;
 pub mod ledger;
 pub mod queues;
 pub mod record;
+pub mod report;
+mod verdict;
 
-pub use batch::{BatchReport, HandlerReport, Invocation, Outcome, RecordReport};
+pub use batch::Invocation;
 pub use config::Config;
-pub use ledger::Ledger;
-pub use queues::Queues;
+pub use ledger::DynamoDbLedger;
+pub use queues::SqsQueues;
+pub use report::{BatchReport, HandlerReport, Outcome, Place, RecordReport};
 
 use std::time::Duration;
 
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use learnink_webhook::Router;
+
+use crate::breaker::Breakers;
 
 /// One call to AWS may take this long, with its second attempt.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
@@ -39,17 +47,18 @@ fn call_limits() -> TimeoutConfig {
 
 /// Runs the handlers of a [`Router`] for batches of messages, each once per message.
 #[derive(Debug)]
-pub struct Consumer {
+pub struct Consumer<L = DynamoDbLedger, Q = SqsQueues> {
     router: Router,
-    ledger: Ledger,
-    queues: Queues,
+    ledger: L,
+    queues: Q,
     /// Uniform in `0..1`; spreads the retries of messages that failed together.
     random: fn() -> f64,
+    breakers: Breakers,
 }
 
-impl Consumer {
+impl<L, Q> Consumer<L, Q> {
     /// A consumer that runs `router`'s handlers and remembers in `ledger` what is done.
-    pub const fn new(router: Router, ledger: Ledger, queues: Queues, random: fn() -> f64) -> Self {
-        Self { router, ledger, queues, random }
+    pub fn new(router: Router, ledger: L, queues: Q, random: fn() -> f64) -> Self {
+        Self { router, ledger, queues, random, breakers: Breakers::default() }
     }
 }

@@ -1,11 +1,11 @@
 //! The dead-letter queue, and how long a failed message waits on the source queue.
 
+use std::future::Future;
 use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsMessageAttribute;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::{BuildError, SdkError};
-use aws_sdk_sqs::operation::send_message::SendMessageError;
+use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use learnink_webhook::error::with_causes;
@@ -31,9 +31,28 @@ const MOST_ATTRIBUTES: usize = 10;
 /// A reason longer than this is cut: it has to fit what the receiver leaves free.
 const LONGEST_REASON_BYTES: usize = 1024;
 
-/// The queue that the records came from, and its dead-letter queue.
+/// The queue that the records came from, and its dead-letter queue. [`SqsQueues`] in production, two lists
+/// that fail on purpose in the model test.
+pub trait Queues: Sync {
+    /// Copies a record to the dead-letter queue, as it is, with the reason beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadLetterError`] when the copy was not confirmed: the record has to stay.
+    fn dead_letter(
+        &self,
+        record: Record<'_>,
+        why: DeadLetter<'_>,
+    ) -> impl Future<Output = Result<(), DeadLetterError>> + Send;
+
+    /// Hides a failed record for `delay`, which is under 12 hours. When that fails, the queue's visibility
+    /// timeout applies: the message comes back later than it might, and nothing is lost.
+    fn back_off(&self, record: Record<'_>, delay: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// The two queues in SQS.
 #[derive(Debug, Clone)]
-pub struct Queues {
+pub struct SqsQueues {
     client: Client,
     source_url: String,
     dead_letter_url: String,
@@ -54,7 +73,7 @@ pub enum DeadLetterError {
     Attribute(#[from] BuildError),
     /// SQS did not confirm the copy.
     #[error("SQS did not confirm the copy")]
-    Send(#[source] Box<SdkError<SendMessageError>>),
+    Send(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Why a message will never succeed.
@@ -66,7 +85,7 @@ pub struct DeadLetter<'a> {
     pub handler: Option<&'a str>,
 }
 
-impl Queues {
+impl SqsQueues {
     /// The two queues by their URLs, with the consumer's time limits instead of those in `config`.
     pub fn new(
         config: &aws_config::SdkConfig,
@@ -80,13 +99,10 @@ impl Queues {
             dead_letter_url: dead_letter_url.into(),
         }
     }
+}
 
-    /// Copies a record to the dead-letter queue, as it is, with the reason beside it.
-    ///
-    /// # Errors
-    ///
-    /// [`DeadLetterError`] when SQS did not confirm the copy: the record has to stay.
-    pub async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), DeadLetterError> {
+impl Queues for SqsQueues {
+    async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), DeadLetterError> {
         let added = [
             (attribute::REASON, why.reason),
             (attribute::HANDLER, why.handler.unwrap_or("-")),
@@ -107,13 +123,11 @@ impl Queues {
             let value = MessageAttributeValue::builder().data_type("String").string_value(value).build()?;
             request = request.message_attributes(name, value);
         }
-        request.send().await.map_err(|error| DeadLetterError::Send(Box::new(error)))?;
-        Ok(())
+        let sent = Box::pin(request.send()).await;
+        sent.map(|_| ()).map_err(|error| DeadLetterError::Send(Box::new(error)))
     }
 
-    /// Hides a failed record for `delay`, which is under 12 hours. When that fails, the queue's visibility timeout applies:
-    /// the message comes back later than it might, and nothing is lost.
-    pub async fn back_off(&self, record: Record<'_>, delay: Duration) {
+    async fn back_off(&self, record: Record<'_>, delay: Duration) {
         let Some(receipt_handle) = record.receipt_handle() else { return };
         let seconds = delay.as_secs_f64().ceil();
         #[expect(clippy::cast_possible_truncation, reason = "a backoff is under 12 hours")]

@@ -10,7 +10,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
-use learnink_consumer::{BatchReport, Consumer, Invocation, Ledger, Queues, RecordReport};
+use learnink_consumer::{BatchReport, Consumer, DynamoDbLedger, Invocation, RecordReport, SqsQueues};
 use learnink_handlers::App;
 use learnink_receiver::verify::SecretError;
 use learnink_receiver::{GatewayEvent, Receipt, Receiver, SigningSecrets, SqsQueue, Verifier};
@@ -155,8 +155,8 @@ impl Pipeline {
         let queue_url = LocalSqs::queue_url(QUEUE);
         let consumer = Consumer::new(
             learnink_handlers::router(app.clone()),
-            Ledger::new(&dynamodb_config, LEDGER_TABLE.name),
-            Queues::new(&sqs_config, &queue_url, LocalSqs::queue_url(DEAD_LETTER_QUEUE)),
+            DynamoDbLedger::new(&dynamodb_config, LEDGER_TABLE.name),
+            SqsQueues::new(&sqs_config, &queue_url, LocalSqs::queue_url(DEAD_LETTER_QUEUE)),
             random,
         );
         let receiver = Receiver::new(SigningSecrets::fixed(verifier), SqsQueue::new(&sqs_config, &queue_url));

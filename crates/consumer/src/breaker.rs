@@ -1,0 +1,125 @@
+//! Keeps records away from a handler whose downstream is sick.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use learnink_webhook::breaker::Breaker;
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
+
+/// The breakers of all handlers. They outlive the batch, as an environment's memory does: the records of
+/// a batch run side by side, so that the first batch of an outage has been called before it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Breakers(Mutex<HashMap<&'static str, Breaker>>);
+
+impl Breakers {
+    /// Whether the handler's downstream counts as sick.
+    fn is_open(&self, handler: &str) -> bool {
+        self.breakers().get(handler).is_some_and(|breaker| breaker.is_open())
+    }
+
+    /// Takes notice of how a call ended.
+    pub(crate) fn note(&self, handler: &'static str, note: impl Fn(&mut Breaker)) {
+        note(self.breakers().entry(handler).or_default());
+    }
+
+    fn breakers(&self) -> MutexGuard<'_, HashMap<&'static str, Breaker>> {
+        // A count is true whatever panicked meanwhile.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The trials of one batch: while a breaker is open, one record of the batch tries, and the others wait
+/// for how it ends.
+#[derive(Debug)]
+pub(crate) struct Trials<'a> {
+    breakers: &'a Breakers,
+    /// For each handler, whether the trial has been and failed.
+    failed: HashMap<&'static str, AsyncMutex<bool>>,
+}
+
+/// Leave to call a handler. It has to be kept until the call is over and noted.
+pub(crate) struct Leave<'a> {
+    breakers: &'a Breakers,
+    handler: &'static str,
+    trial: Option<AsyncMutexGuard<'a, bool>>,
+}
+
+impl<'a> Trials<'a> {
+    /// No trial yet, of any of these handlers.
+    pub(crate) fn new(breakers: &'a Breakers, handlers: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { breakers, failed: handlers.into_iter().map(|name| (name, AsyncMutex::default())).collect() }
+    }
+
+    /// Asks for leave to call a handler, which may mean waiting for another record's trial. `None` when
+    /// the trial has failed: the handler is not to be called.
+    pub(crate) async fn ask(&'a self, handler: &'static str) -> Option<Leave<'a>> {
+        let leave = |trial| Leave { breakers: self.breakers, handler, trial };
+        if !self.breakers.is_open(handler) {
+            return Some(leave(None));
+        }
+        let trial = self.failed.get(handler)?.lock().await;
+        if !self.breakers.is_open(handler) {
+            Some(leave(None))
+        } else if *trial {
+            None
+        } else {
+            Some(leave(Some(trial)))
+        }
+    }
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if let Some(trial) = &mut self.trial {
+            **trial = self.breakers.is_open(self.handler);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use learnink_webhook::breaker::OPENS_AFTER;
+
+    use super::*;
+
+    /// How many of ten records call the handler when its downstream is sick, and what each call does.
+    async fn calls(call: impl Fn(&mut Breaker)) -> usize {
+        let breakers = Breakers::default();
+        for _ in 0..OPENS_AFTER {
+            breakers.note("push", Breaker::failed);
+        }
+        let trials = Trials::new(&breakers, ["push"]);
+        let records = (0..10).map(async |_| {
+            let leave = trials.ask("push").await;
+            if leave.is_some() {
+                tokio::task::yield_now().await;
+                breakers.note("push", &call);
+            }
+            leave.is_some()
+        });
+        join_all(records).await.into_iter().filter(|called| *called).count()
+    }
+
+    #[tokio::test]
+    async fn while_the_downstream_is_sick_one_record_of_a_batch_tries_it() {
+        assert_eq!(calls(Breaker::failed).await, 1);
+    }
+
+    #[tokio::test]
+    async fn once_the_trial_succeeds_the_others_go_on() {
+        assert_eq!(calls(Breaker::answered).await, 10);
+    }
+
+    #[tokio::test]
+    async fn a_trial_that_is_given_up_counts_as_failed() {
+        let breakers = Breakers::default();
+        for _ in 0..OPENS_AFTER {
+            breakers.note("push", Breaker::failed);
+        }
+        let trials = Trials::new(&breakers, ["push"]);
+        drop(trials.ask("push").await);
+        assert!(trials.ask("push").await.is_none());
+        assert!(Trials::new(&breakers, ["push"]).ask("push").await.is_some());
+    }
+}

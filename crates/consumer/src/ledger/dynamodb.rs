@@ -1,0 +1,456 @@
+//! The ledger in DynamoDB: one item per message, and one with the replay windows.
+//!
+//! A batch of fresh messages is claimed with one request, and settled with one: `BatchExecuteStatement`
+//! carries out up to 25 statements, each on its own and each with its own condition. Only a message that
+//! the ledger knows is claimed with an `UpdateItem`, whose condition says what [`judge`] says: when it
+//! fails, DynamoDB returns the item that made it fail, and `judge` tells what that means.
+//! Source: DynamoDB developer guide, "Running batch operations with `PartiQL`".
+
+use std::collections::{BTreeSet, HashMap};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, BatchStatementErrorCodeEnum, BatchStatementRequest, BatchStatementResponse, ReturnValue,
+    ReturnValuesOnConditionCheckFailure,
+};
+use futures_util::future::join_all;
+use learnink_webhook::MessageId;
+use learnink_webhook::ledger::{
+    Claim, ClaimRequest, Entry, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
+};
+use learnink_webhook::replay::{Closing, ReplayWindow};
+
+use super::{Ledger, LedgerError};
+use crate::call_limits;
+
+/// The attributes of an item.
+mod attribute {
+    pub(super) const MESSAGE_ID: &str = "message_id";
+    pub(super) const PAYLOAD_SHA256: &str = "payload_sha256";
+    pub(super) const DONE: &str = "done_keys";
+    /// Empty while nobody is at work.
+    pub(super) const LEASE_OWNER: &str = "lease_owner";
+    pub(super) const LEASE_UNTIL_MS: &str = "lease_until_ms";
+    pub(super) const FIRST_SEEN_MS: &str = "first_seen_ms";
+    pub(super) const FAILURE_REASON: &str = "failure_reason";
+    pub(super) const EXPIRES_AT: &str = "expires_at";
+    pub(super) const WINDOWS: &str = "replay_windows";
+}
+
+/// An item that is not there, or of this payload with work left that nobody is at, and not expired.
+const MAY_CLAIM: &str = "attribute_not_exists(message_id) OR (expires_at > :now_s \
+    AND payload_sha256 = :payload AND NOT (all_done) AND lease_until_ms <= :now_ms)";
+
+/// The key of the item with the replay windows. No message has it: it has a full stop.
+const WINDOWS_ID: &str = "replay.windows";
+
+/// So many statements fit into one request.
+const MOST_STATEMENTS: usize = 25;
+
+/// The ledger's table, keyed by `message_id`.
+#[derive(Debug, Clone)]
+pub struct DynamoDbLedger {
+    client: Client,
+    table: String,
+}
+
+impl DynamoDbLedger {
+    /// The ledger in `table`, with the consumer's time limits instead of those in `config`.
+    pub fn new(config: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
+        let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(call_limits()).build();
+        Self { client: Client::from_conf(config), table: table.into() }
+    }
+
+    /// Carries out statements, each on its own: one answer for each, in order.
+    async fn execute(
+        &self,
+        operation: &'static str,
+        statements: Vec<BatchStatementRequest>,
+    ) -> Vec<Result<BatchStatementResponse, LedgerError>> {
+        let chunks = statements.chunks(MOST_STATEMENTS).map(async |statements| {
+            let request = self.client.batch_execute_statement().set_statements(Some(statements.to_vec()));
+            let answers = Box::pin(request.send()).await.map(|answer| answer.responses.unwrap_or_default());
+            let mut answers = answers.map(Vec::into_iter);
+            let answer = |_: &BatchStatementRequest| match &mut answers {
+                Ok(answers) => {
+                    answers.next().ok_or_else(|| LedgerError::new(operation, "a statement has no answer"))
+                }
+                Err(error) => Err(LedgerError::new(operation, CallFailed::from(&*error))),
+            };
+            statements.iter().map(answer).collect::<Vec<_>>()
+        });
+        join_all(chunks).await.into_iter().flatten().collect()
+    }
+
+    /// Claims messages that are probably new; `None` for those that are not.
+    async fn insert(&self, requests: &[&ClaimRequest]) -> Vec<Result<Option<Claim>, LedgerError>> {
+        const OPERATION: &str = "claim a message";
+        if requests.is_empty() {
+            return Vec::new();
+        }
+        let statement = format!(
+            "INSERT INTO \"{}\" VALUE {{'message_id': ?, 'payload_sha256': ?, 'lease_owner': ?, \
+             'lease_until_ms': ?, 'first_seen_ms': ?, 'expires_at': ?}}",
+            self.table
+        );
+        let statements = requests.iter().map(|request| {
+            let parameters = [
+                string(request.id.as_str()),
+                string(&request.payload_sha256),
+                string(&request.owner),
+                number(request.lease_until_ms()),
+                number(request.now.as_millisecond()),
+                number(request.expires_at_s()),
+            ];
+            batch_statement(&statement, parameters.into())
+        });
+        let answers = self.execute(OPERATION, statements.collect()).await;
+        let claim =
+            |(answer, request): (Result<BatchStatementResponse, _>, &&ClaimRequest)| match answer?.error {
+                None => Ok(Some(judge(None, request))),
+                Some(error) if error.code == Some(BatchStatementErrorCodeEnum::DuplicateItem) => Ok(None),
+                Some(error) => Err(LedgerError::new(OPERATION, StatementFailed::from(error.code))),
+            };
+        answers.into_iter().zip(requests).map(claim).collect()
+    }
+
+    /// Claims a message that the ledger probably knows.
+    async fn update(&self, request: &ClaimRequest) -> Result<Claim, LedgerError> {
+        const OPERATION: &str = "claim a message";
+        let placeholders: Vec<_> = (0..request.keys.len()).map(|n| format!(":key{n}")).collect();
+        let all_done: Vec<_> =
+            placeholders.iter().map(|name| format!("contains(done_keys, {name})")).collect();
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(attribute::MESSAGE_ID, string(request.id.as_str()))
+            .update_expression(
+                "SET payload_sha256 = :payload, lease_owner = :owner, lease_until_ms = :until_ms, \
+                 expires_at = :expires_at, first_seen_ms = if_not_exists(first_seen_ms, :now_ms)",
+            )
+            .condition_expression(MAY_CLAIM.replace("all_done", &all_done.join(" AND ")))
+            .expression_attribute_values(":payload", string(&request.payload_sha256))
+            .expression_attribute_values(":owner", string(&request.owner))
+            .expression_attribute_values(":until_ms", number(request.lease_until_ms()))
+            .expression_attribute_values(":expires_at", number(request.expires_at_s()))
+            .expression_attribute_values(":now_ms", number(request.now.as_millisecond()))
+            .expression_attribute_values(":now_s", number(request.now.as_second()))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let update = placeholders
+            .into_iter()
+            .zip(&request.keys)
+            .fold(update, |update, (name, key)| update.expression_attribute_values(name, string(key)));
+        let entry = match Box::pin(update.send()).await {
+            Ok(written) => stored(OPERATION, written.attributes.as_ref())?,
+            Err(error) => conflict(OPERATION, &error, blocking_item)?,
+        };
+        match judge(Some(&entry), request) {
+            Claim::Acquired(_) if entry.has_expired(request.now) => self.replace(request).await,
+            claim => Ok(claim),
+        }
+    }
+
+    /// Starts anew over an item that expired and that DynamoDB has not deleted yet, unless
+    /// somebody else did so first.
+    async fn replace(&self, request: &ClaimRequest) -> Result<Claim, LedgerError> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item(attribute::MESSAGE_ID, string(request.id.as_str()))
+            .item(attribute::PAYLOAD_SHA256, string(&request.payload_sha256))
+            .item(attribute::LEASE_OWNER, string(&request.owner))
+            .item(attribute::LEASE_UNTIL_MS, number(request.lease_until_ms()))
+            .item(attribute::FIRST_SEEN_MS, number(request.now.as_millisecond()))
+            .item(attribute::EXPIRES_AT, number(request.expires_at_s()))
+            .condition_expression("expires_at <= :now_s")
+            .expression_attribute_values(":now_s", number(request.now.as_second()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match Box::pin(put.send()).await {
+            Ok(_) => Ok(judge(None, request)),
+            Err(error) => {
+                let entry = conflict("replace an expired entry", &error, |error| match error {
+                    PutItemError::ConditionalCheckFailedException(failure) => failure.item.as_ref(),
+                    _ => None,
+                })?;
+                Ok(judge(Some(&entry), request))
+            }
+        }
+    }
+
+    /// What the ledger holds for a message, for the person on call.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when DynamoDB did not answer.
+    pub async fn entry(&self, id: &MessageId) -> Result<Option<Entry>, LedgerError> {
+        const OPERATION: &str = "read an entry";
+        match self.get(OPERATION, id.as_str()).await? {
+            Some(item) => stored(OPERATION, Some(&item)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn get(&self, operation: &'static str, id: &str) -> Result<Option<Item>, LedgerError> {
+        let get = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let got = get.key(attribute::MESSAGE_ID, string(id)).send().await;
+        Ok(got.map_err(|error| LedgerError::new(operation, CallFailed::from(&error)))?.item)
+    }
+
+    /// Opens a replay window. Opening the same one twice changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when DynamoDB did not answer, or another window has the same id.
+    pub async fn open_replay_window(&self, window: &ReplayWindow) -> Result<(), LedgerError> {
+        const OPERATION: &str = "open a replay window";
+        // The item comes first: an attribute inside a map cannot be set before the map is there.
+        let create = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(attribute::MESSAGE_ID, string(WINDOWS_ID))
+            .update_expression("SET replay_windows = if_not_exists(replay_windows, :none)")
+            .expression_attribute_values(":none", AttributeValue::M(HashMap::new()));
+        create.send().await.map_err(|error| LedgerError::new(OPERATION, CallFailed::from(&error)))?;
+        self.write_window(
+            OPERATION,
+            window,
+            "attribute_not_exists(replay_windows.#id) OR replay_windows.#id = :window",
+        )
+        .await
+    }
+
+    /// Closes a replay window before its time; `None` where there is none of that id. One that has ended
+    /// already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when DynamoDB did not answer.
+    pub async fn close_replay_window(
+        &self,
+        id: &str,
+        closing: Closing,
+    ) -> Result<Option<ReplayWindow>, LedgerError> {
+        let windows = self.replay_windows().await?;
+        let Some(mut window) = windows.into_iter().find(|window| window.id == id) else { return Ok(None) };
+        if window.is_open(closing.at) {
+            window.closed = Some(closing);
+            let condition = "attribute_exists(replay_windows.#id)";
+            self.write_window("close a replay window", &window, condition).await?;
+        }
+        Ok(Some(window))
+    }
+
+    async fn write_window(
+        &self,
+        operation: &'static str,
+        window: &ReplayWindow,
+        condition: &str,
+    ) -> Result<(), LedgerError> {
+        let json = serde_json::to_string(window).map_err(|error| LedgerError::new(operation, error))?;
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(attribute::MESSAGE_ID, string(WINDOWS_ID))
+            .update_expression("SET replay_windows.#id = :window")
+            .condition_expression(condition)
+            .expression_attribute_names("#id", &window.id)
+            .expression_attribute_values(":window", string(&json));
+        update.send().await.map_err(|error| LedgerError::new(operation, CallFailed::from(&error)))?;
+        Ok(())
+    }
+}
+
+impl Ledger for DynamoDbLedger {
+    async fn claim(&self, requests: Vec<ClaimRequest>) -> Vec<Result<Claim, LedgerError>> {
+        let new: Vec<_> = requests.iter().filter(|request| request.probably_new).collect();
+        let known = requests.iter().filter(|request| !request.probably_new);
+        let known = async { join_all(known.map(|request| self.update(request))).await };
+        let new = async {
+            let inserted = self.insert(&new).await;
+            let claims = inserted.into_iter().zip(&new).map(async |(inserted, request)| match inserted? {
+                Some(claim) => Ok(claim),
+                None => self.update(request).await,
+            });
+            join_all(claims).await
+        };
+        let (new, known) = futures_util::future::join(new, known).await;
+        let (mut new, mut known) = (new.into_iter(), known.into_iter());
+        let unanswered = || Err(LedgerError::new("claim a message", "the claim has no answer"));
+        let answer = |request: &ClaimRequest| {
+            let claims = if request.probably_new { &mut new } else { &mut known };
+            claims.next().unwrap_or_else(unanswered)
+        };
+        requests.iter().map(answer).collect()
+    }
+
+    async fn note(&self, id: &MessageId, owner: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(attribute::MESSAGE_ID, string(id.as_str()))
+            .update_expression("ADD done_keys :done")
+            .condition_expression("lease_owner = :owner")
+            .expression_attribute_values(":owner", string(owner))
+            .expression_attribute_values(":done", AttributeValue::Ss(done));
+        match Box::pin(update.send()).await {
+            Ok(_) => Ok(Recorded::Yes),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Recorded::LeaseLost),
+                _ => Err(LedgerError::new("note what finished", CallFailed::from(&error))),
+            },
+        }
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Recorded, LedgerError>> {
+        const OPERATION: &str = "record what finished";
+        // The keys are written as a whole, and not added, so that those of finished items can go. Nobody
+        // else writes them: the condition holds for the owner alone.
+        let statement = |set_done: &str| {
+            format!(
+                "UPDATE \"{}\" {set_done}SET lease_owner = '' SET lease_until_ms = 0 SET failure_reason = ? \
+                 SET expires_at = ? WHERE message_id = ? AND lease_owner = ?",
+                self.table
+            )
+        };
+        let (with_done, without) = (statement("SET done_keys = ? "), statement(""));
+        let statements = settlements.iter().map(|settlement| {
+            let mut parameters = Vec::with_capacity(5);
+            // DynamoDB has no empty sets.
+            if !settlement.done.is_empty() {
+                parameters.push(AttributeValue::Ss(settlement.done.iter().cloned().collect()));
+            }
+            parameters.extend([
+                string(settlement.failure_reason.as_deref().unwrap_or_default()),
+                number(expires_at_s(settlement.now)),
+                string(settlement.id.as_str()),
+                string(&settlement.owner),
+            ]);
+            batch_statement(if settlement.done.is_empty() { &without } else { &with_done }, parameters)
+        });
+        let answers = self.execute(OPERATION, statements.collect()).await;
+        let recorded = |(answer, settlement): (Result<BatchStatementResponse, _>, &Settlement)| {
+            let Some(error) = answer?.error else { return Ok(Recorded::Yes) };
+            if error.code != Some(BatchStatementErrorCodeEnum::ConditionalCheckFailed) {
+                return Err(LedgerError::new(OPERATION, StatementFailed::from(error.code)));
+            }
+            let entry = error.item.as_ref().and_then(entry);
+            Ok(entry.map_or(Recorded::LeaseLost, |entry| judge_settlement(&entry, settlement)))
+        };
+        answers.into_iter().zip(&settlements).map(recorded).collect()
+    }
+
+    async fn replay_windows(&self) -> Result<Vec<ReplayWindow>, LedgerError> {
+        const OPERATION: &str = "read the replay windows";
+        let item = self.get(OPERATION, WINDOWS_ID).await?.unwrap_or_default();
+        let windows = item.get(attribute::WINDOWS).and_then(|windows| windows.as_m().ok());
+        let windows = windows.into_iter().flat_map(HashMap::values).map(|window| {
+            let json = window.as_s().map_err(|_| LedgerError::new(OPERATION, "a window is not text"))?;
+            serde_json::from_str(json).map_err(|error| LedgerError::new(OPERATION, error))
+        });
+        let mut windows: Vec<ReplayWindow> = windows.collect::<Result<_, _>>()?;
+        windows.sort_by(|a, b| (a.opened_at, &a.id).cmp(&(b.opened_at, &b.id)));
+        Ok(windows)
+    }
+}
+
+/// A call failed, by its code: the SDK's own text can quote an item.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct CallFailed(String);
+
+impl<E: aws_sdk_dynamodb::error::ProvideErrorMetadata> From<&SdkError<E>> for CallFailed {
+    fn from(error: &SdkError<E>) -> Self {
+        let text = match error {
+            SdkError::TimeoutError(_) => "DynamoDB did not answer in time".to_owned(),
+            SdkError::ServiceError(failure) => {
+                let code = failure.err().code().unwrap_or("no code");
+                format!("DynamoDB answered {} ({code})", failure.raw().status().as_u16())
+            }
+            SdkError::DispatchFailure(_) => "DynamoDB could not be reached".to_owned(),
+            _ => "the call could not be made, or its answer not be understood".to_owned(),
+        };
+        Self(text)
+    }
+}
+
+/// One statement of several failed.
+#[derive(Debug, thiserror::Error)]
+#[error("DynamoDB refused the statement ({0})")]
+struct StatementFailed(String);
+
+impl From<Option<BatchStatementErrorCodeEnum>> for StatementFailed {
+    fn from(code: Option<BatchStatementErrorCodeEnum>) -> Self {
+        Self(code.map_or_else(|| "no code".to_owned(), |code| code.as_str().to_owned()))
+    }
+}
+
+fn batch_statement(statement: &str, parameters: Vec<AttributeValue>) -> BatchStatementRequest {
+    let request = BatchStatementRequest::builder()
+        .statement(statement)
+        .set_parameters(Some(parameters))
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+    match request.build() {
+        Ok(request) => request,
+        // Fails only without a statement.
+        Err(_) => unreachable!("the statement is set"),
+    }
+}
+
+/// The item because of which an update's condition failed.
+fn blocking_item(error: &UpdateItemError) -> Option<&Item> {
+    match error {
+        UpdateItemError::ConditionalCheckFailedException(failure) => failure.item.as_ref(),
+        _ => None,
+    }
+}
+
+/// The entry because of which a condition failed; every other error is passed on.
+fn conflict<E: aws_sdk_dynamodb::error::ProvideErrorMetadata>(
+    operation: &'static str,
+    error: &SdkError<E>,
+    item: impl Fn(&E) -> Option<&Item>,
+) -> Result<Entry, LedgerError> {
+    match error.as_service_error().and_then(item) {
+        Some(item) => stored(operation, Some(item)),
+        None => Err(LedgerError::new(operation, CallFailed::from(error))),
+    }
+}
+
+type Item = HashMap<String, AttributeValue>;
+
+fn stored(operation: &'static str, item: Option<&Item>) -> Result<Entry, LedgerError> {
+    let entry = item.and_then(entry);
+    entry.ok_or_else(|| LedgerError::new(operation, "the item is not one that a ledger writes"))
+}
+
+fn entry(item: &Item) -> Option<Entry> {
+    let text = |name| item.get(name)?.as_s().ok().filter(|text| !text.is_empty()).cloned();
+    let number = |name| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
+    let lease = text(attribute::LEASE_OWNER).zip(number(attribute::LEASE_UNTIL_MS));
+    let done = item.get(attribute::DONE).and_then(|done| done.as_ss().ok());
+    Some(Entry {
+        payload_sha256: text(attribute::PAYLOAD_SHA256)?,
+        done: done.map_or_else(BTreeSet::new, |done| done.iter().cloned().collect()),
+        lease: lease.map(|(owner, until_ms)| Lease { owner, until_ms }),
+        first_seen_ms: number(attribute::FIRST_SEEN_MS)?,
+        expires_at_s: number(attribute::EXPIRES_AT)?,
+        failure_reason: text(attribute::FAILURE_REASON),
+    })
+}
+
+fn string(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+fn number(value: i64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}

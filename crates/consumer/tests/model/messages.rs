@@ -1,0 +1,91 @@
+//! What is sent.
+
+use std::collections::BTreeSet;
+
+use aws_lambda_events::sqs::{SqsMessage, SqsMessageAttribute};
+use jiff::Timestamp;
+use learnink_webhook::{Message, MessageId};
+
+use crate::world::START_MS;
+
+/// How many items the lists have.
+pub(crate) const ITEMS: usize = 4;
+
+/// What is in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A type with two handlers, beside the one for any event.
+    Course,
+    /// A type with a handler for its items.
+    List,
+    /// A type that nobody handles, beside the one for any event.
+    Unknown,
+    /// Bytes that are no event.
+    NoEvent,
+}
+
+/// One message as the receiver stored it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) id: MessageId,
+    pub(crate) content: Content,
+    /// Whether another message has the same id and another body: one of the two is not genuine.
+    pub(crate) is_forged: bool,
+}
+
+impl Sent {
+    /// The ledger's keys when all is done.
+    pub(crate) fn all_done(&self) -> BTreeSet<String> {
+        let handlers: &[&str] = match self.content {
+            Content::Course => &["progress", "streaks", "audit"],
+            Content::List => &["push", "audit"],
+            Content::Unknown => &["audit"],
+            Content::NoEvent => &[],
+        };
+        handlers.iter().map(ToString::to_string).collect()
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let (event_type, data) = match self.content {
+            Content::Course => ("user.course.started", r#"{"user_id":"u","course_id":"c"}"#),
+            Content::List => ("notifications.sent", r#"{"notifications":[]}"#),
+            Content::Unknown => ("example.unknown", "{}"),
+            Content::NoEvent => return b"no event".to_vec(),
+        };
+        let forged = if self.is_forged { " " } else { "" };
+        let at = "2023-11-14T22:00:00Z";
+        format!(
+            r#"{{"type":"{event_type}","api_version":"2022-11-15","timestamp":"{at}",{forged}"data":{data}}}"#
+        )
+        .into_bytes()
+    }
+
+    /// The message as the receiver made it.
+    pub(crate) fn message(&self) -> Message {
+        Message {
+            id: self.id.clone(),
+            signed_at_s: START_MS / 1000,
+            signature: "v1,none".to_owned(),
+            received_at: Timestamp::from_millisecond(START_MS).unwrap(),
+            event_type: None,
+            body: self.body(),
+        }
+    }
+
+    /// The record of a delivery.
+    pub(crate) fn record(&self, sqs_id: &str, receive_count: u32) -> SqsMessage {
+        let encoded = self.message().encode().unwrap();
+        let mut record = SqsMessage::default();
+        record.message_id = Some(sqs_id.to_owned());
+        record.receipt_handle = Some(format!("{sqs_id}/{receive_count}"));
+        record.body = Some(encoded.body);
+        record.attributes.insert("ApproximateReceiveCount".to_owned(), receive_count.to_string());
+        for attribute in encoded.attributes {
+            let mut value = SqsMessageAttribute::default();
+            value.data_type = Some(attribute.data_type.to_owned());
+            value.string_value = Some(attribute.value);
+            record.message_attributes.insert(attribute.name.to_owned(), value);
+        }
+        record
+    }
+}

@@ -1,0 +1,204 @@
+//! One schedule: what is sent when, and what must hold in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use learnink_webhook::MessageId;
+use learnink_webhook::dead_letter::Why;
+use learnink_webhook::replay::{Coverage, ReplayWindow};
+use tokio::time::sleep;
+
+use crate::environment;
+use crate::messages::{Content, ITEMS, Sent};
+use crate::world::{Seen, World};
+
+/// How many environments handle messages at the same time.
+const ENVIRONMENTS: u32 = 3;
+
+/// Runs the schedule that comes of `seed`.
+pub(crate) fn run(seed: u64) -> Seen {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let world = Arc::new(World::new(seed));
+        let is_last = Arc::new(AtomicBool::new(false));
+        let mut environments = tokio::task::JoinSet::new();
+        for number in 0..ENVIRONMENTS {
+            environments.spawn(environment::run(world.clone(), number, is_last.clone()));
+        }
+        let messages = trouble(&world).await;
+        {
+            let mut state = world.state();
+            state.fault = 0.0;
+            state.outage = None;
+        }
+        // What was cut off by a fault comes back by itself; the rest, for one more try, by hand.
+        sleep(Duration::from_hours(12)).await;
+        redrive(&world);
+        is_last.store(true, Ordering::Relaxed);
+        while let Some(ended) = environments.join_next().await {
+            if let Err(error) = ended {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+        check(&world, &messages);
+        world.state().seen
+    })
+}
+
+/// Sends messages, and everything that may happen meanwhile.
+async fn trouble(world: &World) -> Vec<Sent> {
+    let mut messages: Vec<Sent> = Vec::new();
+    let events = world.state().random.u32(4..24);
+    for number in 0..events {
+        sleep(world.up_to(Duration::from_mins(3))).await;
+        let choice = world.state().random.usize(..14);
+        match choice {
+            0..5 => {
+                let sent = message(world, number);
+                world.state().send(sent.clone());
+                messages.push(sent);
+            }
+            // The sender's retry, or a resend: the same message, once more.
+            5..9 => {
+                if let Some(sent) = any_of(world, &messages) {
+                    world.state().send(sent);
+                }
+            }
+            9 => {
+                if let Some(sent) = any_of(world, &messages).filter(|sent| sent.content != Content::NoEvent) {
+                    world.state().send(Sent { is_forged: true, ..sent });
+                }
+            }
+            10 => redrive(world),
+            11 => {
+                let mut state = world.state();
+                state.outage =
+                    if state.fault > 0.0 && state.outage.is_none() { Some("streaks") } else { None };
+            }
+            12 => {
+                for burst in 0..4 {
+                    let sent = message(world, 100 * (1 + number) + burst);
+                    world.state().send(sent.clone());
+                    messages.push(sent);
+                }
+            }
+            _ => {
+                if let Some(sent) = any_of(world, &messages) {
+                    open_window(world, number, &sent);
+                    world.state().send(sent);
+                }
+            }
+        }
+    }
+    messages
+}
+
+fn message(world: &World, number: u32) -> Sent {
+    let mut state = world.state();
+    let content =
+        [Content::Course, Content::Course, Content::List, Content::List, Content::Unknown, Content::NoEvent]
+            [state.random.usize(..6)];
+    match content {
+        Content::Unknown => state.seen.unknown_events += 1,
+        Content::NoEvent => state.seen.bodies_that_are_no_event += 1,
+        Content::Course | Content::List => {}
+    }
+    let poison = if state.random.u8(..8) == 0 { "-poison" } else { "" };
+    let id = MessageId::parse(&format!("msg_{number}{poison}")).unwrap();
+    Sent { id, content, is_forged: false }
+}
+
+fn any_of(world: &World, messages: &[Sent]) -> Option<Sent> {
+    world.state().random.choice(messages).cloned()
+}
+
+/// Moves the dead letters back, but those of which one is not genuine: there is nothing to try again.
+fn redrive(world: &World) {
+    let mut state = world.state();
+    let letters = std::mem::take(&mut state.dead_letters);
+    for letter in letters {
+        if letter.sent.is_forged || letter.sent.content == Content::NoEvent {
+            state.dead_letters.push(letter);
+        } else {
+            state.seen.redrives += 1;
+            state.send(letter.sent);
+        }
+    }
+}
+
+fn open_window(world: &World, number: u32, sent: &Sent) {
+    let now = world.now();
+    let mut state = world.state();
+    let covers = if state.random.bool() {
+        Coverage::Messages(BTreeSet::from([sent.id.to_string()]))
+    } else {
+        Coverage::FirstSeen { event_type: None, from: now - Duration::from_mins(10), until: None }
+    };
+    let handlers = if state.random.bool() { BTreeSet::from(["push".to_owned()]) } else { BTreeSet::new() };
+    state.windows.push(ReplayWindow {
+        id: format!("w{number}"),
+        covers,
+        handlers,
+        reason: "to see it again".to_owned(),
+        opened_by: "the test".to_owned(),
+        opened_at: now,
+        expires_at: now + Duration::from_mins(30),
+        closed: None,
+    });
+}
+
+/// What must hold once nothing goes wrong any more and the queue is empty.
+fn check(world: &World, messages: &[Sent]) {
+    let state = world.state();
+    assert!(state.broken.is_empty(), "{:#?}", state.broken);
+    assert!(state.queue.is_empty());
+    for sent in messages {
+        let entry = state.ledger.get(&sent.id);
+        let is_done = sent.content != Content::NoEvent && sent.all_done().is_subset(&state.done(&sent.id));
+        // Of two payloads under one id, the one that came first is the message.
+        let letters = state.dead_letters.iter().filter(|letter| letter.sent.id == sent.id);
+        let reasons: Vec<_> = letters.map(|letter| state.why(letter)).collect();
+        assert!(is_done || !reasons.is_empty(), "{sent:?} is neither done nor dead-lettered: {entry:?}");
+        for why in reasons {
+            assert!(!why.to_string().trim().is_empty(), "{sent:?} is dead-lettered without a reason");
+            // Nothing is said to have no entry, or no reason, that has one.
+            assert!(why != Why::NeverClaimed || entry.is_none(), "{sent:?}: {entry:?}");
+            let was_let_go = entry.is_some_and(|entry| entry.lease.is_none()) && !is_done;
+            assert!(
+                why != Why::ConsumerStopped || !was_let_go,
+                "{sent:?} was let go without a reason: {entry:?}"
+            );
+        }
+        let is_poison = sent.id.as_str().ends_with("-poison");
+        let is_doubtful = state.sent.values().any(|other| other.is_forged && other.id == sent.id);
+        if !is_poison && !is_doubtful && sent.content != Content::NoEvent {
+            assert!(is_done, "{sent:?} has nothing that keeps it from being done: {entry:?}");
+        }
+        if is_done {
+            check_effects(sent, &state.effects, state.windows.len());
+        }
+    }
+}
+
+/// The world has seen each effect of a message that is done: once, and once more for each window at most.
+fn check_effects(sent: &Sent, effects: &BTreeMap<String, u32>, windows: usize) {
+    let mut runs: BTreeMap<String, usize> = BTreeMap::new();
+    for key in effects.keys() {
+        let mut parts = key.split('/');
+        if parts.next() == Some(sent.id.as_str()) {
+            let handler = parts.next().unwrap().split('@').next().unwrap();
+            let item = parts.next().map(|item| format!("/{item}")).unwrap_or_default();
+            *runs.entry(format!("{handler}{item}")).or_default() += 1;
+        }
+    }
+    let expected = sent.all_done().into_iter().flat_map(|handler| match handler.as_str() {
+        "push" => (0..ITEMS).map(|item| format!("push/{item}")).collect(),
+        _ => vec![handler],
+    });
+    for effect in expected {
+        let count = runs.get(&effect).copied().unwrap_or_default();
+        assert!((1..=1 + windows).contains(&count), "{} has had the effect {effect} {count} times", sent.id);
+    }
+}

@@ -1,0 +1,179 @@
+//! The world of one schedule: what is stored where, what happened, and what may never happen.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::AddAssign;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use learnink_webhook::MessageId;
+use learnink_webhook::dead_letter::Why;
+use learnink_webhook::ledger::Entry;
+use learnink_webhook::replay::ReplayWindow;
+use tokio::time::Instant;
+
+use crate::messages::Sent;
+
+/// When every schedule starts, in milliseconds since the epoch.
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
+
+/// How long an invocation may take.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a delivered message stays hidden: six times that.
+pub(crate) const VISIBILITY_TIMEOUT: Duration = Duration::from_mins(3);
+
+/// After so many deliveries the queue moves a message to the dead-letter queue.
+pub(crate) const MAX_RECEIVE_COUNT: u32 = 7;
+
+/// Everything there is.
+#[derive(Debug)]
+pub(crate) struct World {
+    state: Mutex<State>,
+    started: Instant,
+}
+
+/// What is stored, and what happened.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) random: fastrand::Rng,
+    /// How likely a step goes wrong; zero once the faults have stopped.
+    pub(crate) fault: f64,
+    pub(crate) queue: Vec<Queued>,
+    pub(crate) dead_letters: Vec<DeadLettered>,
+    pub(crate) ledger: HashMap<MessageId, Entry>,
+    pub(crate) windows: Vec<ReplayWindow>,
+    /// The handler whose downstream is down.
+    pub(crate) outage: Option<&'static str>,
+    /// Which environments are at work on which message, once for each handler or item.
+    pub(crate) at_work: Vec<(MessageId, usize)>,
+    /// How often the world was asked for each effect: it carries out the first and recognises the rest.
+    pub(crate) effects: BTreeMap<String, u32>,
+    /// Every message that was ever sent, by the queue's id of it.
+    pub(crate) sent: HashMap<String, Sent>,
+    /// Promises that did not hold. Kept, because the engine would catch a panic.
+    pub(crate) broken: Vec<String>,
+    pub(crate) seen: Seen,
+}
+
+/// A message on the queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Queued {
+    pub(crate) sqs_id: String,
+    pub(crate) sent: Sent,
+    pub(crate) visible_at: Instant,
+    pub(crate) receive_count: u32,
+}
+
+/// A message on the dead-letter queue.
+#[derive(Debug, Clone)]
+pub(crate) struct DeadLettered {
+    pub(crate) sent: Sent,
+    /// What the consumer put beside it; nothing where the queue moved it itself.
+    pub(crate) reason: Option<String>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let fault = [0.0, 0.02, 0.1, 0.3][random.usize(..4)];
+        let state = State { random, fault, ..State::default() };
+        Self { state: Mutex::new(state), started: Instant::now() }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no promise was broken while the world was changing")
+    }
+
+    /// The time by the world's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(START_MS).unwrap() + self.started.elapsed()
+    }
+
+    /// Whether something goes wrong that does so with this share of all faults.
+    pub(crate) fn fault(&self, share: f64) -> bool {
+        let mut state = self.state();
+        let probability = state.fault * share;
+        state.random.f64() < probability
+    }
+
+    pub(crate) fn up_to(&self, duration: Duration) -> Duration {
+        duration.mul_f64(self.state().random.f64())
+    }
+}
+
+impl State {
+    /// Puts a message on the queue, as one more send.
+    pub(crate) fn send(&mut self, sent: Sent) {
+        let sqs_id = format!("sqs-{}", self.sent.len());
+        self.sent.insert(sqs_id.clone(), sent.clone());
+        self.queue.push(Queued { sqs_id, sent, visible_at: Instant::now(), receive_count: 0 });
+    }
+
+    /// Takes note of a promise that does not hold.
+    pub(crate) fn promise(&mut self, holds: bool, broken: impl FnOnce() -> String) {
+        if !holds {
+            self.broken.push(broken());
+        }
+    }
+
+    /// The keys that the ledger holds as done for a message.
+    pub(crate) fn done(&self, id: &MessageId) -> BTreeSet<String> {
+        self.ledger.get(id).map(|entry| entry.done.clone()).unwrap_or_default()
+    }
+
+    /// Why a message is on the dead-letter queue, as the person on call finds out.
+    pub(crate) fn why(&self, letter: &DeadLettered) -> Why {
+        let entry = self.ledger.get(&letter.sent.id);
+        Why::find(letter.reason.as_deref(), Ok(&letter.sent.message()), entry)
+    }
+}
+
+macro_rules! seen {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// How often what happened, over schedules.
+        #[derive(Debug, Default, Clone, Copy)]
+        pub(crate) struct Seen {
+            $($(#[$doc])* pub(crate) $name: u64,)+
+        }
+
+        impl AddAssign for Seen {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$name += other.$name;)+
+            }
+        }
+
+        impl Seen {
+            pub(crate) fn assert_everything_happened(&self) {
+                $(assert!(self.$name > 0, "no schedule has seen: {}", stringify!($name));)+
+            }
+        }
+    };
+}
+
+seen! {
+    deliveries,
+    duplicates,
+    deleted,
+    crashes,
+    ledger_errors,
+    lost_answers,
+    late_calls,
+    leases_lost,
+    claims_in_progress,
+    panics,
+    hanging_handlers,
+    permanent_failures,
+    retries,
+    outages,
+    calls_after_a_cut_between_effect_and_record,
+    items_noted,
+    dead_lettered_by_the_consumer,
+    dead_lettered_by_the_queue,
+    redrives,
+    replayed,
+    payload_mismatches,
+    unknown_events,
+    bodies_that_are_no_event,
+    spared,
+}
