@@ -3,8 +3,8 @@
 //! One file per concern, each with a handler and what it needs; [`router`] is the list of them.
 //! A handler is an `async fn` that takes an [`Event`](learnink_webhook::Event) and the [`App`]:
 //! the type of the event's data says which events it gets. It may run again after a failure or a
-//! crash, so it either writes conditionally, as [`progress`] does, or passes the message id on as
-//! the idempotency key of whatever it calls.
+//! crash, so it either writes conditionally, as [`progress`] does with [`put_if_newer`], or passes the
+//! event's key on as the idempotency key of whatever it calls. `docs/add-an-event.md` shows how to add one.
 //!
 //! | module | takes | does |
 //! |---|---|---|
@@ -19,7 +19,11 @@ pub mod unknown;
 use learnink_webhook::Router;
 
 pub use config::Config;
-pub use table::TableError;
+pub use table::{TableError, Written, put_if_newer};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/add-an-event.md")]
+struct AddAnEvent;
 
 /// What the handlers work with. Cloned for every call: clients and names only.
 #[derive(Debug, Clone)]

@@ -4,15 +4,15 @@
 //! later than the one it shows. Whatever the order of arrival, the row ends the same.
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_webhook::event::CourseStarted;
+use learnink_webhook::newest::Version;
 use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId};
 use serde::Serialize;
 
 use crate::App;
-use crate::table::{Row, TableError, read_all};
+use crate::table::{Row, TableError, Written, put_if_newer, read_all};
 
 /// Records that a learner started a course.
 pub async fn course_started(event: Event<CourseStarted>, app: App) -> HandlerResult {
@@ -25,7 +25,8 @@ pub async fn course_started(event: Event<CourseStarted>, app: App) -> HandlerRes
     if !is_key(&course.user_id, 2048) || !is_key(&course.course_id, 1024) {
         return Err(HandlerError::permanent("`user_id` or `course_id` is empty or too long to be a key"));
     }
-    app.learners.record(&course, event.id()).await.map_err(HandlerError::quoting)
+    app.learners.record(&course, event.id()).await.map_err(HandlerError::quoting)?;
+    Ok(())
 }
 
 /// Whether DynamoDB takes it as a part of a key.
@@ -60,41 +61,16 @@ impl Learners {
         Self { client: Client::new(aws), table: table.into() }
     }
 
-    /// Writes the row unless it shows a later event. Of two events at the same millisecond, the one
-    /// with the greater message id stays, so that the order of arrival does not decide.
+    /// Writes the row unless it shows a later event.
     ///
     /// # Errors
     ///
     /// [`TableError`] when DynamoDB did not confirm.
-    pub async fn record(&self, course: &StartedCourse, id: &MessageId) -> Result<(), TableError> {
-        let started_at_ms = AttributeValue::N(course.started_at.as_millisecond().to_string());
-        let message_id = AttributeValue::S(id.to_string());
-        let put = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .item("user_id", AttributeValue::S(course.user_id.clone()))
-            .item("course_id", AttributeValue::S(course.course_id.clone()))
-            .item("started_at_ms", started_at_ms.clone())
-            .item("message_id", message_id.clone())
-            .condition_expression(
-                "attribute_not_exists(user_id) OR started_at_ms < :started_at_ms \
-                 OR (started_at_ms = :started_at_ms AND message_id < :message_id)",
-            )
-            .expression_attribute_values(":started_at_ms", started_at_ms)
-            .expression_attribute_values(":message_id", message_id);
-        let put = match &course.custom_id {
-            Some(custom_id) => put.item("custom_id", AttributeValue::S(custom_id.clone())),
-            None => put,
-        };
-        match put.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => match error.as_service_error() {
-                // The row shows a later event, or this very one.
-                Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(()),
-                _ => Err(TableError::write(&self.table, error)),
-            },
-        }
+    pub async fn record(&self, course: &StartedCourse, id: &MessageId) -> Result<Written, TableError> {
+        let text = |value: &str| AttributeValue::S(value.to_owned());
+        let row = [("user_id", text(&course.user_id)), ("course_id", text(&course.course_id))];
+        let row = row.into_iter().chain(course.custom_id.iter().map(|id| ("custom_id", text(id))));
+        put_if_newer(&self.client, &self.table, row, &Version::new(course.started_at, id)).await
     }
 
     /// Every row, ordered by learner and course.
@@ -108,7 +84,7 @@ impl Learners {
                 user_id: row.text("user_id")?,
                 course_id: row.text("course_id")?,
                 custom_id: row.text("custom_id"),
-                started_at: row.time_ms("started_at_ms")?,
+                started_at: row.time_ms("occurred_at_ms")?,
             })
         };
         read_all(&self.table, self.client.scan(), course).await

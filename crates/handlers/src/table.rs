@@ -1,10 +1,14 @@
-//! What the adapters of the DynamoDB tables share: their error, and how rows are read.
+//! What the adapters of the DynamoDB tables share: their error, how rows are read, and how the newest event
+//! wins.
 
 use std::collections::HashMap;
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
+use learnink_webhook::newest::Version;
 
 /// A table did not answer, or holds a row that this program does not write. Retryable.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,53 @@ impl TableError {
 
     fn read(table: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { operation: "read", table: table.to_owned(), source: source.into() }
+    }
+}
+
+/// What came of [`put_if_newer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The row is there.
+    Yes,
+    /// The table shows a newer event about the same thing, or this very one.
+    NotNewer,
+}
+
+/// Writes a row that tells of an event, unless the table has a newer one under the same key: whatever the
+/// order in which events arrive, and however often, the row ends the same. One conditional write.
+///
+/// The row gets two attributes besides its own, by which the next event is compared with it:
+/// `occurred_at_ms` and `message_id`.
+///
+/// # Errors
+///
+/// [`TableError`] when DynamoDB did not confirm.
+pub async fn put_if_newer(
+    client: &Client,
+    table: &str,
+    row: impl IntoIterator<Item = (&str, AttributeValue)>,
+    version: &Version,
+) -> Result<Written, TableError> {
+    let occurred_at_ms = AttributeValue::N(version.occurred_at_ms.to_string());
+    let message_id = AttributeValue::S(version.message_id.to_string());
+    let put = client
+        .put_item()
+        .table_name(table)
+        .set_item(Some(row.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+        .item("occurred_at_ms", occurred_at_ms.clone())
+        .item("message_id", message_id.clone())
+        .condition_expression(
+            "attribute_not_exists(occurred_at_ms) OR occurred_at_ms < :occurred_at_ms \
+             OR (occurred_at_ms = :occurred_at_ms AND message_id < :message_id)",
+        )
+        .expression_attribute_values(":occurred_at_ms", occurred_at_ms)
+        .expression_attribute_values(":message_id", message_id);
+    match Box::pin(put.send()).await {
+        Ok(_) => Ok(Written::Yes),
+        Err(error) => match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(Written::NotNewer),
+            _ => Err(TableError::write(table, error)),
+        },
     }
 }
 
