@@ -361,7 +361,7 @@ async fn under_a_replay_window_what_is_done_runs_again_once_and_the_key_is_anoth
         handlers: BTreeSet::from(["moody".to_owned()]),
         reason: "the sender was down".to_owned(),
         opened_by: "kim".to_owned(),
-        opened_at: now,
+        opened_at: now + Duration::from_secs(90),
         expires_at: now + Duration::from_mins(4),
         closed: None,
     };

@@ -7,10 +7,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_consumer::DynamoDbLedger;
 use learnink_consumer::ledger::Ledger;
-use learnink_handlers::progress::{Learners, StartedCourse};
+use learnink_handlers::progress::{LearnerAndCourse, Learners};
 use learnink_tests::engine::Engine;
 use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{Claim, ClaimRequest, Entry, History, Lease, Recorded, Settlement, judge};
+use learnink_webhook::newest::Version;
 use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
 
 on_both_engines! {
@@ -27,7 +28,7 @@ on_both_engines! {
     of_many_who_claim_at_once_one_gets_it,
     of_many_who_claim_an_expired_entry_at_once_one_gets_it,
     the_condition_decides_as_the_rule_does,
-    the_latest_start_of_a_course_stays_whatever_the_order,
+    the_earliest_start_and_the_latest_activity_stay_whatever_the_order,
 }
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -246,6 +247,11 @@ async fn replay_windows_are_opened_once_listed_in_order_and_closed(engine: Engin
     let again = ledger.close_replay_window("a", closing("ann")).await.unwrap();
     assert_eq!(again, Some(closed));
     assert_eq!(ledger.close_replay_window("z", closing("lee")).await.unwrap(), None);
+
+    // A year later nobody asks for them any more.
+    let next_year = ReplayWindow { opened_at: now() + Duration::from_hours(365 * 24), ..window("c", 0) };
+    ledger.open_replay_window(&next_year).await.unwrap();
+    assert_eq!(ledger.replay_windows().await.unwrap(), [next_year]);
 }
 
 async fn winners(ledger: &DynamoDbLedger, round: u32, later: Duration) -> usize {
@@ -340,24 +346,30 @@ async fn put(client: &aws_sdk_dynamodb::Client, table: &str, id: &MessageId, ent
     put.send().await.unwrap();
 }
 
-async fn the_latest_start_of_a_course_stays_whatever_the_order(engine: Engine) {
-    let starts = [(1_000, "a"), (3_000, "b"), (3_000, "c"), (2_000, "d")];
+async fn the_earliest_start_and_the_latest_activity_stay_whatever_the_order(engine: Engine) {
+    // The newest has no id of the customer's: the one before it must not outlive it.
+    let activities = [
+        (2_000, true, "a", Some("x")),
+        (3_000, true, "b", Some("y")),
+        (4_000, false, "d", None),
+        (4_000, false, "c", Some("z")),
+        (1_000, false, "e", Some("x")),
+    ];
     let mut ends = HashSet::new();
-    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 1, 3, 0], [1, 2, 0, 3]] {
+    for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 3, 0, 2, 4]] {
         let learners = Learners::new(&engine.dynamodb, engine.table("user_id", Some("course_id")).await);
         for index in order {
-            let (started_at_ms, id) = starts[index];
-            let course = StartedCourse {
-                user_id: "u".to_owned(),
-                course_id: "c".to_owned(),
-                custom_id: Some(id.to_owned()),
-                started_at: Timestamp::from_millisecond(started_at_ms).unwrap(),
-            };
-            learners.record(&course, &MessageId::parse(id).unwrap()).await.unwrap();
+            let (at_ms, is_start, id, custom_id) = activities[index];
+            let who = LearnerAndCourse { user_id: "u", course_id: "c", custom_id };
+            let at = Timestamp::from_millisecond(at_ms).unwrap();
+            let version = Version::new(at, &MessageId::parse(id).unwrap());
+            learners.record(who, is_start, &version).await.unwrap();
         }
-        let rows = learners.all().await.unwrap();
+        let mut rows = learners.all().await.unwrap();
         assert_eq!(rows.len(), 1);
-        ends.insert((rows[0].started_at.as_millisecond(), rows[0].custom_id.clone()));
+        let row = rows.remove(0);
+        let first = row.first_started_at.unwrap().as_millisecond();
+        ends.insert((first, row.last_activity_at.as_millisecond(), row.custom_id));
     }
-    assert_eq!(ends, HashSet::from([(3_000, Some("c".to_owned()))]));
+    assert_eq!(ends, HashSet::from([(2_000, 4_000, None)]));
 }

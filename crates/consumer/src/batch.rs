@@ -328,7 +328,10 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     return Err(self.dead_letter(record, failure).await);
                 }
             };
-            let windows = match self.windows(&history, delivery, batch).await {
+            // What is new cannot be done again.
+            let is_new = history.first_seen_ms == request.now.as_millisecond();
+            let windows = if is_new { Ok(Vec::new()) } else { self.windows(&history, delivery, batch).await };
+            let windows = match windows {
                 Ok(windows) => windows,
                 // The claim, if there is one, ends with its lease.
                 Err(error) => return Err(Ending::ledger_failed(Some(error))),
@@ -346,16 +349,13 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
-    /// The open replay windows that cover a message, of which something is done.
+    /// The open replay windows that cover a message.
     async fn windows<'a>(
         &self,
         history: &History,
         delivery: &Delivery<'_>,
         batch: &Batch<'a>,
     ) -> Result<Vec<&'a ReplayWindow>, LedgerError> {
-        if history.done.is_empty() {
-            return Ok(Vec::new());
-        }
         let windows = batch.windows.get_or_try_init(|| self.ledger.replay_windows()).await?;
         let known = Known {
             id: &delivery.message.id,

@@ -15,6 +15,7 @@ use learnink_handlers::App;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     learnink_telemetry::init(variable);
+    learnink_aws::install_tls_provider();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,6 +10,34 @@ pub struct MissingVariable {
     pub holds: &'static str,
 }
 
+/// A variable that keeps a function from starting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// It is not set.
+    #[error(transparent)]
+    Missing(#[from] MissingVariable),
+    /// It holds something else than it should. Its value is left out: it may be a secret.
+    #[error("{variable} cannot be used: {problem}")]
+    Unusable {
+        /// The environment variable.
+        variable: &'static str,
+        /// What is wrong with it, and what to do about it.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    /// What is wrong with a variable, and what to do about it.
+    pub fn unusable(variable: &'static str, problem: impl Into<String>) -> Self {
+        Self::Unusable { variable, problem: problem.into() }
+    }
+}
+
+/// The value of `variable`, unless it is not set, or only white space.
+pub fn optional(lookup: impl Fn(&str) -> Option<String>, variable: &str) -> Option<String> {
+    lookup(variable).filter(|value| !value.trim().is_empty())
+}
+
 /// The value of `variable`, which holds `holds`.
 ///
 /// # Errors
@@ -20,6 +48,5 @@ pub fn required(
     variable: &'static str,
     holds: &'static str,
 ) -> Result<String, MissingVariable> {
-    let value = lookup(variable).filter(|value| !value.trim().is_empty());
-    value.ok_or(MissingVariable { variable, holds })
+    optional(lookup, variable).ok_or(MissingVariable { variable, holds })
 }

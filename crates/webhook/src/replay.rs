@@ -82,8 +82,17 @@ impl ReplayWindow {
         self.closed.is_none() && now < self.expires_at
     }
 
-    /// Whether it covers a message.
+    /// When it ended, or will end by itself.
+    pub fn ends_at(&self) -> Timestamp {
+        self.closed.as_ref().map_or(self.expires_at, |closing| closing.at)
+    }
+
+    /// Whether it covers a message. One that was first seen after the window was opened is none to be
+    /// done again: it is done for the first time.
     pub fn covers(&self, message: Known<'_>) -> bool {
+        if message.first_seen_ms >= self.opened_at.as_millisecond() {
+            return false;
+        }
         match &self.covers {
             Coverage::Messages(ids) => ids.contains(message.id.as_str()),
             Coverage::FirstSeen { event_type, from, until } => {
@@ -228,9 +237,19 @@ mod tests {
         let everything = range(None, None);
         assert!(everything.covers(seen("2026-01-02T08:00:00Z")));
         assert!(!everything.covers(seen("2026-01-02T07:59:59.999Z")));
-        assert!(range(Some("notifications.sent"), None).covers(seen("2026-01-03T00:00:00Z")));
-        assert!(!range(Some("user.course.started"), None).covers(seen("2026-01-03T00:00:00Z")));
+        assert!(range(Some("notifications.sent"), None).covers(seen("2026-01-02T09:00:00Z")));
+        assert!(!range(Some("user.course.started"), None).covers(seen("2026-01-02T09:00:00Z")));
         assert!(!range(None, Some("2026-01-02T09:00:00Z")).covers(seen("2026-01-02T09:00:00Z")));
+    }
+
+    #[test]
+    fn a_message_that_came_first_while_the_window_was_open_is_not_done_again() {
+        let id = MessageId::parse("msg_1").unwrap();
+        let seen = |ms| Known { id: &id, event_type: "t", first_seen_ms: ms };
+        let window = window("w1", &[]);
+        let opened_ms = window.opened_at.as_millisecond();
+        assert!(window.covers(seen(opened_ms - 1)));
+        assert!(!window.covers(seen(opened_ms)));
     }
 
     #[test]

@@ -187,17 +187,33 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     #[track_caller]
-    fn register<F>(mut self, name: &'static str, takes: Takes, call: F) -> Self
+    fn register<F>(self, name: &'static str, takes: Takes, call: F) -> Self
     where
         F: Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static,
     {
         assert!(is_handler_name(name), "`{name}` is no name for a handler: 1 to 64 of a-z, 0-9, _, - and .");
-        assert!(
-            self.handlers.iter().all(|handler| handler.name != name),
-            "two handlers are named `{name}`; give one another name"
-        );
-        self.handlers.push(Handler { name, takes, max_age: None, call: Arc::new(call) });
+        self.register_handler(Handler { name, takes, max_age: None, call: Arc::new(call) })
+    }
+
+    #[track_caller]
+    fn register_handler(mut self, new: Handler<S>) -> Self {
+        let is_free = self.handlers.iter().all(|handler| handler.name != new.name);
+        assert!(is_free, "two handlers are named `{}`; give one another name", new.name);
+        self.handlers.push(new);
         self
+    }
+}
+
+impl Router {
+    /// Adds the handlers of another router, which have a state of their own.
+    ///
+    /// # Panics
+    ///
+    /// When both have a handler of the same name.
+    #[must_use]
+    #[track_caller]
+    pub fn merge(self, other: Self) -> Self {
+        other.handlers.into_iter().fold(self, Self::register_handler)
     }
 }
 
@@ -341,6 +357,15 @@ mod tests {
         assert!(!dead_letter(archive().fallback("unknown", any).unknown(Unknown::DeadLetter)));
         let router = archive().unknown(Unknown::DeadLetter).with_state(());
         assert!(!router.route(&envelope("notifications.sent", "2022-11-15")).dead_letter);
+    }
+
+    #[test]
+    fn routers_with_states_of_their_own_become_one() {
+        async fn counted(_: Event, _: u32) -> HandlerResult {
+            Ok(())
+        }
+        let merged = router().merge(Router::new().on_any("count", counted).with_state(7));
+        assert_eq!(merged.handler_names().last(), Some(&"count"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Source: DynamoDB developer guide, "Running batch operations with `PartiQL`".
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
@@ -46,6 +47,9 @@ const MAY_CLAIM: &str = "attribute_not_exists(message_id) OR (expires_at > :now_
 
 /// The key of the item with the replay windows. No message has it: it has a full stop.
 const WINDOWS_ID: &str = "replay.windows";
+
+/// How long windows that have ended are kept, for those who ask who did what.
+const WINDOWS_REMEMBERED_FOR: Duration = Duration::from_hours(90 * 24);
 
 /// So many statements fit into one request.
 const MOST_STATEMENTS: usize = 25;
@@ -202,7 +206,8 @@ impl DynamoDbLedger {
         Ok(got.map_err(|error| LedgerError::new(operation, CallFailed::from(&error)))?.item)
     }
 
-    /// Opens a replay window. Opening the same one twice changes nothing.
+    /// Opens a replay window. Opening the same one twice changes nothing. Windows that ended more than 90 days
+    /// ago are forgotten: together they have to fit into one item, which takes 400 KB.
     ///
     /// # Errors
     ///
@@ -218,6 +223,11 @@ impl DynamoDbLedger {
             .update_expression("SET replay_windows = if_not_exists(replay_windows, :none)")
             .expression_attribute_values(":none", AttributeValue::M(HashMap::new()));
         create.send().await.map_err(|error| LedgerError::new(OPERATION, CallFailed::from(&error)))?;
+        for old in self.replay_windows().await? {
+            if old.ends_at() + WINDOWS_REMEMBERED_FOR < window.opened_at {
+                self.forget_window(OPERATION, &old.id).await?;
+            }
+        }
         self.write_window(
             OPERATION,
             window,
@@ -245,6 +255,18 @@ impl DynamoDbLedger {
             self.write_window("close a replay window", &window, condition).await?;
         }
         Ok(Some(window))
+    }
+
+    async fn forget_window(&self, operation: &'static str, id: &str) -> Result<(), LedgerError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(attribute::MESSAGE_ID, string(WINDOWS_ID))
+            .update_expression("REMOVE replay_windows.#id")
+            .expression_attribute_names("#id", id);
+        update.send().await.map_err(|error| LedgerError::new(operation, CallFailed::from(&error)))?;
+        Ok(())
     }
 
     async fn write_window(
