@@ -1,14 +1,22 @@
 //! The `learnink` command, as a person types it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use aws_sdk_sqs::types::MessageAttributeValue;
+use jiff::Timestamp;
+use learnink_consumer::ledger::Ledger;
+use learnink_consumer::{DynamoDbLedger, queues};
 use learnink_tests::binaries::binary;
+use learnink_tests::engine::{Engine, ministack_endpoint};
 use learnink_tests::root;
-use serde_json::Value;
+use learnink_webhook::ledger::{ClaimRequest, Settlement};
+use learnink_webhook::{Message, MessageId};
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -68,10 +76,30 @@ impl Dev {
         learnink(&all).output().unwrap()
     }
 
-    fn json(&self, command: &str) -> Vec<Value> {
-        let output = learnink(&[command, "--json", "--state", &self.folder]).output().unwrap();
+    /// What a command that succeeds prints.
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = learnink(&[arguments, &["--state", &self.folder]].concat()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
+        text(&output.stdout)
+    }
+
+    fn json(&self, command: &str) -> Vec<Value> {
+        let command: Vec<_> = command.split(' ').chain(["--json"]).collect();
+        serde_json::from_str(&self.run(&command)).unwrap()
+    }
+
+    /// Sends a webhook under an id, and the line that comes of it.
+    fn sent(&self, id: &str) -> String {
+        assert!(self.send(&["--id", id]).status.success());
+        self.line_with(id)
+    }
+
+    /// Opens a replay window for `covers`, and its id.
+    fn open_window(&self, covers: &[&str]) -> String {
+        let window = ["replay", "open", "--by", "kim", "--reason", "its grant was lost"];
+        let said = self.run(&[&window, covers].concat());
+        let id = said.strip_prefix("opened replay window ").and_then(|said| said.split(',').next());
+        id.unwrap_or_else(|| panic!("{said}")).to_owned()
     }
 
     fn signal(&self, signal: &str) {
@@ -293,4 +321,208 @@ fn before_the_first_start_there_is_nothing_to_show() {
     assert_eq!(text(&output.stdout), "nothing is stored here yet; start `cargo dev` and send a webhook\n");
     let output = learnink(&["learners", "--json", "--state", state]).output().unwrap();
     assert_eq!(text(&output.stdout), "[]\n");
+}
+
+#[test]
+fn under_a_replay_window_a_message_is_handled_again_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    assert!(dev.sent("msg_1").contains("handled by progress"));
+    assert!(dev.sent("msg_1").contains("handled before"));
+    let window = dev.open_window(&["--message", "msg_1", "msg_2"]);
+    for expected in ["handled by progress", "handled before"] {
+        let line = dev.sent("msg_1");
+        assert!(line.contains(expected), "{line}");
+    }
+    let listed = dev.run(&["replay", "list"]);
+    for part in [&window, "msg_1, msg_2", "all handlers", "kim", "its grant was lost", "open", "1 in all"] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+}
+
+#[test]
+fn a_replay_window_that_is_closed_lets_nothing_in_and_is_closed_without_dev_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let dev = Dev::start(folder.path());
+    for id in ["msg_1", "msg_3"] {
+        assert!(dev.sent(id).contains("handled by progress"));
+    }
+    let range = ["--since", "1h ago", "--type", "user.course.started", "--handler", "progress"];
+    let (first, second) = (dev.open_window(&range), dev.open_window(&range));
+    assert!(dev.sent("msg_1").contains("handled by progress"));
+    // It came for the first time after the windows were opened: nothing of it is to be done twice.
+    assert!(dev.sent("msg_2").contains("handled by progress"));
+    assert!(dev.sent("msg_2").contains("handled before"));
+    let close = |id: &str| {
+        let output = learnink(&["replay", "close", id, "--by", "lee", "--state", state]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(close(&first), format!("closed replay window {first}\n"));
+    dev.interrupt();
+    assert_eq!(close(&second), format!("closed replay window {second}\n"));
+    let again = close(&second);
+    assert!(
+        again.starts_with(&format!("replay window {second} had ended already: closed by lee")),
+        "{again}"
+    );
+
+    let dev = Dev::start(folder.path());
+    assert!(dev.sent("msg_3").contains("handled before"));
+    assert_eq!(dev.run(&["replay", "list"]), "no replay window is open\n");
+    let all = dev.json("replay list --all");
+    assert_eq!(all.len(), 2);
+    for window in &all {
+        assert_eq!((&window["state"], &window["closed"]["by"]), (&json!("closed"), &json!("lee")));
+        assert_eq!(window["handlers"], json!(["progress"]));
+    }
+}
+
+#[test]
+fn what_keeps_a_replay_window_from_being_opened_or_closed_is_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let open = ["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim", "--state", state];
+    let nothing = "nothing is stored here yet; start `cargo dev` and send a webhook";
+    assert_eq!(error(&open), format!("error: {nothing}"));
+    assert_eq!(
+        text(&learnink(&["replay", "list", "--state", state]).output().unwrap().stdout),
+        format!("{nothing}\n")
+    );
+
+    let _dev = Dev::start(folder.path());
+    let unknown = error(&[&open[..], &["--handler", "pusch"]].concat());
+    assert!(unknown.starts_with("error: no handler is named `pusch`; there are: progress, "), "{unknown}");
+    let unknown = error(&["replay", "close", "zz", "--by", "kim", "--state", state]);
+    assert!(unknown.starts_with("error: no replay window has the id `zz`; "), "{unknown}");
+    let in_aws =
+        learnink(&["replay", "list", "--ledger", "t"]).env_remove("AWS_ACCESS_KEY_ID").output().unwrap();
+    assert!(text(&in_aws.stderr).contains("aws configure export-credentials"), "{}", text(&in_aws.stderr));
+}
+
+#[test]
+fn dead_letters_are_listed_with_their_reasons_and_without_what_they_carry() {
+    let folder = tempfile::tempdir().unwrap();
+    let other_shape = folder.path().join("other-shape.json");
+    let event = std::fs::read_to_string(root().join("events/user.course.started.json")).unwrap();
+    let mut event: Value = serde_json::from_str(&event).unwrap();
+    event["data"]["user_id"] = json!(["secretive"]);
+    std::fs::write(&other_shape, event.to_string()).unwrap();
+    let dev = Dev::start(folder.path());
+    assert_eq!(dev.run(&["dlq", "list"]), "no dead letters\n");
+    for (id, file) in [("msg_1", "events/not-json.txt"), ("msg_2", other_shape.to_str().unwrap())] {
+        assert!(dev.send(&["--id", id, file]).status.success());
+        assert!(dev.line_with(id).contains("dead-lettered"));
+    }
+
+    let letters = dev.json("dlq list");
+    let [not_json, other_shape] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!((&not_json["message_id"], &not_json["event_type"]), (&json!("msg_1"), &Value::Null));
+    assert_eq!(not_json["reason"], "the body is not JSON (line 1, column 2)");
+    assert_eq!((&other_shape["message_id"], &other_shape["handler"]), (&json!("msg_2"), &json!("progress")));
+    assert_eq!(other_shape["event_type"], "user.course.started");
+    assert_eq!(other_shape["receive_count"], 1);
+
+    // Looking hides nothing from the next who looks.
+    let table = dev.run(&["dlq", "list"]);
+    assert!(table.contains("`data` is not what `user.course.started` has"), "{table}");
+    assert!(table.contains("2 in all") && !table.contains("secretive"), "{table}");
+    let limited = learnink(&["dlq", "list", "--limit", "1", "--state", &dev.folder]).output().unwrap();
+    assert!(text(&limited.stdout).contains("1 in all"), "{}", text(&limited.stdout));
+    assert_eq!(text(&limited.stderr), "there may be more; --limit shows them\n");
+
+    let state = dev.folder.clone();
+    dev.signal("-KILL");
+    drop(dev);
+    let stopped = error(&["dlq", "list", "--state", &state]);
+    assert!(stopped.ends_with("start `cargo dev` first"), "{stopped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_commands_reach_a_queue_and_a_table_in_aws() {
+    let engine = Engine::ministack().await;
+    let (pair, table) = (engine.queues(30, 1).await, engine.table("message_id", None).await);
+    // Redriven, with the reason of the time before, and moved by SQS after another delivery.
+    send_message(&engine, &pair.url, "msg_00", &[(queues::attribute::REASON, "no such plan")]).await;
+    for _ in 0..2 {
+        let receive = engine.sqs_client().receive_message().queue_url(&pair.url).visibility_timeout(0);
+        receive.send().await.unwrap();
+    }
+    for number in 1..11 {
+        send_message(&engine, &pair.dead_letter_url, &format!("msg_{number:02}"), &[]).await;
+    }
+    let ledger = DynamoDbLedger::new(&engine.dynamodb, &table);
+    leave(&ledger, "msg_00", Some("push: busy")).await;
+    leave(&ledger, "msg_01", None).await;
+    let aws = |arguments: &[&str]| {
+        let mut command = learnink(arguments);
+        command.args(["--ledger", &table]).env("AWS_ENDPOINT_URL", ministack_endpoint());
+        for variable in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            command.env(variable, learnink_local::REGION);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+
+    let list = aws(&["dlq", "list", "--json", "--queue", &pair.dead_letter_url]);
+    let letters: Vec<Value> = serde_json::from_str(&list).unwrap();
+    let reasons: Vec<_> = letters.iter().map(|letter| letter["reason"].as_str().unwrap()).collect();
+    assert_eq!(letters.len(), 11);
+    assert_eq!(reasons[0], "push: busy (on its last delivery)");
+    assert!(reasons[1].starts_with("the consumer crashed or timed out"), "{reasons:?}");
+    assert!(
+        reasons[2..].iter().all(|reason| reason.starts_with("no consumer could claim it")),
+        "{reasons:?}"
+    );
+
+    let window = ["replay", "open", "--message", "msg_00", "--reason", "why", "--by", "kim"];
+    assert!(aws(&window).contains("have LearnInk send the messages again"));
+    assert!(aws(&["replay", "list"]).contains("1 in all"));
+}
+
+/// Sends a message of a receiver to a queue, with more attributes than that writes.
+async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)]) {
+    let message = Message {
+        id: MessageId::parse(id).unwrap(),
+        signed_at_s: 0,
+        signature: "v1,aa".to_owned(),
+        received_at: Timestamp::UNIX_EPOCH,
+        event_type: Some("example.type".to_owned()),
+        body: br#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#.into(),
+    };
+    let message = message.encode().unwrap();
+    let own = message.attributes.iter().map(|own| (own.name, own.value.as_str()));
+    let mut request = engine.sqs_client().send_message().queue_url(url).message_body(message.body);
+    for (name, value) in own.chain(more.iter().copied()) {
+        let value = MessageAttributeValue::builder().data_type("String").string_value(value);
+        request = request.message_attributes(name, value.build().unwrap());
+    }
+    request.send().await.unwrap();
+}
+
+/// What a consumer leaves in the ledger that failed for a reason, or stopped before it could say one.
+async fn leave(ledger: &DynamoDbLedger, id: &str, failure_reason: Option<&str>) {
+    let (id, now) = (MessageId::parse(id).unwrap(), Timestamp::UNIX_EPOCH);
+    let request = ClaimRequest {
+        id: id.clone(),
+        payload_sha256: "aa".to_owned(),
+        keys: vec!["push".to_owned()],
+        owner: "consumer".to_owned(),
+        now,
+        lease: Duration::from_secs(20),
+        probably_new: true,
+    };
+    ledger.claim(vec![request]).await.remove(0).unwrap();
+    if let Some(reason) = failure_reason {
+        let settlement = Settlement {
+            id,
+            owner: "consumer".to_owned(),
+            done: BTreeSet::new(),
+            failure_reason: Some(reason.to_owned()),
+            now,
+        };
+        ledger.settle(vec![settlement]).await.remove(0).unwrap();
+    }
 }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use learnink_consumer::report::Failure;
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
-use learnink_local::pipeline::Numbers;
+use learnink_local::pipeline::{Numbers, handlers_config};
 use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
 use learnink_receiver::{Outcome as ReceiverOutcome, Receipt};
 use tokio::sync::mpsc;
 
-use crate::{DEFAULT_STATE, StateFolder, milliseconds};
+use crate::{DEFAULT_STATE, StateFolder, milliseconds, variable};
 
 const DEFAULT_PORT: u16 = 9000;
 
@@ -67,6 +67,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         state: Some(state),
         signing_secret,
         numbers: Numbers::TEMPLATE,
+        handlers: handlers_config(variable)?,
         random: fastrand::f64,
         observer,
     };
@@ -128,7 +129,10 @@ fn explain(error: StartError, folder: &Path, secret_is_given: bool) -> anyhow::E
             "{} holds no usable secret ({error}); remove it to have a new one made",
             state::secret_file(folder).display()
         ),
-        error @ (StartError::Listen { .. } | StartError::Sqs(_) | StartError::DynamoDb(_)) => error.into(),
+        error @ (StartError::Listen { .. }
+        | StartError::State(_)
+        | StartError::Sqs(_)
+        | StartError::DynamoDb(_)) => error.into(),
     }
 }
 

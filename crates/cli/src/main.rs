@@ -1,14 +1,20 @@
 //! `learnink`: the pipeline on a laptop, signed webhooks to try it with, and what came of them.
 
+mod archive;
 mod dev;
+mod dlq;
+mod ledger;
+mod replay;
 mod send;
 mod stored;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
 
 /// Receive LearnInk's webhooks: try the pipeline here, send it webhooks, see what came of them.
@@ -29,6 +35,15 @@ enum Command {
     Learners(stored::Args),
     /// Show the events that no handler takes yet
     Unknown(stored::Args),
+    /// Have messages handled again that are done: open, list and close replay windows
+    #[command(subcommand)]
+    Replay(replay::Command),
+    /// Look at the dead-letter queue
+    #[command(subcommand)]
+    Dlq(dlq::Command),
+    /// Prove and export the records that the `archive` handler keeps
+    #[command(subcommand)]
+    Archive(archive::Command),
 }
 
 /// Where `learnink dev` keeps its state.
@@ -45,6 +60,7 @@ const DEFAULT_STATE: &str = ".learnink";
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    learnink_aws::install_tls_provider();
     // What the pipeline does is told line by line; its own logs are for those who ask.
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off,learnink_local=warn"));
@@ -55,6 +71,9 @@ async fn main() -> ExitCode {
         Command::Send(args) => send::run(args).await,
         Command::Learners(args) => stored::learners(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Unknown(args) => stored::unknown_events(&args).await.map(|()| ExitCode::SUCCESS),
+        Command::Replay(command) => replay::run(command).await.map(|()| ExitCode::SUCCESS),
+        Command::Dlq(dlq::Command::List(args)) => dlq::list(&args).await.map(|()| ExitCode::SUCCESS),
+        Command::Archive(command) => archive::run(command).await,
     };
     result.unwrap_or_else(|error| {
         let red = anstyle::AnsiColor::Red.on_default().bold();
@@ -66,4 +85,14 @@ async fn main() -> ExitCode {
 /// A duration as a person reads it.
 fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command is an edge, where the clock is read")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command is an edge, where the environment is read")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use svix::webhooks::Webhook;
 use tokio::time::MissedTickBehavior;
 
-use crate::{StateFolder, milliseconds};
+use crate::{StateFolder, milliseconds, now};
 
 /// What is sent where no file is named.
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
@@ -311,11 +311,6 @@ fn summary(attempts: &[Attempt]) -> Table {
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the command is an edge, where the clock is read")]
-fn now() -> Timestamp {
-    Timestamp::now()
 }
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
 //! `learnink learners` and `learnink unknown`: what the handlers stored.
 
-use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Context;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ContentArrangement, Table};
-use learnink_handlers::progress::StartedCourse;
+use learnink_handlers::progress::LearnersCourse;
 use learnink_handlers::unknown::UnknownEvent;
 use learnink_handlers::{App, TableError};
 use learnink_local::pipeline::handlers_config;
 use learnink_local::{LocalDynamoDb, sdk_config, state};
 use serde::Serialize;
 
-use crate::StateFolder;
+use crate::{StateFolder, table};
 
 /// Options of the commands that show a table.
 #[derive(Debug, clap::Args)]
@@ -26,11 +24,13 @@ pub(crate) struct Args {
 
 /// Shows the learners' table.
 pub(crate) async fn learners(args: &Args) -> anyhow::Result<()> {
-    let header = ["Learner", "Your id", "Course", "Started"];
+    let header = ["Learner", "Your id", "Course", "First start", "Last activity"];
     let read = async |app: App| app.learners.all().await;
-    let row = |course: &StartedCourse| {
+    let row = |course: &LearnersCourse| {
         let custom_id = course.custom_id.clone().unwrap_or_else(|| "-".to_owned());
-        [course.user_id.clone(), custom_id, course.course_id.clone(), course.started_at.to_string()]
+        let first_start = course.first_started_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+        let last_activity = course.last_activity_at.to_string();
+        [course.user_id.clone(), custom_id, course.course_id.clone(), first_start, last_activity]
     };
     show(args, header, "no learner has started a course yet", read, row).await
 }
@@ -46,7 +46,10 @@ pub(crate) async fn unknown_events(args: &Args) -> anyhow::Result<()> {
     show(args, header, "every event so far had a handler", read, row).await
 }
 
-/// Reads the rows and prints them as a table or as JSON; `empty` is what to say without any.
+/// What to say before the first start.
+pub(crate) const NOTHING_STORED: &str = "nothing is stored here yet; start `cargo dev` and send a webhook";
+
+/// Reads the rows and prints them; `empty` is what to say without any.
 async fn show<T: Serialize, const COLUMNS: usize>(
     args: &Args,
     header: [&str; COLUMNS],
@@ -54,35 +57,22 @@ async fn show<T: Serialize, const COLUMNS: usize>(
     read: impl AsyncFnOnce(App) -> Result<Vec<T>, TableError>,
     row: impl Fn(&T) -> [String; COLUMNS],
 ) -> anyhow::Result<()> {
-    let (rows, empty) = match open(args).await? {
-        Some((app, _dynamodb)) => (read(app).await?, empty),
-        None => (Vec::new(), "nothing is stored here yet; start `cargo dev` and send a webhook"),
+    let (rows, empty) = match open(&args.state.folder).await? {
+        Some(dynamodb) => {
+            let config = handlers_config(|_| None)?;
+            let app = App::new(&sdk_config(dynamodb.endpoint()), &config);
+            (read(app).await?, empty)
+        }
+        None => (Vec::new(), NOTHING_STORED),
     };
-    let text = if args.json {
-        serde_json::to_string_pretty(&rows)?
-    } else if rows.is_empty() {
-        empty.to_owned()
-    } else {
-        let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
-        table.add_rows(rows.iter().map(row));
-        format!("{table}\n{} in all", rows.len())
-    };
-    match writeln!(io::stdout(), "{text}") {
-        // `learnink learners | head` has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot print"),
-    }
+    table::print(args.json, &rows, header, row, empty)
 }
 
-/// The handlers' tables, whether or not a pipeline is running on them; `None` before the first start.
-async fn open(args: &Args) -> anyhow::Result<Option<(App, LocalDynamoDb)>> {
-    let database = state::database_file(&args.state.folder);
+/// The tables of `learnink dev`, whether or not it is running on them; `None` before its first start.
+pub(crate) async fn open(folder: &Path) -> anyhow::Result<Option<LocalDynamoDb>> {
+    let database = state::database_file(folder);
     if !database.try_exists().with_context(|| format!("cannot look at {}", database.display()))? {
         return Ok(None);
     }
-    let dynamodb = LocalDynamoDb::start(Some(&database)).await?;
-    let app = App::new(&sdk_config(dynamodb.endpoint()), &handlers_config());
-    Ok(Some((app, dynamodb)))
+    Ok(Some(LocalDynamoDb::start(Some(&database)).await?))
 }

@@ -14,6 +14,7 @@ use learnink_consumer::{BatchReport, Consumer, DynamoDbLedger, Invocation, Recor
 use learnink_handlers::App;
 use learnink_receiver::verify::SecretError;
 use learnink_receiver::{GatewayEvent, Receipt, Receiver, SigningSecrets, SqsQueue, Verifier};
+use learnink_webhook::config::ConfigError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -21,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::dynamodb::{LocalDynamoDb, LocalDynamoDbError, Table, create_table};
 use crate::event_source::EventSource;
 use crate::sqs::{LocalSqs, LocalSqsError, QueueSettings};
-use crate::state::State;
+use crate::state::{State, StateError};
 use crate::{front, sdk_config};
 
 /// The queue between the receiver and the consumer.
@@ -67,6 +68,8 @@ pub struct Options {
     pub signing_secret: String,
     /// The stack's numbers.
     pub numbers: Numbers,
+    /// What the handlers do; see [`handlers_config`].
+    pub handlers: learnink_handlers::Config,
     /// Uniform in `0..1`; spreads the retries of messages that failed together.
     pub random: fn() -> f64,
     /// Told of everything that happens.
@@ -96,6 +99,9 @@ pub enum StartError {
     /// The signing secret cannot be used.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The embedded SQS did not start.
     #[error(transparent)]
     Sqs(#[from] LocalSqsError),
@@ -130,7 +136,7 @@ impl Pipeline {
     ///
     /// [`StartError`] with the part that did not start.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { address, state, signing_secret, numbers, random, observer } = options;
+        let Options { address, state, signing_secret, numbers, handlers, random, observer } = options;
         let verifier = Verifier::new(&signing_secret)?;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -142,6 +148,9 @@ impl Pipeline {
         let journal = state.as_ref().map(State::journal);
         let sqs =
             LocalSqs::start(&[(DEAD_LETTER_QUEUE, target), (QUEUE, source)], journal.as_deref()).await?;
+        if let Some(state) = &state {
+            state.announce_sqs(sqs.endpoint())?;
+        }
         let database = state.as_ref().map(State::database);
         let dynamodb = LocalDynamoDb::start(database.as_deref()).await?;
 
@@ -151,7 +160,7 @@ impl Pipeline {
         for table in [LEDGER_TABLE, LEARNERS_TABLE, UNKNOWN_EVENTS_TABLE] {
             create_table(&tables, table).await?;
         }
-        let app = App::new(&dynamodb_config, &handlers_config());
+        let app = App::new(&dynamodb_config, &handlers);
         let queue_url = LocalSqs::queue_url(QUEUE);
         let consumer = Consumer::new(
             learnink_handlers::router(app.clone()),
@@ -238,12 +247,20 @@ impl Pipeline {
     }
 }
 
-/// The tables that the handlers use on this machine.
-pub fn handlers_config() -> learnink_handlers::Config {
-    learnink_handlers::Config {
-        learners_table: LEARNERS_TABLE.name.to_owned(),
-        unknown_events_table: UNKNOWN_EVENTS_TABLE.name.to_owned(),
-    }
+/// The handlers' configuration on this machine: its tables, and what `variable`, which looks up an
+/// environment variable, says of the rest, as in Lambda.
+///
+/// # Errors
+///
+/// [`ConfigError`] naming the variable and what belongs there.
+pub fn handlers_config(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<learnink_handlers::Config, ConfigError> {
+    learnink_handlers::Config::read(|name: &str| match name {
+        "LEARNINK_LEARNERS_TABLE" => Some(LEARNERS_TABLE.name.to_owned()),
+        "LEARNINK_UNKNOWN_EVENTS_TABLE" => Some(UNKNOWN_EVENTS_TABLE.name.to_owned()),
+        _ => variable(name),
+    })
 }
 
 /// One invocation of the consumer, which ends with its time-out as Lambda's would.

@@ -10,6 +10,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 /// The length of a new signing secret's key: as Svix makes them.
 const KEY_BYTES: usize = 24;
 
+/// The file whose lock says that a pipeline is running.
+const LOCK: &str = "lock";
+
 /// A folder that one pipeline at a time works in.
 #[derive(Debug)]
 pub struct State {
@@ -57,11 +60,14 @@ impl State {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.recursive(true).create(&folder).map_err(|error| io_error(&folder, error))?;
-        let path = folder.join("lock");
+        let path = folder.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|error| io_error(&path, error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { folder, _lock: lock }),
+            Ok(()) => {
+                forget_sqs_endpoint(&folder);
+                Ok(Self { folder, _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => Err(StateError::InUse { folder }),
             Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
         }
@@ -81,19 +87,21 @@ impl State {
 
     fn make_signing_secret(&self) -> Result<String, StateError> {
         let path = secret_file(&self.folder);
-        let io_error = |source| StateError::Io { path: path.clone(), source };
         let mut key = [0; KEY_BYTES];
-        getrandom::fill(&mut key).map_err(|error| io_error(error.into()))?;
+        getrandom::fill(&mut key)
+            .map_err(|error| StateError::Io { path: path.clone(), source: error.into() })?;
         let secret = format!("whsec_{}", BASE64.encode(key));
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        // Under another name first, so that a process that is killed leaves no half a secret.
-        let next = path.with_extension("new");
-        options.open(&next).and_then(|mut file| writeln!(file, "{secret}")).map_err(io_error)?;
-        fs::rename(&next, &path).map_err(io_error)?;
+        write_line(&path, &secret)?;
         Ok(secret)
+    }
+
+    /// Says for [`sqs_endpoint`] where the SQS of the pipeline listens, until this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`] when it cannot be written.
+    pub fn announce_sqs(&self, endpoint: &str) -> Result<(), StateError> {
+        write_line(&sqs_endpoint_file(&self.folder), endpoint)
     }
 
     /// Where the tables are.
@@ -105,6 +113,56 @@ impl State {
     pub fn journal(&self) -> PathBuf {
         self.folder.join("queues.jsonl")
     }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        forget_sqs_endpoint(&self.folder);
+    }
+}
+
+/// Writes a file that only its owner may read.
+fn write_line(path: &Path, line: &str) -> Result<(), StateError> {
+    let io_error = |source| StateError::Io { path: path.to_owned(), source };
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // Under another name first, so that nobody reads half a line, even after a kill.
+    let next = path.with_extension("new");
+    options.open(&next).and_then(|mut file| writeln!(file, "{line}")).map_err(io_error)?;
+    fs::rename(&next, path).map_err(io_error)
+}
+
+/// Where the SQS of the pipeline that is running in `folder` listens; `None` where none is.
+///
+/// # Errors
+///
+/// [`StateError::Io`] when the files cannot be read.
+pub fn sqs_endpoint(folder: &Path) -> Result<Option<String>, StateError> {
+    let path = sqs_endpoint_file(folder);
+    let io_error = |source| StateError::Io { path: path.clone(), source };
+    let endpoint = match fs::read_to_string(&path) {
+        Ok(endpoint) => endpoint,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(error)),
+    };
+    // The pipeline may have been killed, and its port be somebody else's by now.
+    let lock = File::open(folder.join(LOCK)).map_err(io_error)?;
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(endpoint.trim().to_owned())),
+        Err(TryLockError::Error(error)) => Err(io_error(error)),
+    }
+}
+
+/// Fails where there is nothing to forget.
+fn forget_sqs_endpoint(folder: &Path) {
+    let _ = fs::remove_file(sqs_endpoint_file(folder));
+}
+
+fn sqs_endpoint_file(folder: &Path) -> PathBuf {
+    folder.join("sqs-endpoint")
 }
 
 /// The signing secret that `learnink dev` made in `folder`; needs no lock.
@@ -164,6 +222,26 @@ mod tests {
         let _first = State::open(folder.path()).unwrap();
         let second = State::open(folder.path()).unwrap_err();
         assert!(matches!(second, StateError::InUse { .. }), "{second}");
+    }
+
+    #[test]
+    fn the_endpoint_is_known_while_the_pipeline_runs_and_not_after_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = || sqs_endpoint(folder.path()).unwrap();
+        assert_eq!(known(), None);
+        let state = State::open(folder.path()).unwrap();
+        assert_eq!(known(), None);
+        state.announce_sqs("http://127.0.0.1:1").unwrap();
+        assert_eq!(known().as_deref(), Some("http://127.0.0.1:1"));
+        drop(state);
+        assert_eq!(known(), None);
+
+        let left_by_a_kill = || fs::write(sqs_endpoint_file(folder.path()), "http://127.0.0.1:1").unwrap();
+        left_by_a_kill();
+        assert_eq!(known(), None);
+        left_by_a_kill();
+        let _next = State::open(folder.path()).unwrap();
+        assert_eq!(known(), None);
     }
 
     #[test]

@@ -1,0 +1,275 @@
+//! `learnink archive export`: the records of some days as JSON lines or CSV.
+
+use std::borrow::Cow;
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use learnink_handlers::archive::{Archive, Name, Record};
+use learnink_webhook::Envelope;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{IN_S3, READS_AT_ONCE, Source, records};
+
+/// The columns, which are the fields of a JSON line.
+const COLUMNS: [&str; 6] = ["id", "type", "api_version", "occurred_at", "received_at", "data"];
+
+/// Options of `learnink archive export`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("\
+Each record becomes a line with id, type, api_version, occurred_at (when it happened), received_at
+and data (the payload as LearnInk wrote it), in the order in which they were received. A learner
+who was offline sends events late: those of March that arrived in April are in April's export.
+
+As CSV (RFC 4180) data is one column of JSON. A type or id that a spreadsheet would take for a
+formula has an apostrophe in front; LearnInk's own never need one.
+
+What is exported holds personal data; a new FILE is readable by you alone. Nothing is verified
+here: `learnink archive verify` does that. An object that cannot be read is named, and the exit
+code is 1.
+
+Examples:
+  learnink archive export --archive s3://acme-archive/learnink --from 2026-03-01 --to 2026-03-31 \\
+    --format csv --output march.csv
+  learnink archive export --archive file:///tmp/archive --from 2026-03-01 --to 2026-03-01 \\
+    | jq .data.course_id
+
+{IN_S3}"))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// First day on which the records were received, in UTC
+    #[arg(long, value_name = "DATE")]
+    from: Date,
+    /// Last day, which is included
+    #[arg(long, value_name = "DATE")]
+    to: Date,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    format: Format,
+    /// Where to write it; without it, standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// A JSON object per line
+    Jsonl,
+    /// A header and a line per record, as spreadsheets open it
+    Csv,
+}
+
+/// Writes the records.
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let archive = args.source.open()?;
+    let names = archive.list(&args.source.selection(Some((args.from, args.to)))?).await?;
+    let mut output = open(args.output.as_deref())?;
+    match write(&archive, names, args.format, &mut output).await {
+        Ok(Written { rows, unreadable }) => {
+            let unread = if unreadable == 0 { String::new() } else { format!(", {unreadable} unreadable") };
+            anstream::eprintln!("{} exported{unread}", records(rows));
+            Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        // `learnink archive export | head` has seen enough.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+    }
+}
+
+fn open(file: Option<&Path>) -> anyhow::Result<Box<dyn Write>> {
+    let Some(file) = file else { return Ok(Box::new(BufWriter::new(io::stdout()))) };
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(file).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// What became of the records.
+#[derive(Default)]
+struct Written {
+    rows: usize,
+    unreadable: usize,
+}
+
+/// Writes a day after the other; the records of one are in memory together, to be put in order.
+async fn write(
+    archive: &Archive,
+    mut names: Vec<Name>,
+    format: Format,
+    output: &mut dyn Write,
+) -> anyhow::Result<Written> {
+    let mut written = Written::default();
+    format.header(output)?;
+    names.sort_by_key(Name::day);
+    for day in names.chunk_by(|a, b| a.day() == b.day()) {
+        let reads = day.iter().map(|name| async move { anyhow::Ok((name, archive.read(name).await?)) });
+        let read: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        let mut rows = Vec::new();
+        for (name, bytes) in read {
+            match Row::read(&bytes) {
+                Ok(row) => rows.push(row),
+                Err(reason) => {
+                    written.unreadable += 1;
+                    anstream::eprintln!("{name}: {reason}");
+                }
+            }
+        }
+        rows.sort_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
+        for row in &rows {
+            format.row(row, output)?;
+        }
+        written.rows += rows.len();
+    }
+    output.flush()?;
+    Ok(written)
+}
+
+/// A record as it is exported. Its fields are [`COLUMNS`].
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    r#type: String,
+    api_version: String,
+    occurred_at: Timestamp,
+    received_at: Timestamp,
+    data: Box<RawValue>,
+}
+
+impl Row {
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let record = Record::decode(bytes).map_err(|error| error.to_string())?;
+        let envelope = Envelope::parse(&record.body).map_err(|error| error.to_string())?;
+        // Between JSON's parts a line break is a space, and within its strings there is none.
+        let data = envelope.raw_data().get().replace(['\r', '\n'], " ");
+        Ok(Self {
+            id: record.id.to_string(),
+            data: RawValue::from_string(data).map_err(|_| "its `data` is not JSON".to_owned())?,
+            r#type: envelope.event_type,
+            api_version: envelope.api_version,
+            occurred_at: envelope.occurred_at,
+            received_at: record.received_at,
+        })
+    }
+}
+
+impl Format {
+    fn header(self, output: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Jsonl => Ok(()),
+            Self::Csv => csv_line(output, COLUMNS.map(Cow::Borrowed)),
+        }
+    }
+
+    fn row(self, row: &Row, output: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Jsonl => {
+                serde_json::to_writer(&mut *output, row)?;
+                output.write_all(b"\n")
+            }
+            Self::Csv => {
+                let fields = [
+                    no_formula(&row.id),
+                    no_formula(&row.r#type),
+                    no_formula(&row.api_version),
+                    row.occurred_at.to_string().into(),
+                    row.received_at.to_string().into(),
+                    // JSON never starts like a formula, but with the minus of a number.
+                    row.data.get().into(),
+                ];
+                csv_line(output, fields)
+            }
+        }
+    }
+}
+
+/// Text that no spreadsheet takes for a formula: what starts like one gets an apostrophe in front.
+/// Source: OWASP, "CSV Injection".
+fn no_formula(text: &str) -> Cow<'_, str> {
+    let starts_one =
+        |first| matches!(first, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠');
+    if text.starts_with(starts_one) { format!("'{text}").into() } else { text.into() }
+}
+
+/// A line of CSV. Source: RFC 4180, section 2.
+fn csv_line(output: &mut dyn Write, fields: [Cow<'_, str>; COLUMNS.len()]) -> io::Result<()> {
+    let quoted = fields.map(|field| {
+        let needs_quotes = field.contains(['"', ',', '\r', '\n']);
+        if needs_quotes { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.into_owned() }
+    });
+    write!(output, "{}\r\n", quoted.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use learnink_webhook::MessageId;
+
+    use super::*;
+
+    fn row(event_type: &str, data: &str) -> Row {
+        let body = format!(
+            r#"{{"type":{event_type:?},"api_version":"2022-11-15","data":{data},"timestamp":"2026-02-27T08:00:00Z"}}"#
+        );
+        let record = Record {
+            id: MessageId::parse("msg_1").unwrap(),
+            signed_at_s: 1_772_366_400,
+            signature: "v1,none".to_owned(),
+            received_at: "2026-03-01T12:00:00.042Z".parse().unwrap(),
+            body: body.into_bytes(),
+        };
+        Row::read(&record.encode()).unwrap()
+    }
+
+    fn line(format: Format, row: &Row) -> String {
+        let mut output = Vec::new();
+        format.row(row, &mut output).unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn data_stays_as_it_was_written_on_one_line() {
+        let row = row("a", "{ \"n\": 1.50,\r\n  \"t\": \"a\\nb\" }");
+        let data = r#"{ "n": 1.50,    "t": "a\nb" }"#;
+        assert_eq!(
+            line(Format::Jsonl, &row),
+            format!(
+                "{{\"id\":\"msg_1\",\"type\":\"a\",\"api_version\":\"2022-11-15\",\"occurred_at\":\"2026-02-27T08:00:00Z\",\
+                 \"received_at\":\"2026-03-01T12:00:00.042Z\",\"data\":{data}}}\n"
+            )
+        );
+        assert_eq!(
+            line(Format::Csv, &row),
+            "msg_1,a,2022-11-15,2026-02-27T08:00:00Z,2026-03-01T12:00:00.042Z,\
+             \"{ \"\"n\"\": 1.50,    \"\"t\"\": \"\"a\\nb\"\" }\"\r\n"
+        );
+    }
+
+    #[test]
+    fn the_header_names_the_fields_of_a_json_line() {
+        let mut output = Vec::new();
+        Format::Csv.header(&mut output).unwrap();
+        assert_eq!(output, b"id,type,api_version,occurred_at,received_at,data\r\n");
+        let json: serde_json::Map<_, _> =
+            serde_json::from_str(&line(Format::Jsonl, &row("a", "{}"))).unwrap();
+        assert!(COLUMNS.iter().all(|column| json.contains_key(*column)) && json.len() == COLUMNS.len());
+    }
+
+    #[test]
+    fn no_field_is_a_formula_to_a_spreadsheet() {
+        assert!(line(Format::Csv, &row("=HYPERLINK(1)", "{}")).starts_with("msg_1,'=HYPERLINK(1),"));
+        assert!(line(Format::Csv, &row("@SUM(1,2)", "-1")).starts_with("msg_1,\"'@SUM(1,2)\","));
+        assert!(line(Format::Csv, &row("a", "-1")).ends_with(",-1\r\n"));
+    }
+}

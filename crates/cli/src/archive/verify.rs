@@ -1,0 +1,197 @@
+//! `learnink archive verify`: proves each record with the signing secrets of its time.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use futures_util::{StreamExt, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::civil::Date;
+use learnink_handlers::archive::{Name, Record};
+use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
+use learnink_webhook::Envelope;
+
+use super::{IN_S3, READS_AT_ONCE, Source, records};
+use crate::variable;
+
+/// Where the secrets are, unless a file has them.
+const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
+
+/// Options of `learnink archive verify`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("\
+A record is good when one of the secrets signed its id, time and body, when it was received
+within five minutes of that time, and when it stands under the name that its content says. Its age
+does not matter: use the secrets that were valid when it was received. A rotation makes that two
+or more.
+
+Each bad record is one line with its name and the reason. The exit code is 0 when all are good,
+and 1 when any is bad or there is none. A record that somebody deleted cannot be missed here:
+versions and Object Lock on the bucket see to that.
+
+Examples:
+  learnink archive verify --archive s3://acme-archive/learnink --secret-file secrets.txt
+  learnink archive verify --archive s3://acme-archive/learnink --secret-file secrets.txt \\
+    --from 2026-03-01 --to 2026-03-31 --type user.course.started
+
+{IN_S3}"))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// File with the signing secrets, whsec_..., separated by spaces or lines; without it,
+    /// `LEARNINK_SIGNING_SECRET` has them. The command line cannot: others on this machine read it
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// First day on which the records were received, in UTC; without days, all records
+    #[arg(long, value_name = "DATE", requires = "to")]
+    from: Option<Date>,
+    /// Last day, which is included
+    #[arg(long, value_name = "DATE", requires = "from")]
+    to: Option<Date>,
+}
+
+/// Proves the records and says which cannot be.
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let verifier = verifier(args)?;
+    let archive = args.source.open()?;
+    let names = archive.list(&args.source.selection(args.from.zip(args.to))?).await?;
+    // A typing error in the URL must not look like a proof.
+    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.url);
+
+    let count = names.len();
+    let progress = ProgressBar::new(names.len().try_into()?);
+    progress.set_style(ProgressStyle::with_template(
+        "{bar:40} {human_pos}/{human_len} verified, {per_sec}, {eta} left",
+    )?);
+    let checks = names.into_iter().map(|name| {
+        let (archive, verifier) = (&archive, &verifier);
+        async move {
+            // An archive that cannot be read says nothing about its records.
+            let bytes = archive.read(&name).await?;
+            let checked = check(&name, &bytes, verifier);
+            anyhow::Ok((name, checked))
+        }
+    });
+    let mut checks = stream::iter(checks).buffered(READS_AT_ONCE);
+    let mut bad = 0;
+    while let Some(checked) = checks.next().await {
+        let (name, checked) = checked?;
+        progress.inc(1);
+        if let Err(reason) = checked {
+            bad += 1;
+            progress.suspend(|| say(&format!("{name}: {reason}")))?;
+        }
+    }
+    progress.finish_and_clear();
+    say(&match bad {
+        0 => format!("{}, all signed by LearnInk", records(count)),
+        _ => format!("{}, {bad} bad", records(count)),
+    })?;
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn verifier(args: &Args) -> anyhow::Result<Verifier> {
+    let secrets = match &args.secret_file {
+        Some(file) => {
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
+        }
+        None => variable(SECRETS)
+            .with_context(|| format!("there is no signing secret; pass --secret-file, or set {SECRETS}"))?,
+    };
+    Verifier::new(&secrets).context("the signing secrets cannot be used")
+}
+
+/// Why an object is no good record under that name, without a word of what it holds.
+fn check(name: &Name, bytes: &[u8], verifier: &Verifier) -> Result<(), String> {
+    let record = Record::decode(bytes).map_err(|error| error.to_string())?;
+    let headers = record.headers();
+    let headers: SignatureHeaders = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    // As it was verified then. That makes the age of the signature at the time count, and not today's.
+    let proven = verifier.verify(&headers, record.body, record.received_at);
+    let webhook = proven.map_err(|unverified| match unverified.refusal {
+        Refusal::TimestampTooOld | Refusal::TimestampInFuture => {
+            "it says that it was received more than five minutes from when it was signed".to_owned()
+        }
+        refusal => refusal.to_string(),
+    })?;
+    let envelope = Envelope::parse(webhook.body()).map_err(|error| error.to_string())?;
+    let expected = Name::of(&envelope.event_type, record.received_at, webhook.id());
+    if *name == expected { Ok(()) } else { Err(format!("its content belongs under {expected}")) }
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        // The exit code says the rest to whoever has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot print"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use learnink_webhook::MessageId;
+    use svix::webhooks::Webhook;
+
+    use super::*;
+
+    const OLD: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    const NEW: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const BODY: &str =
+        r#"{"type":"example.type","data":{"n":"+254705408079"},"timestamp":"2022-11-04T09:58:58Z"}"#;
+    const SIGNED_AT_S: i64 = 1_700_000_000;
+
+    fn record(secret: &str, body: &str) -> Record {
+        let signature = Webhook::new(secret).unwrap().sign("msg_1", SIGNED_AT_S, body.as_bytes()).unwrap();
+        Record {
+            id: MessageId::parse("msg_1").unwrap(),
+            signed_at_s: SIGNED_AT_S,
+            signature,
+            received_at: Timestamp::from_second(SIGNED_AT_S + 2).unwrap(),
+            body: body.into(),
+        }
+    }
+
+    fn checked(secrets: &str, record: &Record) -> Result<(), String> {
+        let name = Name::of("example.type", Timestamp::from_second(SIGNED_AT_S).unwrap(), &record.id);
+        check(&name, &record.encode(), &Verifier::new(secrets).unwrap())
+    }
+
+    #[test]
+    fn a_record_is_good_years_later_with_a_secret_of_its_time() {
+        assert_eq!(checked(OLD, &record(OLD, BODY)), Ok(()));
+        assert_eq!(checked(&format!("{NEW}\n{OLD}\n"), &record(OLD, BODY)), Ok(()));
+        assert_eq!(checked(NEW, &record(OLD, BODY)), Err("no signature matches".to_owned()));
+    }
+
+    #[test]
+    fn a_record_that_says_anything_else_than_what_was_signed_is_bad() {
+        let good = record(OLD, BODY);
+        let reason = |record: Record| {
+            let reason = checked(OLD, &record).unwrap_err();
+            assert!(!reason.contains("2547"), "{reason}");
+            reason
+        };
+        let other_body = BODY.replace("8079", "8070").into_bytes();
+        assert_eq!(reason(Record { body: other_body, ..good.clone() }), "no signature matches");
+        let other_id = MessageId::parse("msg_2").unwrap();
+        assert_eq!(reason(Record { id: other_id, ..good.clone() }), "no signature matches");
+        let other_time = Record { signed_at_s: SIGNED_AT_S + 1, ..good.clone() };
+        assert_eq!(reason(other_time), "no signature matches");
+        let later = Timestamp::from_second(SIGNED_AT_S + 301).unwrap();
+        assert_eq!(
+            reason(Record { received_at: later, ..good }),
+            "it says that it was received more than five minutes from when it was signed"
+        );
+        assert_eq!(reason(record(OLD, "+254705408079")), "the body is not JSON (line 1, column 1)");
+    }
+
+    #[test]
+    fn a_record_under_another_name_is_bad() {
+        let elsewhere = Name::of("example.type", Timestamp::UNIX_EPOCH, &MessageId::parse("msg_1").unwrap());
+        let checked = check(&elsewhere, &record(OLD, BODY).encode(), &Verifier::new(OLD).unwrap());
+        let reason = "its content belongs under example.type/2023/11/14/msg_1.json.gz";
+        assert_eq!(checked, Err(reason.to_owned()));
+    }
+}

@@ -1,0 +1,317 @@
+//! `learnink dlq`: the dead letters, and why they are there.
+
+use std::collections::HashSet;
+
+use anyhow::Context;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName};
+use jiff::Timestamp;
+use learnink_consumer::queues::attribute as reason;
+use learnink_local::pipeline::DEAD_LETTER_QUEUE;
+use learnink_local::{LocalSqs, sdk_config, state};
+use learnink_webhook::dead_letter::Why;
+use learnink_webhook::ledger::Entry;
+use learnink_webhook::message::{self, DecodeError, attribute};
+use serde::Serialize;
+
+use crate::ledger::{IN_AWS, OpenLedger, aws};
+use crate::{StateFolder, table};
+
+/// How long a message that was looked at stays hidden, where it could not be shown again at once.
+const HIDDEN_FOR_S: i32 = 30;
+
+/// Long polling asks all of SQS's servers; short polling may miss what there is.
+/// Source: Amazon SQS developer guide, "Amazon SQS short and long polling".
+const WAIT_S: i32 = 1;
+
+/// SQS hands out, and takes, so many at a time. Source: Amazon SQS API reference, `ReceiveMessage`.
+const MOST_AT_A_TIME: usize = 10;
+
+/// The commands of `learnink dlq`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Show the dead letters and why they are there, never what they carry
+    List(ListArgs),
+}
+
+/// Options of `learnink dlq list`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("\
+The reason is what the consumer wrote beside the message. One that SQS moved by itself, after its last \
+delivery, has the reason of that delivery, from the ledger.
+
+SQS lets nobody look without receiving: while they are read, for {HIDDEN_FOR_S} s at most, the dead letters \
+are hidden from others, and their receive counts grow. One that somebody else is looking at is not listed.
+
+{IN_AWS}"))]
+pub(crate) struct ListArgs {
+    /// URL of the dead-letter queue in AWS; without it, that of `learnink dev`
+    #[arg(long, value_name = "URL", requires = "ledger")]
+    queue: Option<String>,
+    /// Name of the ledger's table in AWS
+    #[arg(long, value_name = "TABLE", requires = "queue")]
+    ledger: Option<String>,
+    /// Show so many, at most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    limit: u16,
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    state: StateFolder,
+}
+
+/// Shows the dead letters.
+pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let (queue, ledger) = open(args).await?;
+    let mut letters = Vec::new();
+    for message in queue.peek(args.limit.into()).await? {
+        letters.push(read(&message, &ledger).await?);
+    }
+    letters.sort_by(|a, b| (a.received_at, &a.message_id).cmp(&(b.received_at, &b.message_id)));
+    let header = ["Message id", "Type", "Received", "Receive count", "Handler", "Reason"];
+    let row = |letter: &DeadLetter| {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        [
+            or_dash(&letter.message_id),
+            or_dash(&letter.event_type),
+            or_dash(&letter.received_at.map(table::seconds)),
+            or_dash(&letter.receive_count.map(|count| count.to_string())),
+            or_dash(&letter.handler),
+            letter.reason.clone(),
+        ]
+    };
+    table::print(args.json, &letters, header, row, "no dead letters")?;
+    if letters.len() == usize::from(args.limit) {
+        anstream::eprintln!("there may be more; --limit shows them");
+    }
+    Ok(())
+}
+
+async fn open(args: &ListArgs) -> anyhow::Result<(Queue, OpenLedger)> {
+    if let (Some(url), Some(table)) = (&args.queue, &args.ledger) {
+        let aws = aws()?;
+        let queue = Queue { client: Client::new(&aws), url: url.clone() };
+        return Ok((queue, OpenLedger::in_aws(&aws, table)));
+    }
+    let folder = &args.state.folder;
+    let endpoint = state::sqs_endpoint(folder)?;
+    let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
+        anyhow::bail!(
+            "`learnink dev` is not running in {}, and its queues are in it; start `cargo dev` first",
+            folder.display()
+        );
+    };
+    let client = Client::new(&sdk_config(&endpoint));
+    Ok((Queue { client, url: LocalSqs::queue_url(DEAD_LETTER_QUEUE) }, ledger))
+}
+
+/// A queue to look into.
+struct Queue {
+    client: Client,
+    url: String,
+}
+
+impl Queue {
+    /// Receives what is visible, up to `limit`, and shows it to others again.
+    async fn peek(&self, limit: usize) -> anyhow::Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        // Those that were received longer ago than they are hidden for come again.
+        let mut seen = HashSet::new();
+        while messages.len() < limit {
+            let most = MOST_AT_A_TIME.min(limit - messages.len());
+            let received = self.receive(i32::try_from(most)?).await?;
+            let known = messages.len();
+            messages.extend(received.into_iter().filter(|message| seen.insert(message.message_id.clone())));
+            if messages.len() == known {
+                break;
+            }
+        }
+        for messages in messages.chunks(MOST_AT_A_TIME) {
+            self.show_again(messages).await;
+        }
+        Ok(messages)
+    }
+
+    async fn receive(&self, most: i32) -> anyhow::Result<Vec<Message>> {
+        let request = self
+            .client
+            .receive_message()
+            .queue_url(&self.url)
+            .max_number_of_messages(most)
+            .visibility_timeout(HIDDEN_FOR_S)
+            .wait_time_seconds(WAIT_S)
+            .message_attribute_names("All")
+            .message_system_attribute_names(MessageSystemAttributeName::All);
+        let received = request.send().await.with_context(|| format!("cannot read the queue {}", self.url))?;
+        Ok(received.messages.unwrap_or_default())
+    }
+
+    /// Where it fails, the messages come back by themselves.
+    async fn show_again(&self, messages: &[Message]) {
+        let entry = |(index, message): (usize, &Message)| {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(index.to_string())
+                .set_receipt_handle(message.receipt_handle.clone())
+                .visibility_timeout(0);
+            entry.build().ok()
+        };
+        let entries = messages.iter().enumerate().filter_map(entry).collect();
+        let request =
+            self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
+        if request.send().await.is_err() {
+            anstream::eprintln!("the messages stay hidden from others for up to {HIDDEN_FOR_S} s");
+        }
+    }
+}
+
+/// A message on the dead-letter queue, without its payload. What cannot be read of it is missing.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct DeadLetter {
+    message_id: Option<String>,
+    event_type: Option<String>,
+    /// When the receiver accepted it.
+    received_at: Option<Timestamp>,
+    /// How often it was delivered before it came here. SQS counts on where it moved the message itself:
+    /// each look at the queue is one more.
+    receive_count: Option<u32>,
+    /// The handler that said *never*, if one ran.
+    handler: Option<String>,
+    reason: String,
+    sqs_message_id: Option<String>,
+}
+
+async fn read(message: &Message, OpenLedger { ledger, .. }: &OpenLedger) -> anyhow::Result<DeadLetter> {
+    let decoded = message::Message::decode(message.body().unwrap_or_default(), |name| text(message, name));
+    let webhook = match decoded {
+        Ok(webhook) => webhook,
+        Err(error) => return Ok(dead_letter(message, Err(error), None)),
+    };
+    let entry = match said(message, reason::REASON) {
+        Some(_) => None,
+        None => ledger.entry(&webhook.id).await?,
+    };
+    Ok(dead_letter(message, Ok(&webhook), entry.as_ref()))
+}
+
+/// What to show of a message, given what the ledger holds for it.
+fn dead_letter(
+    message: &Message,
+    decoded: Result<&message::Message, DecodeError>,
+    entry: Option<&Entry>,
+) -> DeadLetter {
+    let own = |name| text(message, name).map(str::to_owned);
+    let received_at_ms = text(message, attribute::RECEIVED_AT).and_then(|ms| ms.parse().ok());
+    let counted = said(message, reason::RECEIVE_COUNT)
+        .or_else(|| system(message, &MessageSystemAttributeName::ApproximateReceiveCount));
+    DeadLetter {
+        message_id: own(attribute::ID),
+        event_type: own(attribute::EVENT_TYPE),
+        received_at: received_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+        receive_count: counted.and_then(|count| count.parse().ok()),
+        handler: said(message, reason::HANDLER).filter(|handler| *handler != "-").map(str::to_owned),
+        reason: Why::find(said(message, reason::REASON), decoded, entry).to_string(),
+        sqs_message_id: message.message_id.clone(),
+    }
+}
+
+/// What the consumer said when it put the message here. Nothing where SQS moved it: then such an
+/// attribute is of an earlier time, from which the message was redriven.
+fn said<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    match system(message, &MessageSystemAttributeName::DeadLetterQueueSourceArn) {
+        Some(_) => None,
+        None => text(message, name),
+    }
+}
+
+fn text<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    message.message_attributes.as_ref()?.get(name)?.string_value()
+}
+
+fn system<'a>(message: &'a Message, name: &MessageSystemAttributeName) -> Option<&'a str> {
+    message.attributes.as_ref()?.get(name).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use aws_sdk_sqs::types::MessageAttributeValue;
+
+    use super::*;
+
+    const EVENT: &str = r#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;
+    const ATTRIBUTES: [(&str, &str); 6] = [
+        (attribute::FORMAT_VERSION, message::FORMAT_VERSION),
+        (attribute::ID, "msg_1"),
+        (attribute::TIMESTAMP, "1767225600"),
+        (attribute::SIGNATURE, "v1,aa"),
+        (attribute::RECEIVED_AT, "1767225600123"),
+        (attribute::EVENT_TYPE, "example.type"),
+    ];
+    const SAID: [(&str, &str); 3] =
+        [(reason::REASON, "no such plan"), (reason::HANDLER, "progress"), (reason::RECEIVE_COUNT, "2")];
+
+    fn message(attributes: &[(&str, &str)], moved_by_sqs: bool) -> Message {
+        let mut message = Message::builder()
+            .message_id("sqs-1")
+            .body(EVENT)
+            .attributes(MessageSystemAttributeName::ApproximateReceiveCount, "9");
+        if moved_by_sqs {
+            message = message.attributes(MessageSystemAttributeName::DeadLetterQueueSourceArn, "arn");
+        }
+        for (name, value) in attributes {
+            let value = MessageAttributeValue::builder().data_type("String").string_value(*value);
+            message = message.message_attributes(*name, value.build().unwrap());
+        }
+        message.build()
+    }
+
+    fn shown(message: &Message, failure_reason: Option<&str>) -> DeadLetter {
+        let entry = Entry {
+            payload_sha256: "aa".to_owned(),
+            done: BTreeSet::new(),
+            lease: None,
+            first_seen_ms: 0,
+            expires_at_s: 0,
+            failure_reason: failure_reason.map(str::to_owned),
+        };
+        match message::Message::decode(EVENT, |name| text(message, name)) {
+            Ok(webhook) => dead_letter(message, Ok(&webhook), Some(&entry)),
+            Err(error) => dead_letter(message, Err(error), None),
+        }
+    }
+
+    #[test]
+    fn a_message_that_the_consumer_put_aside_says_why() {
+        let message = message(&[&ATTRIBUTES[..], &SAID].concat(), false);
+        let expected = DeadLetter {
+            message_id: Some("msg_1".to_owned()),
+            event_type: Some("example.type".to_owned()),
+            received_at: Some("2026-01-01T00:00:00.123Z".parse().unwrap()),
+            receive_count: Some(2),
+            handler: Some("progress".to_owned()),
+            reason: "no such plan".to_owned(),
+            sqs_message_id: Some("sqs-1".to_owned()),
+        };
+        assert_eq!(shown(&message, None), expected);
+    }
+
+    #[test]
+    fn one_that_sqs_moved_has_its_last_failure_whatever_was_said_before_a_redrive() {
+        for attributes in [ATTRIBUTES.to_vec(), [&ATTRIBUTES[..], &SAID].concat()] {
+            let letter = shown(&message(&attributes, true), Some("progress: busy"));
+            assert_eq!(letter.reason, "progress: busy (on its last delivery)");
+            assert_eq!((letter.receive_count, letter.handler), (Some(9), None));
+        }
+        let crashed = shown(&message(&ATTRIBUTES, true), None);
+        assert_eq!(crashed.reason, Why::ConsumerStopped.to_string());
+    }
+
+    #[test]
+    fn what_no_receiver_wrote_is_listed_too() {
+        let letter = shown(&message(&[], true), None);
+        assert_eq!((letter.message_id, letter.received_at), (None, None));
+        assert_eq!(letter.reason, "not written by a receiver: the attribute `format-version` is missing");
+    }
+}

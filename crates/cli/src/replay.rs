@@ -1,0 +1,511 @@
+//! `learnink replay`: windows in which what is done is done again.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Context;
+use clap::ArgGroup;
+use clap::builder::NonEmptyStringValueParser;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use learnink_consumer::ledger::Ledger;
+use learnink_handlers::App;
+use learnink_local::pipeline::handlers_config;
+use learnink_local::sdk_config;
+use learnink_webhook::MessageId;
+use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
+use serde::Serialize;
+
+use crate::ledger::{IN_AWS, OpenLedger, aws};
+use crate::stored::NOTHING_STORED;
+use crate::table::seconds;
+use crate::{DEFAULT_STATE, StateFolder, now, table, variable};
+
+/// A window is not forgotten about for longer than this.
+const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// So many message ids of a window are shown; `--json` has them all.
+const SHOWN_MESSAGES: usize = 3;
+
+/// The commands of `learnink replay`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Open a replay window: until it closes, each message that it covers is handled again, once
+    Open(Box<OpenArgs>),
+    /// Show the replay windows that are open
+    List(ListArgs),
+    /// Close a replay window before its time
+    Close(CloseArgs),
+}
+
+/// Options of `learnink replay open`.
+#[derive(Debug, clap::Args)]
+#[command(
+    group(ArgGroup::new("covers").required(true).args(["messages", "since"])),
+    after_help = format!("\
+The window itself sends nothing. While it is open, what LearnInk sends again with the same message id, by \
+Resend or Replay in its dashboard, is not taken for a duplicate: each handler runs again once per message \
+and window, under a new idempotency key.
+
+TIME is 2026-01-02T08:00:00Z or with another offset, 2026-01-02T08:00 or 2026-01-02 in UTC, or '2h ago'.
+
+Examples:
+  cargo learnink replay open --message msg_2Xb --reason \"its grant was lost\"
+  cargo learnink replay open --since '3h ago' --type user.course.started --reason \"backup restored\"
+
+{IN_AWS}")
+)]
+pub(crate) struct OpenArgs {
+    /// Cover these messages
+    #[arg(long = "message", value_name = "ID", num_args = 1.., value_parser = MessageId::parse)]
+    messages: Vec<MessageId>,
+    /// Cover what the consumer saw for the first time at or after TIME. That is when a message first
+    /// arrived here, whenever its event happened and however often it has been sent since
+    #[arg(long, value_name = "TIME", value_parser = past_time)]
+    since: Option<Timestamp>,
+    /// Cover only what the consumer saw for the first time before TIME; without it, before now. What comes
+    /// for the first time later is handled anyway, and its duplicates are to stay duplicates
+    #[arg(long, value_name = "TIME", requires = "since", conflicts_with = "messages", value_parser = past_time)]
+    until: Option<Timestamp>,
+    /// Cover only events of this type
+    #[arg(long = "type", value_name = "EVENT_TYPE", requires = "since", conflicts_with = "messages")]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    event_type: Option<String>,
+    /// Run only these handlers again; without it, all. An optional one is known where this environment
+    /// switches it on, as the consumer's does
+    #[arg(long = "handler", value_name = "NAME", num_args = 1..)]
+    handlers: Vec<String>,
+    /// Close by itself after this time, such as 90m, 2h or 3d; at most 7d
+    #[arg(long = "for", value_name = "DURATION", default_value = "2h", value_parser = duration)]
+    lasts: SignedDuration,
+    /// Why, for whoever finds the window
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    reason: String,
+    #[command(flatten)]
+    operator: Operator,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Options of `learnink replay list`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = IN_AWS)]
+pub(crate) struct ListArgs {
+    /// Show those that have ended as well
+    #[arg(long)]
+    all: bool,
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Options of `learnink replay close`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = IN_AWS)]
+pub(crate) struct CloseArgs {
+    /// The window's id, as `learnink replay list` shows it
+    id: String,
+    #[command(flatten)]
+    operator: Operator,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Who asks.
+#[derive(Debug, clap::Args)]
+struct Operator {
+    /// Your name, which the window keeps; without it, $USER or $LOGNAME
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    by: Option<String>,
+}
+
+/// Where the windows are.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Name of the ledger's table in AWS; without it, that of `learnink dev`
+    #[arg(long, value_name = "TABLE")]
+    ledger: Option<String>,
+    #[command(flatten)]
+    state: StateFolder,
+}
+
+/// Carries out one of the commands.
+pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Open(args) => open(&args).await,
+        Command::List(args) => list(&args).await,
+        Command::Close(args) => close(args).await,
+    }
+}
+
+async fn open(args: &OpenArgs) -> anyhow::Result<()> {
+    let window = window(args, fresh_id(), args.operator.name(variable)?, now())?;
+    let place = args.place.open().await?.context(NOTHING_STORED)?;
+    place.ledger.open_replay_window(&window).await?;
+    anstream::println!(
+        "opened replay window {}, until {}: {}, {}",
+        window.id,
+        seconds(window.expires_at),
+        covers(&window.covers),
+        handlers(&window)
+    );
+    let (resend, close) = (args.place.how_to_resend(), args.place.command(&format!("close {}", window.id)));
+    anstream::println!("Next: {resend}.\nTo end it early: {close}");
+    Ok(())
+}
+
+async fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let now = now();
+    let (windows, empty) = match args.place.open().await? {
+        Some(place) if args.all => (place.ledger.replay_windows().await?, "there was no replay window yet"),
+        Some(place) => {
+            let mut windows = place.ledger.replay_windows().await?;
+            windows.retain(|window| window.is_open(now));
+            (windows, "no replay window is open")
+        }
+        None => (Vec::new(), NOTHING_STORED),
+    };
+    let listed: Vec<_> = windows.into_iter().map(|window| Listed::new(window, now)).collect();
+    let header = ["Id", "Covers", "Handlers", "Opened", "By", "Ends", "Reason", "State"];
+    let row = |Listed { state, window }: &Listed| {
+        let state = match &window.closed {
+            Some(closing) => closed(closing),
+            None => (*state).to_owned(),
+        };
+        [
+            window.id.clone(),
+            covers(&window.covers),
+            handlers(window),
+            seconds(window.opened_at),
+            window.opened_by.clone(),
+            seconds(window.expires_at),
+            window.reason.clone(),
+            state,
+        ]
+    };
+    table::print(args.json, &listed, header, row, empty)
+}
+
+async fn close(args: CloseArgs) -> anyhow::Result<()> {
+    let CloseArgs { id, operator, place } = args;
+    let closing = Closing { by: operator.name(variable)?, at: now() };
+    let opened = place.open().await?.context(NOTHING_STORED)?;
+    let Some(window) = opened.ledger.close_replay_window(&id, closing.clone()).await? else {
+        anyhow::bail!("no replay window has the id `{id}`; {} shows those there are", place.command("list"));
+    };
+    match &window.closed {
+        Some(ours) if *ours == closing => anstream::println!("closed replay window {id}"),
+        Some(earlier) => anstream::println!("replay window {id} had ended already: {}", closed(earlier)),
+        None => {
+            let expired = seconds(window.expires_at);
+            anstream::println!("replay window {id} had ended already: expired {expired}");
+        }
+    }
+    Ok(())
+}
+
+/// A window as it is listed.
+#[derive(Debug, Serialize)]
+struct Listed {
+    /// `open`, `closed` or `expired`.
+    state: &'static str,
+    #[serde(flatten)]
+    window: ReplayWindow,
+}
+
+impl Listed {
+    fn new(window: ReplayWindow, now: Timestamp) -> Self {
+        let state = match &window.closed {
+            Some(_) => "closed",
+            None if window.is_open(now) => "open",
+            None => "expired",
+        };
+        Self { state, window }
+    }
+}
+
+impl Operator {
+    fn name(&self, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<String> {
+        let name = self.by.clone().or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+        name.context("neither $USER nor $LOGNAME says who you are; pass --by NAME")
+    }
+}
+
+impl Place {
+    /// `None` before the first start of `learnink dev`.
+    async fn open(&self) -> anyhow::Result<Option<OpenLedger>> {
+        match &self.ledger {
+            Some(table) => Ok(Some(OpenLedger::in_aws(&aws()?, table))),
+            None => OpenLedger::of_dev(&self.state.folder).await,
+        }
+    }
+
+    /// What to type for `command` in the same place.
+    fn command(&self, command: &str) -> String {
+        let place = match &self.ledger {
+            Some(table) => format!(" --ledger {table}"),
+            None if self.state.folder == Path::new(DEFAULT_STATE) => String::new(),
+            None => format!(" --state {}", self.state.folder.display()),
+        };
+        format!("`cargo learnink replay {command}{place}`")
+    }
+
+    const fn how_to_resend(&self) -> &'static str {
+        match self.ledger {
+            Some(_) => "have LearnInk send the messages again, with Resend or Replay in its dashboard",
+            None => "send the messages again, with the same `cargo learnink send --id ID` as before",
+        }
+    }
+}
+
+/// The window that `args` ask for.
+fn window(args: &OpenArgs, id: String, by: String, now: Timestamp) -> anyhow::Result<ReplayWindow> {
+    let covers = match args.since {
+        None => Coverage::Messages(args.messages.iter().map(ToString::to_string).collect()),
+        Some(from) => {
+            let until = args.until.unwrap_or(now);
+            anyhow::ensure!(from < until, "--until has to be later than --since");
+            Coverage::FirstSeen { event_type: args.event_type.clone(), from, until: Some(until) }
+        }
+    };
+    Ok(ReplayWindow {
+        id,
+        covers,
+        handlers: known_handlers(&args.handlers)?,
+        reason: args.reason.clone(),
+        opened_by: by,
+        opened_at: now,
+        expires_at: now.checked_add(args.lasts).context("--for cannot be used")?,
+        closed: None,
+    })
+}
+
+/// The handlers of these names, all of which there have to be.
+fn known_handlers(names: &[String]) -> anyhow::Result<BTreeSet<String>> {
+    if names.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    // For the names alone; nothing is called.
+    let app = App::new(&sdk_config("http://localhost"), &handlers_config(variable)?);
+    let known = learnink_handlers::router(app).handler_names();
+    if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        anyhow::bail!(
+            "no handler is named `{name}`; there are: {}; an optional one has to be switched on in this \
+             environment too, as it is in the consumer's",
+            known.join(", ")
+        );
+    }
+    Ok(names.iter().cloned().collect())
+}
+
+/// Eight random characters of `a-z` and `0-9`.
+fn fresh_id() -> String {
+    std::iter::repeat_with(|| fastrand::digit(36)).take(8).collect()
+}
+
+fn covers(coverage: &Coverage) -> String {
+    match coverage {
+        Coverage::Messages(ids) => {
+            let mut text: Vec<_> = ids.iter().take(SHOWN_MESSAGES).cloned().collect();
+            if ids.len() > SHOWN_MESSAGES {
+                text.push(format!("and {} more", ids.len() - SHOWN_MESSAGES));
+            }
+            text.join(", ")
+        }
+        Coverage::FirstSeen { event_type, from, until } => {
+            let event_type = event_type.as_deref().unwrap_or("every type");
+            match until {
+                Some(until) => {
+                    format!("{event_type}, first seen from {} to {}", seconds(*from), seconds(*until))
+                }
+                None => format!("{event_type}, first seen since {}", seconds(*from)),
+            }
+        }
+    }
+}
+
+fn handlers(window: &ReplayWindow) -> String {
+    if window.handlers.is_empty() {
+        return "all handlers".to_owned();
+    }
+    window.handlers.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn closed(closing: &Closing) -> String {
+    format!("closed by {} {}", closing.by, seconds(closing.at))
+}
+
+fn past_time(text: &str) -> Result<Timestamp, String> {
+    let now = now();
+    match parse_time(text, now)? {
+        time if time > now => Err("it lies in the future".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// A time with an offset, or without one in UTC, or a time ago.
+fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(time) = text.parse::<DateTime>() {
+        return TimeZone::UTC.to_timestamp(time).map_err(|error| error.to_string());
+    }
+    let ago = text.strip_suffix("ago").map(str::trim_end).and_then(parse_duration);
+    let time = ago.and_then(|ago| now.checked_sub(ago).ok());
+    time.ok_or_else(|| {
+        "expected a time such as 2026-01-02T08:00:00Z, a date such as 2026-01-02, or '2h ago'".to_owned()
+    })
+}
+
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    match parse_duration(text) {
+        Some(duration) if duration <= LONGEST => Ok(duration),
+        Some(_) => Err("a replay window closes after 7 days at most".to_owned()),
+        None => Err("expected a duration such as 90m, 2h or 3d".to_owned()),
+    }
+}
+
+/// A positive duration; a day has 24 hours.
+fn parse_duration(text: &str) -> Option<SignedDuration> {
+    let span = text.parse::<Span>().ok()?;
+    span.to_duration(SpanRelativeTo::days_are_24_hours()).ok().filter(SignedDuration::is_positive)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Open {
+        #[command(flatten)]
+        args: OpenArgs,
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    const NOW: &str = "2026-01-02T10:00:00Z";
+
+    /// The window that `arguments` open at [`NOW`], or what is wrong with them.
+    fn opened(arguments: &[&str]) -> Result<ReplayWindow, String> {
+        let arguments = ["open", "--reason", "because"].iter().chain(arguments);
+        let open = Open::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        window(&open.args, "w1".to_owned(), "kim".to_owned(), at(NOW)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_window_covers_the_messages_that_are_named() {
+        let window = opened(&["--message", "msg_2", "msg_1", "--message", "msg_1"]).unwrap();
+        assert_eq!(window.covers, Coverage::Messages(["msg_1", "msg_2"].map(str::to_owned).into()));
+        assert!(window.handlers.is_empty());
+        assert_eq!((window.opened_at, window.expires_at), (at(NOW), at("2026-01-02T12:00:00Z")));
+    }
+
+    #[test]
+    fn a_window_covers_what_was_first_seen_in_a_range() {
+        let arguments = ["--since", "2026-01-01", "--until", "2026-01-02T09:00", "--type", "example.type"];
+        let window = opened(&[&arguments[..], &["--handler", "progress", "--for", "90m"]].concat()).unwrap();
+        assert_eq!(
+            covers(&window.covers),
+            "example.type, first seen from 2026-01-01 00:00:00Z to 2026-01-02 09:00:00Z"
+        );
+        assert_eq!(handlers(&window), "progress");
+        let until_now = opened(&["--since", "2026-01-01"]).unwrap();
+        assert_eq!(
+            covers(&until_now.covers),
+            "every type, first seen from 2026-01-01 00:00:00Z to 2026-01-02 10:00:00Z"
+        );
+        assert_eq!(window.expires_at, at("2026-01-02T11:30:00Z"));
+    }
+
+    #[test]
+    fn what_a_window_cannot_be_is_said() {
+        let cases: [(&[&str], &str); 8] = [
+            (&[], "--message <ID>...|--since <TIME>"),
+            (&["--message", "a.b"], "the message id is empty, over 256 bytes"),
+            (&["--message", "msg_1", "--since", "2026-01-01"], "cannot be used with"),
+            (&["--message", "msg_1", "--type", "t"], "cannot be used with"),
+            (&["--since", "9999-01-01"], "it lies in the future"),
+            (&["--since", "2026-01-01", "--until", "2026-01-01"], "--until has to be later than --since"),
+            (&["--message", "msg_1", "--for", "8d"], "7 days at most"),
+            (&["--message", "msg_1", "--handler", "pus"], "no handler is named `pus`; there are: progress, "),
+        ];
+        for (arguments, expected) in cases {
+            let error = opened(arguments).unwrap_err();
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_are_with_an_offset_or_in_utc_or_ago() {
+        for (text, expected) in [
+            ("2026-01-02T08:00:00Z", "2026-01-02T08:00:00Z"),
+            ("2026-01-02T08:00+02:00", "2026-01-02T06:00:00Z"),
+            ("2026-01-02T08:00", "2026-01-02T08:00:00Z"),
+            ("2026-01-02", "2026-01-02T00:00:00Z"),
+            ("2h ago", "2026-01-02T08:00:00Z"),
+            ("1d 30m ago", "2026-01-01T09:30:00Z"),
+        ] {
+            assert_eq!(parse_time(text, at(NOW)), Ok(at(expected)), "{text}");
+        }
+        for text in ["", "yesterday", "2h", "ago", "-2h ago", "08:00", "2026-13-01"] {
+            assert!(parse_time(text, at(NOW)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_positive() {
+        let hours = |text| parse_duration(text).map(|duration| duration.as_hours());
+        assert_eq!(
+            (hours("120m"), hours("2h"), hours("3d"), hours("1w")),
+            (Some(2), Some(2), Some(72), Some(168))
+        );
+        for text in ["", "0s", "-2h", "2h ago", "1 month", "2"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_id_is_one_that_keys_can_have() {
+        let id = fresh_id();
+        assert!(id.len() == 8 && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9')), "{id}");
+    }
+
+    #[test]
+    fn many_messages_are_counted_rather_than_listed() {
+        let ids = (1..=5).map(|number| format!("msg_{number}")).collect();
+        assert_eq!(covers(&Coverage::Messages(ids)), "msg_1, msg_2, msg_3, and 2 more");
+    }
+
+    #[test]
+    fn the_operator_is_who_says_so_or_who_is_logged_in() {
+        let name = |by: Option<&str>, variables: &[(&str, &str)]| {
+            let variable =
+                |name: &str| Some(variables.iter().find(|(other, _)| *other == name)?.1.to_owned());
+            Operator { by: by.map(str::to_owned) }.name(variable).map_err(|error| error.to_string())
+        };
+        let both = [("USER", "kim"), ("LOGNAME", "lee")];
+        assert_eq!(name(Some("sam"), &both).as_deref(), Ok("sam"));
+        assert_eq!(name(None, &both).as_deref(), Ok("kim"));
+        assert_eq!(name(None, &both[1..]).as_deref(), Ok("lee"));
+        assert!(name(None, &[]).unwrap_err().contains("--by NAME"));
+    }
+
+    #[test]
+    fn the_state_tells_open_closed_and_expired_apart() {
+        let window = opened(&["--message", "msg_1"]).unwrap();
+        let closed = Some(Closing { by: "lee".to_owned(), at: at("2026-01-02T11:00:00Z") });
+        let closed = ReplayWindow { closed, ..window.clone() };
+        let state = |window: &ReplayWindow, now| Listed::new(window.clone(), at(now)).state;
+        assert_eq!(state(&window, "2026-01-02T11:59:59Z"), "open");
+        assert_eq!(state(&window, "2026-01-02T12:00:00Z"), "expired");
+        assert_eq!(state(&closed, "2026-01-02T13:00:00Z"), "closed");
+    }
+}
