@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use learnink_consumer::{Outcome, RecordReport};
-use learnink_handlers::progress::StartedCourse;
-use learnink_local::pipeline::{DEAD_LETTER_QUEUE, Numbers, QUEUE};
+use learnink_handlers::progress::LearnersCourse;
+use learnink_local::pipeline::{DEAD_LETTER_QUEUE, Numbers, QUEUE, handlers_config};
 use learnink_local::{LocalSqs, Observation, Options, Pipeline, State, sdk_config};
 use learnink_tests::signing::{self, SECRET, now_s};
 use reqwest::StatusCode;
@@ -42,10 +42,12 @@ impl Laptop {
             state: folder.map(|folder| State::open(folder).unwrap()),
             signing_secret: SECRET.to_owned(),
             numbers,
+            handlers: handlers_config(|_| None).unwrap(),
             random,
             observer,
         };
         let pipeline = Pipeline::start(options).await.unwrap();
+        learnink_aws::install_tls_provider();
         Self { pipeline, observations, client: reqwest::Client::builder().no_proxy().build().unwrap() }
     }
 
@@ -102,7 +104,7 @@ impl Laptop {
         (count(QUEUE).await, count(DEAD_LETTER_QUEUE).await)
     }
 
-    pub(crate) async fn learners(&self) -> Vec<StartedCourse> {
+    pub(crate) async fn learners(&self) -> Vec<LearnersCourse> {
         self.pipeline.app().learners.all().await.unwrap()
     }
 

@@ -25,14 +25,18 @@ macro_rules! on_both_engines {
     };
 }
 
+mod archive;
+mod bus;
 mod command;
 mod consumer;
+mod deployed;
 mod faults;
 mod killed;
 mod lambda;
 mod laptop;
 mod ledger_contract;
 mod pipeline;
+mod push;
 mod queue_contract;
 mod records;
 mod refusals;

@@ -19,7 +19,7 @@ async fn a_signed_webhook_ends_as_a_learners_row() {
     let learners = laptop.learners().await;
     assert_eq!(learners.len(), 1);
     assert_eq!(learners[0].course_id, "83dc4f73-0e56-4fd5-8cdc-4aa5d53fdfe8");
-    assert_eq!(learners[0].started_at.to_string(), "2022-11-04T09:58:58.233Z");
+    assert_eq!(learners[0].last_activity_at.to_string(), "2022-11-04T09:58:58.233Z");
     laptop.drained().await;
     assert_eq!(laptop.queued().await, (0, 0));
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
+use learnink_handlers::progress::LearnersCourse;
 use learnink_handlers::{App, Config};
 use learnink_tests::engine::Engine;
 use proptest::prelude::*;
@@ -41,21 +42,29 @@ fn deliveries(seed: u64) -> Vec<Start> {
     deliveries
 }
 
+/// For each learner and course, the first start and the last activity.
+type Progress = BTreeMap<(String, String), (i64, i64)>;
+
 /// What applying each event once and in order leads to.
-fn in_order(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
+fn in_order(deliveries: &[Start]) -> Progress {
     let mut state = BTreeMap::new();
     for start in deliveries {
-        let latest = state.entry((start.user_id.clone(), start.course_id.clone())).or_insert(i64::MIN);
-        *latest = start.at_ms.max(*latest);
+        let key = (start.user_id.clone(), start.course_id.clone());
+        let (first, last) = state.entry(key).or_insert((i64::MAX, i64::MIN));
+        *first = start.at_ms.min(*first);
+        *last = start.at_ms.max(*last);
     }
     state
 }
 
-async fn deliver(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
+async fn deliver(deliveries: &[Start]) -> Progress {
     let engine = Engine::embedded().await;
     let config = Config {
         learners_table: engine.table("user_id", Some("course_id")).await,
         unknown_events_table: engine.table("message_id", None).await,
+        push: None,
+        archive: None,
+        bus: None,
     };
     let app = App::new(&engine.dynamodb, &config);
     let consumer = Consumer::new(
@@ -86,7 +95,11 @@ async fn deliver(deliveries: &[Start]) -> BTreeMap<(String, String), i64> {
         assert!(left.records.is_empty());
     }
     let rows = app.learners.all().await.unwrap();
-    rows.into_iter().map(|row| ((row.user_id, row.course_id), row.started_at.as_millisecond())).collect()
+    let times = |row: LearnersCourse| {
+        let (first, last) = (row.first_started_at.unwrap(), row.last_activity_at);
+        ((row.user_id, row.course_id), (first.as_millisecond(), last.as_millisecond()))
+    };
+    rows.into_iter().map(times).collect()
 }
 
 proptest! {

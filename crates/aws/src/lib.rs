@@ -19,6 +19,13 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use learnink_webhook::config::{MissingVariable, required};
 
+/// Makes ring the TLS provider of whatever asks for none by name, as `reqwest` does. Programs call it first
+/// thing in `main`; a second call changes nothing.
+pub fn install_tls_provider() {
+    // Fails where one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// The configuration for every client of a Lambda. `variable` looks up an environment variable.
 ///
 /// Read are `AWS_REGION`, the credentials that Lambda sets, and, for emulators and private endpoints,

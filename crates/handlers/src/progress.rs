@@ -1,32 +1,64 @@
-//! `user.course.started`: a learner's courses, in a table.
+//! `user.course.*`: what each learner does in each course, in a table.
 //!
-//! Events arrive out of order and days late, so a row changes only for an event that happened
-//! later than the one it shows. Whatever the order of arrival, the row ends the same.
+//! Events arrive out of order and days late, so a row keeps the earliest start and the latest activity:
+//! whatever the order of arrival, it ends the same.
+//!
+//! Of LearnInk's course events only `user.course.started` is documented in public. When you find another
+//! one in your Event Catalog, describe its payload, implement [`CourseEvent`] for it, and register
+//! `progress::record::<…>` under a name of its own.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::future::try_join;
 use jiff::Timestamp;
 use learnink_webhook::event::CourseStarted;
 use learnink_webhook::newest::Version;
-use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId};
+use learnink_webhook::{Event, HandlerError, HandlerResult, Payload};
 use serde::Serialize;
 
 use crate::App;
-use crate::table::{Row, TableError, Written, put_if_newer, read_all};
+use crate::table::{Row, RowKey, TableError, read_all, set_if_less, set_if_newer};
 
-/// Records that a learner started a course.
-pub async fn course_started(event: Event<CourseStarted>, app: App) -> HandlerResult {
-    let course = StartedCourse {
-        user_id: event.data.user_id.clone(),
-        course_id: event.data.course_id.clone(),
-        custom_id: event.data.custom_id.clone(),
-        started_at: event.occurred_at(),
-    };
-    if !is_key(&course.user_id, 2048) || !is_key(&course.course_id, 1024) {
+/// The payload of an event that tells what a learner did in a course.
+pub trait CourseEvent: Payload {
+    /// Whether the learner started the course with it.
+    const IS_START: bool;
+
+    /// Who did it, and where.
+    fn learner_and_course(&self) -> LearnerAndCourse<'_>;
+}
+
+/// A learner and a course.
+#[derive(Debug, Clone, Copy)]
+pub struct LearnerAndCourse<'a> {
+    /// LearnInk's id of the learner.
+    pub user_id: &'a str,
+    /// LearnInk's id of the course.
+    pub course_id: &'a str,
+    /// The learner's id in the customer's own system, where there is one.
+    pub custom_id: Option<&'a str>,
+}
+
+impl CourseEvent for CourseStarted {
+    const IS_START: bool = true;
+
+    fn learner_and_course(&self) -> LearnerAndCourse<'_> {
+        LearnerAndCourse {
+            user_id: &self.user_id,
+            course_id: &self.course_id,
+            custom_id: self.custom_id.as_deref(),
+        }
+    }
+}
+
+/// Records what a learner did in a course.
+pub async fn record<P: CourseEvent + Sync>(event: Event<P>, app: App) -> HandlerResult {
+    let who = event.data.learner_and_course();
+    if !is_key(who.user_id, 2048) || !is_key(who.course_id, 1024) {
         return Err(HandlerError::permanent("`user_id` or `course_id` is empty or too long to be a key"));
     }
-    app.learners.record(&course, event.id()).await.map_err(HandlerError::quoting)?;
-    Ok(())
+    let version = Version::of(&event);
+    app.learners.record(who, P::IS_START, &version).await.map_err(HandlerError::quoting)
 }
 
 /// Whether DynamoDB takes it as a part of a key.
@@ -37,15 +69,17 @@ const fn is_key(value: &str, longest_bytes: usize) -> bool {
 
 /// One course of one learner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct StartedCourse {
+pub struct LearnersCourse {
     /// LearnInk's id of the learner.
     pub user_id: String,
     /// LearnInk's id of the course.
     pub course_id: String,
     /// The id in the customer's own system, where there is one.
     pub custom_id: Option<String>,
-    /// When the learner last started it; milliseconds are kept.
-    pub started_at: Timestamp,
+    /// When the learner first started it, if that was told; milliseconds are kept.
+    pub first_started_at: Option<Timestamp>,
+    /// When the learner last did something in it; milliseconds are kept.
+    pub last_activity_at: Timestamp,
 }
 
 /// The learners' table, keyed by `user_id` and `course_id`.
@@ -61,16 +95,30 @@ impl Learners {
         Self { client: Client::new(aws), table: table.into() }
     }
 
-    /// Writes the row unless it shows a later event.
+    /// Records what was done at a time, as two conditional writes that may be repeated, or come in any
+    /// order: the latest activity stays, and the earliest start.
     ///
     /// # Errors
     ///
-    /// [`TableError`] when DynamoDB did not confirm.
-    pub async fn record(&self, course: &StartedCourse, id: &MessageId) -> Result<Written, TableError> {
-        let text = |value: &str| AttributeValue::S(value.to_owned());
-        let row = [("user_id", text(&course.user_id)), ("course_id", text(&course.course_id))];
-        let row = row.into_iter().chain(course.custom_id.iter().map(|id| ("custom_id", text(id))));
-        put_if_newer(&self.client, &self.table, row, &Version::new(course.started_at, id)).await
+    /// [`TableError`] when DynamoDB did not confirm both.
+    pub async fn record(
+        &self,
+        who: LearnerAndCourse<'_>,
+        is_start: bool,
+        version: &Version,
+    ) -> Result<(), TableError> {
+        let key = [("user_id", who.user_id), ("course_id", who.course_id)];
+        let row = RowKey { table: &self.table, key: &key };
+        let custom_id = who.custom_id.map(|id| AttributeValue::S(id.to_owned()));
+        let activity = set_if_newer(&self.client, &row, [("custom_id", custom_id)], version);
+        let start = async {
+            if is_start {
+                set_if_less(&self.client, &row, "first_started_at_ms", version.occurred_at_ms).await?;
+            }
+            Ok(())
+        };
+        try_join(activity, start).await?;
+        Ok(())
     }
 
     /// Every row, ordered by learner and course.
@@ -78,13 +126,17 @@ impl Learners {
     /// # Errors
     ///
     /// [`TableError`] when DynamoDB did not answer, or a row is not one of ours.
-    pub async fn all(&self) -> Result<Vec<StartedCourse>, TableError> {
+    pub async fn all(&self) -> Result<Vec<LearnersCourse>, TableError> {
         let course = |row: &Row| {
-            Some(StartedCourse {
+            Some(LearnersCourse {
                 user_id: row.text("user_id")?,
                 course_id: row.text("course_id")?,
                 custom_id: row.text("custom_id"),
-                started_at: row.time_ms("occurred_at_ms")?,
+                first_started_at: row.time_ms("first_started_at_ms"),
+                // Of a row that has only its start so far, because the other write has failed.
+                last_activity_at: row
+                    .time_ms("occurred_at_ms")
+                    .or_else(|| row.time_ms("first_started_at_ms"))?,
             })
         };
         read_all(&self.table, self.client.scan(), course).await

@@ -1,0 +1,328 @@
+//! Every event: the compliance record.
+//!
+//! The signed bytes are kept with the three headers that prove them, one object per message, written once and
+//! never again. Switched on by `LEARNINK_ARCHIVE`, a URL:
+//!
+//! | URL | keeps records in |
+//! |---|---|
+//! | `s3://bucket/prefix` | a bucket; the function may `s3:PutObject` and `s3:GetObject` in it |
+//! | `file:///folder` | a folder: for `learnink dev` |
+//!
+//! A record stands under its type and the day on which it was received; [`Name`] says why that day.
+//! `learnink archive verify` proves years later, with the signing secret of that time, that LearnInk sent
+//! what is kept; `learnink archive export` makes a table of it. Records hold personal data: who may read the
+//! bucket, and when its lifecycle deletes from it, is for whoever owns it to decide. Object Lock on the
+//! bucket is what keeps a record from being deleted or replaced by others.
+
+mod name;
+mod record;
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::iter;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::civil::Date;
+use learnink_webhook::config::{ConfigError, optional, required};
+use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
+use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutMode, RetryConfig};
+use reqwest::Url;
+
+pub use name::Name;
+pub use record::{Record, RecordError};
+
+/// The variable that switches the handler on.
+const VARIABLE: &str = "LEARNINK_ARCHIVE";
+
+/// How long one request to S3 may take, and how long all tries of one together. The handler has three
+/// quarters of an invocation's time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
+const MOST_RETRIES: usize = 2;
+
+/// How long a connection may take. What died while the environment was frozen is not waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest prefix in bytes: with a record's name behind it, S3's 1024 are never reached.
+const LONGEST_PREFIX_BYTES: usize = 512;
+
+/// How many listings run at a time.
+const LISTINGS_AT_ONCE: usize = 16;
+
+/// The configuration of the `archive` handler. `Debug` shows where it is, and no credentials.
+#[derive(Clone)]
+pub struct Config {
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    url: String,
+}
+
+impl Config {
+    /// Reads the configuration; `None` where the handler is switched off.
+    ///
+    /// Read are `LEARNINK_ARCHIVE` and, for S3, `AWS_REGION`, the credentials that Lambda sets and, for
+    /// emulators and private endpoints, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming the variable and what belongs there.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ConfigError> {
+        optional(&variable, VARIABLE).map(|url| Self::at(&url, &variable)).transpose()
+    }
+
+    /// The configuration of the archive at `url`, with the rest from `variable`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming the variable and what belongs there.
+    pub fn at(url: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let unusable = |problem: &str| ConfigError::unusable(VARIABLE, problem);
+        let form = "it is a URL such as s3://bucket/prefix or file:///folder";
+        let url = Url::parse(url.trim()).map_err(|_| unusable(form))?;
+        if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+            return Err(unusable("a URL of an archive has neither `?` nor `#` nor `@`"));
+        }
+        let host = url.host_str().unwrap_or_default();
+        let root =
+            Path::from_url_path(url.path()).map_err(|_| unusable("its path has a part that is no name"))?;
+        if root.as_ref().len() > LONGEST_PREFIX_BYTES {
+            return Err(unusable("its path is too long for a prefix"));
+        }
+        let store: Arc<dyn ObjectStore> = match (url.scheme(), host) {
+            ("s3", "") => return Err(unusable("it names no bucket; it is a URL such as s3://bucket/prefix")),
+            ("s3", bucket) => Arc::new(s3(bucket, &variable)?.build().map_err(|error| {
+                ConfigError::unusable(VARIABLE, format!("no client for S3 can be made: {}", problem(&error)))
+            })?),
+            ("file", "") if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => {
+                return Err(unusable("a Lambda keeps no files; it is a URL such as s3://bucket/prefix"));
+            }
+            ("file", "") => Arc::new(LocalFileSystem::new().with_fsync(true)),
+            _ => return Err(unusable(form)),
+        };
+        Ok(Self { store, root, url: url.into() })
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// A client for a bucket, from what Lambda sets; credentials are good for the life of the process.
+fn s3(bucket: &str, variable: impl Fn(&str) -> Option<String>) -> Result<AmazonS3Builder, ConfigError> {
+    let credential = |name| required(&variable, name, "AWS credentials, which Lambda sets");
+    let region = required(&variable, "AWS_REGION", "the AWS region, which Lambda sets")?;
+    let endpoint =
+        optional(&variable, "AWS_ENDPOINT_URL_S3").or_else(|| optional(&variable, "AWS_ENDPOINT_URL"));
+    let is_http = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let client = ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_content_type_for_suffix("gz", "application/gzip")
+        .with_allow_http(is_http);
+    let retry =
+        RetryConfig { max_retries: MOST_RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region(region)
+        .with_access_key_id(credential("AWS_ACCESS_KEY_ID")?)
+        .with_secret_access_key(credential("AWS_SECRET_ACCESS_KEY")?)
+        .with_client_options(client)
+        .with_retry(retry)
+        // A bucket with a default retention refuses uploads without one.
+        // Source: Amazon S3 user guide, "Managing Object Lock", "Uploading objects to an Object Lock bucket".
+        .with_checksum_algorithm(Checksum::SHA256);
+    if let Some(token) = optional(&variable, "AWS_SESSION_TOKEN") {
+        builder = builder.with_token(token);
+    }
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    Ok(builder)
+}
+
+/// The handler.
+pub fn router(archive: Archive) -> Router {
+    Router::new().on_any("archive", keep).with_state(archive)
+}
+
+/// Keeps the record of a message.
+async fn keep(event: Event, archive: Archive) -> HandlerResult {
+    let message = event.message.as_ref();
+    let name = Name::of(&event.envelope.event_type, message.received_at, &message.id);
+    match archive.keep(&name, &Record::from(message)).await {
+        Ok(()) => Ok(()),
+        // Trying again cannot help, and writing over it would end what it is there for.
+        Err(error @ ArchiveError::Taken(_)) => Err(HandlerError::permanent(error.to_string())),
+        Err(error @ ArchiveError::Store { .. }) => Err(HandlerError::quoting(error)),
+    }
+}
+
+/// The archive could not be written to or read.
+///
+/// Its text is made of our own words, names of objects and codes of errors: what a store answers may quote
+/// the request, and with it the session's token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveError {
+    /// The store refused or did not answer. Retryable.
+    #[error("could not {operation} the archive: {problem}")]
+    Store {
+        /// What was asked of it.
+        operation: &'static str,
+        /// What became of it.
+        problem: String,
+    },
+    /// Something else stands under the record's name. Permanent.
+    #[error("the archive has an object of other content under this record's name: {0}")]
+    Taken(Name),
+}
+
+/// Which records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Those of one type; without it, of all.
+    pub event_type: Option<String>,
+    /// Those received from one day to another, both included, in UTC; without it, all.
+    pub days: Option<(Date, Date)>,
+}
+
+/// The store of records. `Debug` shows where it is, and no credentials.
+#[derive(Debug, Clone)]
+pub struct Archive(Config);
+
+impl Archive {
+    /// The archive that `config` names.
+    pub fn open(config: &Config) -> Self {
+        Self(config.clone())
+    }
+
+    /// Writes a record, once: whatever stands under its name already is left as it is. That is a success
+    /// where it keeps the same message: an earlier attempt wrote it, and its answer was lost.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::Taken`] where it is anything else, and [`ArchiveError::Store`].
+    pub async fn keep(&self, name: &Name, record: &Record) -> Result<(), ArchiveError> {
+        let path = self.path(name)?;
+        let put = self.0.store.put_opts(&path, record.encode().into(), PutMode::Create.into());
+        match put.await {
+            Ok(_) => Ok(()),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                let kept = Record::decode(&self.read(name).await?);
+                let is_the_same = kept.is_ok_and(|kept| kept.is_of_the_message_of(record));
+                if is_the_same { Ok(()) } else { Err(ArchiveError::Taken(name.clone())) }
+            }
+            Err(error) => Err(failed("write to", &error)),
+        }
+    }
+
+    /// The bytes of an object; [`Record::decode`] reads them.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::Store`].
+    pub async fn read(&self, name: &Name) -> Result<Bytes, ArchiveError> {
+        let path = self.path(name)?;
+        let read = async { self.0.store.get(&path).await?.bytes().await };
+        read.await.map_err(|error| failed("read", &error))
+    }
+
+    /// The names of everything that `selection` has, in order. Without days, objects are among them that are
+    /// no records.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::Store`].
+    pub async fn list(&self, selection: &Selection) -> Result<Vec<Name>, ArchiveError> {
+        let types = match (&selection.event_type, selection.days) {
+            (Some(event_type), _) => vec![self.0.root.clone().join(name::segment(event_type).as_str())],
+            (None, Some(_)) => self.types().await?,
+            (None, None) => vec![self.0.root.clone()],
+        };
+        let folders: Vec<Path> = match selection.days {
+            None => types,
+            Some((from, to)) => {
+                let days: Vec<_> =
+                    from.series(jiff::Span::new().days(1)).take_while(|day| *day <= to).collect();
+                let below = |folder: &Path, day: &Date| {
+                    name::day_folder(*day).split('/').fold(folder.clone(), Path::join)
+                };
+                types.iter().flat_map(|folder| days.iter().map(move |day| below(folder, day))).collect()
+            }
+        };
+        let listings = folders.into_iter().map(|folder| async move {
+            let objects = self.0.store.list(Some(&folder)).map_ok(|object| object.location);
+            objects.try_collect::<Vec<_>>().await
+        });
+        let paths: Vec<Vec<Path>> = stream::iter(listings)
+            .buffer_unordered(LISTINGS_AT_ONCE)
+            .try_collect()
+            .await
+            .map_err(|error| failed("list", &error))?;
+        let mut names: Vec<_> = paths.iter().flatten().map(|path| self.name(path)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The folder of each type.
+    async fn types(&self) -> Result<Vec<Path>, ArchiveError> {
+        let listed = self.0.store.list_with_delimiter(Some(&self.0.root)).await;
+        Ok(listed.map_err(|error| failed("list", &error))?.common_prefixes)
+    }
+
+    fn path(&self, name: &Name) -> Result<Path, ArchiveError> {
+        let root = self.0.root.as_ref();
+        let path = if root.is_empty() { name.to_string() } else { format!("{root}/{name}") };
+        Path::parse(path).map_err(|error| failed("address an object of", &error.into()))
+    }
+
+    fn name(&self, path: &Path) -> Name {
+        let below = path.as_ref().strip_prefix(self.0.root.as_ref()).unwrap_or(path.as_ref());
+        Name::found(below.trim_start_matches('/'))
+    }
+}
+
+fn failed(operation: &'static str, error: &object_store::Error) -> ArchiveError {
+    ArchiveError::Store { operation, problem: problem(error) }
+}
+
+/// What went wrong, without a word of the store's answer but the code of its error.
+fn problem(error: &object_store::Error) -> String {
+    use object_store::Error as E;
+    let what = match error {
+        E::NotFound { .. } => "the bucket or the object is not there",
+        E::PermissionDenied { .. } => "access is denied",
+        E::Unauthenticated { .. } => "the credentials are not accepted",
+        E::InvalidPath { .. } => "a name is none that can be stored",
+        _ => "the store refused or did not answer",
+    };
+    let mut causes = iter::successors(Some(error as &dyn Error), |error| (*error).source());
+    let detail = causes.find_map(detail);
+    detail.map_or_else(|| what.to_owned(), |detail| format!("{what} ({detail})"))
+}
+
+/// The kind of an error of the system, or the code of one of S3's.
+fn detail(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return Some(error.kind().to_string());
+    }
+    if let Some(error) = error.downcast_ref::<object_store::client::HttpError>() {
+        return Some(format!("{:?}", error.kind()).to_lowercase());
+    }
+    let text = error.to_string();
+    let (_, code) = text.split_once("<Code>")?;
+    let (code, _) = code.split_once("</Code>")?;
+    let is_code = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_code.then(|| code.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

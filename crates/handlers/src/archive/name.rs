@@ -1,0 +1,174 @@
+//! Where a record stands: `<type>/<yyyy>/<mm>/<dd>/<svix-id>.json.gz`, by the day on which it was received.
+//!
+//! By that day, and not by the one on which the event happened:
+//!
+//! - **A day that is over stays as it is.** A learner's phone sends events days late, and its clock may be
+//!   wrong by years. By their own days they would stand where nobody looks, and change months that have been
+//!   verified, exported and closed. Whoever looks for something that happened on a day reads from that day
+//!   on; the events say when they happened.
+//! - **It is written once.** When a message was received travels with it, so that it is the same on every
+//!   retry and redrive, and so is the name. A message that the sender posts again has another time, and the
+//!   ledger knows it by its id. Where the ledger has forgotten it, or a replay window lets it through, it is
+//!   either found under the same name, with the same body, or becomes a second record on another day: of what
+//!   was received then, with a signature of its own.
+//!
+//! The type stands in front, because who may read and how long things are kept are decided by prefix.
+
+use std::fmt;
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::Offset;
+use learnink_webhook::MessageId;
+use ring::digest;
+
+/// What the name of every record ends with.
+const ENDING: &str = ".json.gz";
+
+/// Types and ids that are longer are cut, so that a name fits into what S3 and file systems take: 1024 bytes
+/// in all, and 255 for a file.
+/// Source: Amazon S3 user guide, "Naming Amazon S3 objects"; Linux, `NAME_MAX`.
+const LONGEST_SEGMENT_BYTES: usize = 128;
+
+/// How much of a type or id that is cut remains in front of its digest.
+const CUT_BYTES: usize = 48;
+
+/// The name of an object below the archive's URL: of a record, or of what somebody else put there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(String);
+
+impl Name {
+    /// The name under which a message's record stands.
+    pub fn of(event_type: &str, received_at: Timestamp, id: &MessageId) -> Self {
+        let day = day_folder(day_of(received_at));
+        Self(format!("{}/{day}/{}{ENDING}", segment(event_type), segment(id.as_str())))
+    }
+
+    /// The name of an object that was found there.
+    pub(super) fn found(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The day that it stands under; `None` where it is the name of no record.
+    pub fn day(&self) -> Option<Date> {
+        let mut parts = self.0.split('/').skip(1);
+        let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+        Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The day in UTC.
+fn day_of(time: Timestamp) -> Date {
+    Offset::UTC.to_datetime(time).date()
+}
+
+/// Where a day's records stand, below their type.
+pub(super) fn day_folder(day: Date) -> String {
+    format!("{:04}/{:02}/{:02}", day.year(), day.month(), day.day())
+}
+
+/// A type or an id as one segment of a path, and never two of them as the same one.
+///
+/// Letters, digits, `_`, `-` and full stops but a first one stay; every other byte becomes `!` and two
+/// hexadecimal digits. A type comes from a payload, and might say `../..`. Not `%`, which S3 asks to avoid
+/// in names, and which half of all tools would decode.
+pub(super) fn segment(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        let is_later_stop = byte == b'.' && !safe.is_empty();
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || is_later_stop {
+            safe.push(char::from(byte));
+        } else {
+            push_hex(&mut safe, "!", &[byte]);
+        }
+    }
+    match safe.len() {
+        // A segment cannot be empty, and no text becomes this one.
+        0 => "!".to_owned(),
+        1..=LONGEST_SEGMENT_BYTES => safe,
+        _ => {
+            safe.truncate(CUT_BYTES);
+            push_hex(&mut safe, "!!", digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+            safe
+        }
+    }
+}
+
+fn push_hex(text: &mut String, mark: &str, bytes: &[u8]) {
+    text.push_str(mark);
+    for byte in bytes {
+        // Writing to a string never fails.
+        let _ = write!(text, "{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(event_type: &str, time: &str, id: &str) -> String {
+        Name::of(event_type, time.parse().unwrap(), &MessageId::parse(id).unwrap()).to_string()
+    }
+
+    #[test]
+    fn a_record_stands_under_its_type_and_the_day_it_was_received_in_utc() {
+        let expected = "user.course.started/2026/03/01/msg_p5jXN8AQM9LWM0D4loKWxJek.json.gz";
+        for time in ["2026-03-01T00:00:00Z", "2026-03-01T23:59:59.999Z", "2026-03-02T01:30:00+02:00"] {
+            assert_eq!(name("user.course.started", time, "msg_p5jXN8AQM9LWM0D4loKWxJek"), expected);
+        }
+    }
+
+    #[test]
+    fn types_and_ids_cannot_leave_their_folder() {
+        assert_eq!(segment("../../etc"), "!2e.!2f..!2fetc");
+        assert_eq!(segment(".."), "!2e.");
+        assert_eq!(segment(""), "!");
+        assert_eq!(segment("a!2fb"), "a!212fb");
+        assert_eq!(segment("kurs gestartet/é#1"), "kurs!20gestartet!2f!c3!a9!231");
+    }
+
+    #[test]
+    fn the_day_is_read_back_from_the_name() {
+        let day = |name: &str| Name::found(name).day().map(|day| day.to_string());
+        assert_eq!(day(&name("a", "2026-03-01T12:00:00Z", "msg_1")), Some("2026-03-01".to_owned()));
+        for other in ["", "a", "a/2026/03", "a/2026/13/01/b", "a/b/c/d/e", "readme.txt"] {
+            assert_eq!(day(other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_type_and_id_is_one_safe_segment_that_fits(text in any::<String>(), times in 1_usize..20) {
+            let segment = segment(&text.repeat(times));
+            let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.!".contains(&byte);
+            prop_assert!(segment.bytes().all(is_safe), "{segment}");
+            prop_assert!(!segment.is_empty() && !segment.starts_with('.'));
+            prop_assert!(segment.len() + ENDING.len() <= 255);
+        }
+
+        #[test]
+        fn two_texts_never_share_a_segment(
+            a in "[a!./#2e]{0,6}",
+            b in "[a!./#2e]{0,6}",
+            times in 1_usize..60,
+        ) {
+            let (a, b) = (a.repeat(times), b.repeat(times));
+            prop_assume!(a != b);
+            prop_assert_ne!(segment(&a), segment(&b));
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! One record: what LearnInk signed, and what proves it.
+//!
+//! Records outlive every deploy, and perhaps this program: JSON with the headers' own names, in gzip, so that
+//! `gunzip` and a dozen lines in any language read and prove one. A change of shape gets another version
+//! number, and what reads version 1 stays.
+
+use std::fmt;
+use std::io::{Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use jiff::Timestamp;
+use learnink_webhook::message::{LARGEST_BODY_BYTES, Message, MessageId};
+use serde::{Deserialize, Serialize};
+
+/// The shape of record that this build writes, and the only one it reads.
+const VERSION: u32 = 1;
+
+/// The largest record in bytes of JSON: each byte of a body may take six, as `\u0000` does, and the headers
+/// are small.
+const LARGEST_BYTES: usize = 6 * LARGEST_BODY_BYTES + 64 * 1024;
+
+/// What is kept of a message. `Debug` shows neither the signature nor the body.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The `svix-id` header.
+    pub id: MessageId,
+    /// The `svix-timestamp` header: when this delivery was signed, in Unix seconds.
+    pub signed_at_s: i64,
+    /// The `svix-signature` header verbatim.
+    pub signature: String,
+    /// When the receiver accepted it. Not signed: it is this system's own word, and within five minutes of
+    /// `svix-timestamp`, because the receiver accepts nothing else.
+    pub received_at: Timestamp,
+    /// The body exactly as it was signed.
+    pub body: Vec<u8>,
+}
+
+/// Bytes that are no record. It never repeats them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// They are not gzip, or cut off.
+    #[error("it is not gzip, or damaged")]
+    NotGzip,
+    /// They become more than any record has.
+    #[error("it is larger than any record")]
+    TooLarge,
+    /// They are gzip of something else.
+    #[error("it does not have a record's fields (line {line}, column {column})")]
+    NotARecord {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// Another version of this program wrote it.
+    #[error("it has version {0}, which this program does not read")]
+    Version(u32),
+    /// `svix-id` or `svix-timestamp` is not written as the receiver accepts it.
+    #[error("its header `{0}` is malformed")]
+    Header(&'static str),
+    /// It has no body, two, or one that is not base64.
+    #[error("it does not have one body")]
+    Body,
+}
+
+/// The record as JSON.
+#[derive(Serialize, Deserialize)]
+struct Shape {
+    version: u32,
+    received_at: Timestamp,
+    headers: Headers,
+    /// The body where it is UTF-8, as JSON text: the same characters, so the same bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    /// Any other body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Headers {
+    #[serde(rename = "svix-id")]
+    id: String,
+    #[serde(rename = "svix-timestamp")]
+    timestamp: String,
+    #[serde(rename = "svix-signature")]
+    signature: String,
+}
+
+/// What tells the version, whatever else there is.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+impl From<&Message> for Record {
+    fn from(message: &Message) -> Self {
+        Self {
+            id: message.id.clone(),
+            signed_at_s: message.signed_at_s,
+            signature: message.signature.clone(),
+            received_at: message.received_at,
+            body: message.body.clone(),
+        }
+    }
+}
+
+impl Record {
+    /// The headers that prove the body, by name.
+    pub fn headers(&self) -> [(&'static str, String); 3] {
+        [
+            ("svix-id", self.id.to_string()),
+            ("svix-timestamp", self.signed_at_s.to_string()),
+            ("svix-signature", self.signature.clone()),
+        ]
+    }
+
+    /// Whether both keep one message. A sender that posts a message again signs it anew, so time and
+    /// signature may differ; what either record proves is the same.
+    pub fn is_of_the_message_of(&self, other: &Self) -> bool {
+        self.id == other.id && self.body == other.body
+    }
+
+    /// The bytes to store: gzip of JSON.
+    #[expect(clippy::expect_used, reason = "writing fails only where the writer does, and a Vec does not")]
+    pub fn encode(&self) -> Vec<u8> {
+        let (body, body_base64) = match std::str::from_utf8(&self.body) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(BASE64.encode(&self.body))),
+        };
+        let [(_, id), (_, timestamp), (_, signature)] = self.headers();
+        let headers = Headers { id, timestamp, signature };
+        let shape = Shape { version: VERSION, received_at: self.received_at, headers, body, body_base64 };
+        let mut encoder = GzEncoder::new(Vec::with_capacity(self.body.len() / 2), Compression::default());
+        serde_json::to_writer(&mut encoder, &shape).expect("a Vec takes every byte");
+        encoder.write_all(b"\n").and_then(|()| encoder.finish()).expect("a Vec takes every byte")
+    }
+
+    /// Reads stored bytes. It proves nothing: that takes the signing secret.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] when they are none that [`Record::encode`] may have returned.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let json = decompressed(bytes, LARGEST_BYTES)?;
+        let not_a_record =
+            |error: serde_json::Error| RecordError::NotARecord { line: error.line(), column: error.column() };
+        let version = serde_json::from_slice::<Versioned>(&json).map_err(not_a_record)?.version;
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        let shape: Shape = serde_json::from_slice(&json).map_err(not_a_record)?;
+        let headers = shape.headers;
+        let signed_at_s = headers.timestamp.parse().ok();
+        // Another way to write the number would be another header than the one that was kept.
+        let signed_at_s = signed_at_s.filter(|second: &i64| second.to_string() == headers.timestamp);
+        Ok(Self {
+            id: MessageId::parse(&headers.id).map_err(|_| RecordError::Header("svix-id"))?,
+            signed_at_s: signed_at_s.ok_or(RecordError::Header("svix-timestamp"))?,
+            signature: headers.signature,
+            received_at: shape.received_at,
+            body: match (shape.body, shape.body_base64) {
+                (Some(text), None) => text.into_bytes(),
+                (None, Some(encoded)) => BASE64.decode(encoded).map_err(|_| RecordError::Body)?,
+                (None, None) | (Some(_), Some(_)) => return Err(RecordError::Body),
+            },
+        })
+    }
+}
+
+fn decompressed(gzip: &[u8], limit_bytes: usize) -> Result<Vec<u8>, RecordError> {
+    // One byte more than allowed is enough to know, whatever the object claims to become.
+    let mut json = Vec::new();
+    let read = MultiGzDecoder::new(gzip).take(limit_bytes as u64 + 1).read_to_end(&mut json);
+    match read {
+        Err(_) => Err(RecordError::NotGzip),
+        Ok(bytes) if bytes > limit_bytes => Err(RecordError::TooLarge),
+        Ok(_) => Ok(json),
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("id", &self.id)
+            .field("signed_at_s", &self.signed_at_s)
+            .field("received_at", &self.received_at)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(body: &[u8]) -> Record {
+        Record {
+            id: MessageId::parse("msg_p5jXN8AQM9LWM0D4loKWxJek").unwrap(),
+            signed_at_s: 1_614_265_330,
+            signature: "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".to_owned(),
+            received_at: Timestamp::from_millisecond(1_614_265_331_042).unwrap(),
+            body: body.to_vec(),
+        }
+    }
+
+    fn json(record: &Record) -> String {
+        String::from_utf8(decompressed(&record.encode(), LARGEST_BYTES).unwrap()).unwrap()
+    }
+
+    fn gzip(json: &str) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(json.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// This is read years later: a change here is a new version, beside this one.
+    #[test]
+    fn a_record_is_json_with_the_headers_own_names() {
+        insta::assert_snapshot!(json(&record("{\"test\": 2432232314,\n\"é\":\"\u{0}\"}".as_bytes())), @r#"{"version":1,"received_at":"2021-02-25T15:02:11.042Z","headers":{"svix-id":"msg_p5jXN8AQM9LWM0D4loKWxJek","svix-timestamp":"1614265330","svix-signature":"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="},"body":"{\"test\": 2432232314,\n\"é\":\"\u0000\"}"}"#);
+        insta::assert_snapshot!(json(&record(b"\xFF\x00")), @r#"{"version":1,"received_at":"2021-02-25T15:02:11.042Z","headers":{"svix-id":"msg_p5jXN8AQM9LWM0D4loKWxJek","svix-timestamp":"1614265330","svix-signature":"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="},"body_base64":"/wA="}"#);
+    }
+
+    #[test]
+    fn what_is_no_record_says_why_and_repeats_nothing() {
+        let good = json(&record(b"+254705408079"));
+        let changed = |from, to| Record::decode(&gzip(&good.replace(from, to))).unwrap_err();
+        assert_eq!(Record::decode(b"+254705408079"), Err(RecordError::NotGzip));
+        let mut cut = record(b"{}").encode();
+        cut.truncate(cut.len() - 9);
+        assert_eq!(Record::decode(&cut), Err(RecordError::NotGzip));
+        assert_eq!(changed("\"version\":1", "\"version\":2"), RecordError::Version(2));
+        assert_eq!(changed("msg_p5", "msg.p5"), RecordError::Header("svix-id"));
+        assert_eq!(changed("\"1614265330\"", "\"+1614265330\""), RecordError::Header("svix-timestamp"));
+        assert_eq!(changed(",\"body\"", ",\"bidy\""), RecordError::Body);
+        assert_eq!(changed(",\"body\"", ",\"body_base64\":\"\",\"body\""), RecordError::Body);
+        assert_eq!(changed(",\"body\"", ",\"body_base64\""), RecordError::Body);
+        let twice = changed(",\"body\"", ",\"body\":\"\",\"body\"");
+        assert_eq!(twice.to_string(), "it does not have a record's fields (line 1, column 220)");
+    }
+
+    #[test]
+    fn a_small_object_that_becomes_a_huge_one_is_refused() {
+        let bomb = gzip(&" ".repeat(100_001));
+        assert!(bomb.len() < 1_000);
+        assert_eq!(decompressed(&bomb, 100_000), Err(RecordError::TooLarge));
+        assert_eq!(decompressed(&bomb, 100_001).unwrap().len(), 100_001);
+    }
+
+    #[test]
+    fn no_body_makes_a_record_that_is_too_large_to_be_read() {
+        let around = json(&record(b"")).len();
+        assert_eq!(json(&record(&[0; 1000])).len(), 6 * 1000 + around);
+        assert!(json(&record(&[0xFF; 1000])).len() < 6 * 1000);
+    }
+
+    #[test]
+    fn a_record_cannot_print_what_it_keeps() {
+        let printed = format!("{:?}", record(b"+254705408079"));
+        assert!(!printed.contains("2547") && !printed.contains("v1,"), "{printed}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_back_as_they_were(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Record::decode(&record(&body).encode()).unwrap() == record(&body));
+        }
+
+        #[test]
+        fn any_text_comes_back_as_it_was(body in any::<String>()) {
+            let record = record(body.as_bytes());
+            prop_assert!(Record::decode(&record.encode()).unwrap() == record);
+        }
+
+        #[test]
+        fn nothing_that_is_read_panics(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            text in any::<String>(),
+        ) {
+            let _ = Record::decode(&bytes);
+            let _ = Record::decode(&gzip(&text));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+use std::collections::BTreeSet;
+use std::path::Path as FilePath;
+
+use axum::Router as HttpRouter;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use learnink_webhook::items::ItemLog;
+use learnink_webhook::{Envelope, FailureClass, Message, MessageId};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const BODY: &str = r#"{"type":"user.course.started","data":{"phone_number":"+254705408079"},
+    "timestamp":"2022-11-04T09:58:58.233Z"}"#;
+const NAME: &str = "user.course.started/2026/03/01/msg_1.json.gz";
+
+fn message(body: &str, received_at: &str) -> Message {
+    Message {
+        id: MessageId::parse("msg_1").unwrap(),
+        signed_at_s: 1_772_366_400,
+        signature: "v1,c2lnbmF0dXJl".to_owned(),
+        received_at: received_at.parse().unwrap(),
+        event_type: None,
+        body: body.as_bytes().to_vec(),
+    }
+}
+
+fn first() -> Message {
+    message(BODY, "2026-03-01T12:00:00Z")
+}
+
+/// What becomes of a message, as the consumer has it handled.
+async fn handled(archive: &Archive, message: &Message) -> HandlerResult {
+    let message = Arc::new(message.clone());
+    let envelope = Arc::new(Envelope::parse(&message.body).unwrap());
+    let router = router(archive.clone());
+    let (now, log) = (Timestamp::UNIX_EPOCH, Arc::new(ItemLog::default()));
+    let event = Event::new(message, envelope.clone(), "archive", now, &BTreeSet::new(), log);
+    router.route(&envelope).handlers[0].call(event).await
+}
+
+fn in_folder(folder: &FilePath) -> Archive {
+    let url = Url::from_directory_path(folder).unwrap();
+    Archive::open(&Config::at(url.as_str(), |_| None).unwrap())
+}
+
+fn lambda(name: &str) -> Option<String> {
+    let value = match name {
+        "AWS_REGION" => "eu-west-1",
+        "AWS_ACCESS_KEY_ID" => "key",
+        "AWS_SECRET_ACCESS_KEY" => "s3cr3t",
+        "AWS_SESSION_TOKEN" => "t0k3n",
+        "AWS_LAMBDA_FUNCTION_NAME" => "consumer",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+/// An S3 that answers every request alike.
+async fn in_s3(status: u16, body: &'static str) -> Archive {
+    let answer = (StatusCode::from_u16(status).unwrap(), body);
+    let app =
+        HttpRouter::new().fallback(|State(answer): State<(StatusCode, &'static str)>| async move { answer });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app.with_state(answer)).await });
+    s3_at(&endpoint)
+}
+
+fn s3_at(endpoint: &str) -> Archive {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let variable =
+        |name: &str| if name == "AWS_ENDPOINT_URL_S3" { Some(endpoint.to_owned()) } else { lambda(name) };
+    Archive::open(&Config::at("s3://bucket/prefix", variable).unwrap())
+}
+
+#[tokio::test]
+async fn a_message_is_kept_as_it_was_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = in_folder(folder.path());
+    handled(&archive, &first()).await.unwrap();
+    let names = archive.list(&Selection::default()).await.unwrap();
+    assert_eq!(names.iter().map(Name::as_str).collect::<Vec<_>>(), [NAME]);
+    let record = Record::decode(&archive.read(&names[0]).await.unwrap()).unwrap();
+    assert!(record == Record::from(&first()));
+    assert!(folder.path().join(NAME).is_file());
+}
+
+#[tokio::test]
+async fn a_message_that_comes_back_is_kept_once_and_the_first_record_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = in_folder(folder.path());
+    handled(&archive, &first()).await.unwrap();
+    let kept = std::fs::read(folder.path().join(NAME)).unwrap();
+    handled(&archive, &first()).await.unwrap();
+    // The sender posted it again: another time and signature, the same body.
+    let resent = Message { signed_at_s: 1_772_370_000, ..message(BODY, "2026-03-01T13:00:00Z") };
+    handled(&archive, &resent).await.unwrap();
+    assert_eq!(archive.list(&Selection::default()).await.unwrap().len(), 1);
+    assert_eq!(std::fs::read(folder.path().join(NAME)).unwrap(), kept);
+}
+
+#[tokio::test]
+async fn an_object_of_other_content_under_the_name_is_a_permanent_failure_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = in_folder(folder.path());
+    handled(&archive, &first()).await.unwrap();
+    let other = message(&BODY.replace("+254705408079", "+254705408070"), "2026-03-01T12:00:00Z");
+    let error = handled(&archive, &other).await.unwrap_err();
+    assert_eq!(error.class(), FailureClass::Permanent);
+    assert_eq!(
+        error.to_string(),
+        format!("the archive has an object of other content under this record's name: {NAME}")
+    );
+
+    std::fs::write(folder.path().join(NAME), "no record").unwrap();
+    assert_eq!(handled(&archive, &first()).await.unwrap_err().class(), FailureClass::Permanent);
+    assert_eq!(std::fs::read(folder.path().join(NAME)).unwrap(), b"no record");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_asked_again_and_its_answer_is_not_repeated() {
+    let busy = "<Error><Code>SlowDown</Code><Message>Please reduce</Message></Error>";
+    let mismatch = "<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>x-amz-security-token:t0k3n\
+        </CanonicalRequest></Error>";
+    let gone = "<Error><Code>NoSuchBucket</Code></Error>";
+    for (status, answer, expected) in [
+        (503, busy, "the store refused or did not answer (SlowDown)"),
+        (403, mismatch, "access is denied (SignatureDoesNotMatch)"),
+        (404, gone, "the bucket or the object is not there (NoSuchBucket)"),
+        (400, "t0k3n", "the store refused or did not answer"),
+    ] {
+        let error = handled(&in_s3(status, answer).await, &first()).await.unwrap_err();
+        assert_eq!(error.class(), FailureClass::Retryable);
+        assert_eq!(error.to_string(), format!("could not write to the archive: {expected}"));
+    }
+    // Somebody else is writing the object at this moment, and it is not there yet.
+    let error = handled(&in_s3(409, "<Code>ConditionalRequestConflict</Code>").await, &first()).await;
+    assert_eq!(error.unwrap_err().class(), FailureClass::Retryable);
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_asked_again() {
+    let error = handled(&s3_at("http://127.0.0.1:1"), &first()).await.unwrap_err();
+    assert_eq!(error.class(), FailureClass::Retryable);
+    assert_eq!(
+        error.to_string(),
+        "could not write to the archive: the store refused or did not answer (connect)"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let error = handled(&in_folder(&folder.path().join("file")), &first()).await.unwrap_err();
+    assert_eq!(error.class(), FailureClass::Retryable);
+    assert_eq!(
+        error.to_string(),
+        "could not write to the archive: the store refused or did not answer (not a directory)"
+    );
+}
+
+#[tokio::test]
+async fn days_and_types_are_selected_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = in_folder(folder.path());
+    for (event_type, day) in [
+        ("a", "2026-02-28"),
+        ("a", "2026-03-01"),
+        ("b", "2026-03-01"),
+        ("b/c", "2026-03-02"),
+        ("a", "2026-03-03"),
+    ] {
+        let body = BODY.replace("user.course.started", event_type);
+        handled(&archive, &message(&body, &format!("{day}T12:00:00Z"))).await.unwrap();
+    }
+    std::fs::write(folder.path().join("readme.txt"), "not ours").unwrap();
+
+    let listed = async |event_type: Option<&str>, days: Option<(&str, &str)>| {
+        let days = days.map(|(from, to)| (from.parse().unwrap(), to.parse().unwrap()));
+        let selection = Selection { event_type: event_type.map(str::to_owned), days };
+        let names = archive.list(&selection).await.unwrap();
+        names.iter().map(|name| name.as_str().replace("/msg_1.json.gz", "")).collect::<Vec<_>>()
+    };
+    let march = Some(("2026-03-01", "2026-03-02"));
+    assert_eq!(listed(None, march).await, ["a/2026/03/01", "b!2fc/2026/03/02", "b/2026/03/01"]);
+    assert_eq!(listed(Some("a"), march).await, ["a/2026/03/01"]);
+    assert_eq!(listed(Some("b/c"), None).await, ["b!2fc/2026/03/02"]);
+    assert_eq!(listed(None, None).await.len(), 6);
+    assert_eq!(listed(Some("none"), march).await, [""; 0]);
+    let nothing = in_folder(&folder.path().join("nothing"));
+    for days in [None, Some(("2026-03-01".parse().unwrap(), "2026-03-01".parse().unwrap()))] {
+        assert_eq!(nothing.list(&Selection { event_type: None, days }).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_may_be_called_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("a %2f é#1 b");
+    let archive = in_folder(&odd);
+    handled(&archive, &first()).await.unwrap();
+    assert!(odd.join(NAME).is_file());
+    assert_eq!(archive.list(&Selection::default()).await.unwrap()[0].as_str(), NAME);
+}
+
+#[test]
+fn the_handler_is_off_unless_a_url_switches_it_on() {
+    let read = |url: &str| Config::read(|name| if name == VARIABLE { Some(url.to_owned()) } else { None });
+    assert!(Config::read(lambda).unwrap().is_none());
+    assert!(read(" ").unwrap().is_none());
+    assert!(read("file:///tmp/archive").unwrap().is_some());
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_said() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let error = |url: &str| Config::at(url, lambda).unwrap_err().to_string();
+    let form = "LEARNINK_ARCHIVE cannot be used: it is a URL such as s3://bucket/prefix or file:///folder";
+    for url in ["bucket/prefix", "https://bucket.s3.amazonaws.com/", "file://host/folder"] {
+        assert_eq!(error(url), form);
+    }
+    assert!(error("s3:///prefix").ends_with("it names no bucket; it is a URL such as s3://bucket/prefix"));
+    assert!(error("s3://bucket/prefix?a=b").ends_with("neither `?` nor `#` nor `@`"));
+    assert!(
+        error("file:///folder").ends_with("a Lambda keeps no files; it is a URL such as s3://bucket/prefix")
+    );
+    assert!(error(&format!("s3://bucket/{}", "p".repeat(513))).ends_with("too long for a prefix"));
+
+    let without = |missing: &'static str| {
+        let variable = move |name: &str| lambda(name).filter(|_| name != missing);
+        Config::at("s3://bucket", variable).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert!(without("AWS_SESSION_TOKEN").is_ok());
+    for missing in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        assert!(without(missing).unwrap_err().starts_with(&format!("{missing} is not set")));
+    }
+}
+
+#[test]
+fn the_configuration_prints_no_credentials() {
+    let archive = s3_at("http://127.0.0.1:1");
+    assert_eq!(format!("{archive:?}"), r#"Archive(Config { url: "s3://bucket/prefix", .. })"#);
+}

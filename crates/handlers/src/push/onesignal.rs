@@ -1,0 +1,122 @@
+//! `LEARNINK_PUSH=onesignal`: `OneSignal`'s "Push notification" message, to an external id.
+//!
+//! Source: `OneSignal` REST API reference 11.6, "Push notification", "Rate limits and error handling" and
+//! "Idempotent requests"; the error catalog of `OneSignal`'s own clients for the texts of its answers.
+
+use std::fmt;
+
+use learnink_webhook::event::Notification;
+use learnink_webhook::{HandlerError, IdempotencyKey};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::config::{APP_ID, Address, URL};
+use super::http::{Answer, Request, Verdict};
+use super::secret::{Credential, Unusable, WHERE_TO_LOOK};
+use super::{some_id, uuid_of};
+
+/// Where the API is.
+pub(super) const BASE_URL: &str = "https://api.onesignal.com";
+
+/// How `OneSignal` is called in reasons.
+pub(super) const NAME: &str = "OneSignal";
+
+/// The App API key, without the word before it in the header.
+pub(super) struct ApiKey(String);
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey([secret])")
+    }
+}
+
+impl Credential for ApiKey {
+    const HOLDS: &'static str = "the App API key alone, from OneSignal's Settings, Keys & IDs";
+
+    fn parse(text: &str) -> Result<Self, Unusable> {
+        let key = text.trim();
+        if !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Self(key.to_owned()))
+        } else {
+            Err(Unusable("it has a space, or another character that no key has"))
+        }
+    }
+}
+
+/// The request for one notification; none where the learner has no id in the customer's own system, which is
+/// the one that `OneSignal` knows.
+pub(super) fn request(
+    address: &Address,
+    app_id: &str,
+    key: &ApiKey,
+    one: &Notification,
+    idempotency_key: &IdempotencyKey,
+) -> Result<Option<Request>, HandlerError> {
+    let Some(external_id) = some_id(one.custom_id.as_deref()) else { return Ok(None) };
+    let body = json!({
+        "app_id": app_id,
+        "include_aliases": { "external_id": [external_id] },
+        "target_channel": "push",
+        "headings": { "en": one.title.expose() },
+        "contents": { "en": one.body.expose() },
+        "data": { "path": one.path },
+        "idempotency_key": uuid_of(idempotency_key),
+    });
+    let mut url = address.below(&["notifications"]);
+    url.set_query(Some("c=push"));
+    Ok(Some(Request {
+        url,
+        headers: vec![("authorization", format!("Key {}", key.0))],
+        content_type: "application/json",
+        body: serde_json::to_string(&body)?,
+    }))
+}
+
+/// What `OneSignal` says with a 200, and in part with a 400.
+#[derive(Deserialize)]
+struct Said {
+    /// The message's id; absent or empty where none was made.
+    id: Option<String>,
+    /// Texts, or `invalid_aliases` with the ids that nobody has.
+    errors: Option<Value>,
+}
+
+impl Said {
+    fn has_errors(&self) -> bool {
+        match &self.errors {
+            None | Some(Value::Null) => false,
+            Some(Value::Array(errors)) => !errors.is_empty(),
+            Some(Value::Object(errors)) => !errors.is_empty(),
+            Some(_) => true,
+        }
+    }
+
+    fn names_our_app(&self) -> bool {
+        self.errors.as_ref().is_some_and(|errors| errors.to_string().contains("app_id"))
+    }
+
+    fn names_an_unknown_learner(&self) -> bool {
+        let aliases = self.errors.as_ref().and_then(|errors| errors.get("invalid_aliases"));
+        aliases.and_then(Value::as_object).is_some_and(|aliases| !aliases.is_empty())
+    }
+}
+
+/// What `OneSignal`'s answer means.
+pub(super) fn judge(answer: &Answer) -> Verdict {
+    let said: Option<Said> = serde_json::from_slice(&answer.body).ok();
+    match answer.status {
+        200..=299 => match said {
+            // A message may be made for a learner whom OneSignal does not know, and reaches nobody.
+            Some(said) if said.names_an_unknown_learner() => Verdict::Unreachable,
+            Some(Said { id: Some(id), .. }) if !id.is_empty() => Verdict::Sent,
+            // Such as "All included players are not subscribed".
+            Some(said) if said.has_errors() => Verdict::Unreachable,
+            Some(_) | None => Verdict::Again(format!("{NAME}'s answer could not be understood"), None),
+        },
+        401 | 403 => Verdict::misconfigured(NAME, answer, WHERE_TO_LOOK),
+        300..=399 | 404 | 405 | 410 => Verdict::misconfigured(NAME, answer, URL),
+        400 if said.is_some_and(|said| said.names_our_app()) => Verdict::misconfigured(NAME, answer, APP_ID),
+        408 | 425 | 429 | 500.. => Verdict::again(NAME, answer),
+        status => Verdict::Refused(format!("{NAME} refused it with {status}")),
+    }
+}

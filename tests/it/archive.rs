@@ -1,0 +1,301 @@
+//! A month of records, through the real consumer into an archive, and out of it with `learnink archive`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use aws_lambda_events::sqs::SqsMessage;
+use jiff::Timestamp;
+use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
+use learnink_handlers::archive::{self, Archive, Config, Name, Record, Selection};
+use learnink_tests::binaries::binary;
+use learnink_tests::engine::{Engine, ministack_endpoint};
+use learnink_tests::root;
+use learnink_tests::signing::{self, OTHER_SECRET, SECRET};
+use learnink_webhook::message::attribute;
+use serde_json::{Value, json};
+
+use crate::laptop::started;
+use crate::records::{batch, record};
+
+/// How many webhooks LearnInk sends in that month.
+const COUNT: i64 = 300;
+
+/// The month, in seconds since the epoch: March 2026.
+const MARCH_S: std::ops::Range<i64> = 1_772_323_200..1_775_001_600;
+
+/// What LearnInk sent of notifications on the tenth.
+const CSV: &str = r#"id,type,api_version,occurred_at,received_at,data
+msg_210,notifications.sent,2022-11-15,2026-02-27T09:58:58.233Z,2026-03-10T07:12:00.042Z,"{""notifications"":[{""phone_number"":""+254705408079"",""title"":""Hi, \""Mary\""!""}]}"
+msg_207,notifications.sent,2022-11-15,2026-02-27T09:58:58.233Z,2026-03-10T14:38:24.042Z,"{""notifications"":[{""phone_number"":""+254705408079"",""title"":""Hi, \""Mary\""!""}]}"
+msg_204,notifications.sent,2022-11-15,2026-02-27T09:58:58.233Z,2026-03-10T22:04:48.042Z,"{""notifications"":[{""phone_number"":""+254705408079"",""title"":""Hi, \""Mary\""!""}]}"
+"#;
+
+/// An archive, and how its bytes can be changed behind its back.
+struct Place {
+    archive: Archive,
+    url: String,
+    variables: Vec<(&'static str, String)>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn in_folder() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", folder.path().join("archive").to_str().unwrap());
+        Self::at(url, Vec::new(), Some(folder))
+    }
+
+    async fn in_s3(bucket: &str) -> Self {
+        learnink_aws::install_tls_provider();
+        let endpoint = ministack_endpoint();
+        let created = http().put(format!("{endpoint}/{bucket}")).send().await.unwrap();
+        assert!(created.status().is_success(), "{}", created.status());
+        let variables = vec![
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+            ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+        ];
+        Self::at(format!("s3://{bucket}/a/prefix"), variables, None)
+    }
+
+    fn at(url: String, variables: Vec<(&'static str, String)>, folder: Option<tempfile::TempDir>) -> Self {
+        let variable =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| v.clone());
+        let archive = Archive::open(&Config::at(&url, variable).unwrap());
+        Self { archive, url, variables, _folder: folder }
+    }
+
+    async fn overwrite(&self, name: &Name, bytes: Vec<u8>) {
+        if let Some(folder) = self.url.strip_prefix("file://") {
+            std::fs::write(Path::new(folder).join(name.as_str()), bytes).unwrap();
+        } else {
+            let key = self.url.strip_prefix("s3://").unwrap();
+            let url = format!("{}/{key}/{name}", ministack_endpoint());
+            assert!(http().put(url).body(bytes).send().await.unwrap().status().is_success());
+        }
+    }
+
+    /// Everything that is kept, by name.
+    async fn kept(&self) -> Vec<(Name, Vec<u8>)> {
+        let mut kept = Vec::new();
+        for name in self.archive.list(&Selection::default()).await.unwrap() {
+            let bytes = self.archive.read(&name).await.unwrap();
+            kept.push((name, bytes.to_vec()));
+        }
+        kept
+    }
+
+    /// `learnink archive`, as a person types it.
+    async fn learnink(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary("learnink"));
+        command.arg("archive").args(arguments).args(["--archive", &self.url]).current_dir(root());
+        command.env_remove("AWS_ENDPOINT_URL_S3").envs(self.variables.iter().cloned());
+        command.env("LEARNINK_SIGNING_SECRET", format!("{SECRET} {OTHER_SECRET}"));
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+}
+
+fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// A consumer that has nothing but the archive's handler, and remembers nothing.
+struct Stand {
+    _engine: Engine,
+    consumer: Consumer,
+    invocations: i64,
+}
+
+impl Stand {
+    async fn start(archive: &Archive) -> Self {
+        let engine = Engine::embedded().await;
+        let queues = engine.queues(600, 7).await;
+        let ledger = DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await);
+        let sqs = SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
+        let consumer = Consumer::new(archive::router(archive.clone()), ledger, sqs, || 0.5);
+        Self { _engine: engine, consumer, invocations: 0 }
+    }
+
+    /// Has the records handled, ten at a time.
+    async fn consume(&mut self, records: &[SqsMessage]) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for records in records.chunks(10) {
+            self.invocations += 1;
+            let now = Timestamp::from_second(MARCH_S.end + self.invocations * 60).unwrap();
+            let invocation = Invocation::new(self.invocations.to_string(), now, Duration::from_secs(30));
+            let report = self.consumer.consume(&batch(records.to_vec()), &invocation).await;
+            outcomes.extend(report.records.iter().map(|record| record.outcome));
+        }
+        outcomes
+    }
+}
+
+fn received_at_s(number: i64) -> i64 {
+    MARCH_S.start + number * (MARCH_S.end - MARCH_S.start) / COUNT
+}
+
+/// The id of one webhook of the month. The order in which they are received is not that of their ids.
+fn id(number: i64) -> String {
+    format!("msg_{:03}", COUNT - number)
+}
+
+/// One webhook of the month, as the receiver puts it on the queue; posted again `later_s` seconds after.
+/// LearnInk's secret is rotated in the middle of the month.
+fn webhook(number: i64, later_s: i64) -> SqsMessage {
+    let body = if number % 3 == 0 {
+        json!({
+            "object": "event",
+            "type": "notifications.sent",
+            "api_version": "2022-11-15",
+            "data": { "notifications": [{ "title": "Hi, \"Mary\"!", "phone_number": "+254705408079" }] },
+            "timestamp": "2026-02-27T09:58:58.233Z",
+        })
+        .to_string()
+    } else {
+        started(&format!("learner-{number}"), "c", "2026-02-27T09:58:58.233Z")
+    };
+    let secret = if number < COUNT / 2 { OTHER_SECRET } else { SECRET };
+    let received_at_s = received_at_s(number) + later_s;
+    let [_, (_, signed_at), (_, signature)] =
+        signing::headers(secret, &id(number), received_at_s - 1, body.as_bytes());
+    let mut record = record(&format!("sqs-{number}-{later_s}"), &id(number), body);
+    for (name, value) in [
+        (attribute::TIMESTAMP, signed_at),
+        (attribute::SIGNATURE, signature),
+        (attribute::RECEIVED_AT, format!("{received_at_s}042")),
+    ] {
+        record.message_attributes.get_mut(name).unwrap().string_value = Some(value);
+    }
+    record
+}
+
+/// The month, in the order in which the queue happens to deliver it.
+fn month(later_s: i64) -> Vec<SqsMessage> {
+    (0..COUNT).map(|number| webhook(number * 7 % COUNT, later_s)).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A month goes in, is proven, exported, and found out where it was tampered with.
+async fn a_month_is_kept_and_proven(place: Place) {
+    let outcomes = Stand::start(&place.archive).await.consume(&month(0)).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Processed), "{outcomes:?}");
+    let kept = place.kept().await;
+    assert_eq!(kept.len(), 300);
+
+    let verified = place.learnink(&["verify"]).await;
+    let said = (text(&verified.stdout), text(&verified.stderr), verified.status.code());
+    assert_eq!(said, ("300 records, all signed by LearnInk\n".to_owned(), String::new(), Some(0)));
+
+    let exported = place.learnink(&["export", "--from", "2026-03-10", "--to", "2026-03-12"]).await;
+    assert_eq!(
+        (text(&exported.stderr), exported.status.code()),
+        ("29 records exported\n".to_owned(), Some(0))
+    );
+    let lines: Vec<Value> =
+        text(&exported.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<_> = lines.iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect();
+    let days = "2026-03-10T00:00:00Z".parse::<Timestamp>().unwrap()
+        .."2026-03-13T00:00:00Z".parse::<Timestamp>().unwrap();
+    let is_in_range = |number: &i64| days.contains(&Timestamp::from_second(received_at_s(*number)).unwrap());
+    let expected: Vec<_> = (0..COUNT).filter(is_in_range).map(id).collect();
+    assert_eq!(ids, expected);
+
+    let arguments = ["export", "--from", "2026-03-10", "--to", "2026-03-10", "--type", "notifications.sent"];
+    let csv = place.learnink(&[&arguments[..], &["--format", "csv"]].concat()).await;
+    assert_eq!(text(&csv.stdout).replace("\r\n", "\n"), CSV);
+
+    // One byte of one body, in a record that is well-formed otherwise.
+    let (name, bytes) = &kept[123];
+    let mut record = Record::decode(bytes).unwrap();
+    let at = record.body.windows(6).position(|window| window == b"+25470").unwrap();
+    record.body[at + 1] = b'3';
+    place.overwrite(name, record.encode()).await;
+    let verified = place.learnink(&["verify"]).await;
+    assert_eq!(text(&verified.stdout), format!("{name}: no signature matches\n300 records, 1 bad\n"));
+    assert_eq!((text(&verified.stderr), verified.status.code()), (String::new(), Some(1)));
+    // The others can be proven without it.
+    let day = name.day().unwrap();
+    let (before, after) = (day.yesterday().unwrap().to_string(), day.tomorrow().unwrap().to_string());
+    for days in [["2026-03-01", &before], [&after, "2026-03-31"]] {
+        let verified = place.learnink(&["verify", "--from", days[0], "--to", days[1]]).await;
+        assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
+    }
+}
+
+#[tokio::test]
+async fn a_month_in_a_folder_is_kept_and_proven() {
+    a_month_is_kept_and_proven(Place::in_folder()).await;
+}
+
+#[tokio::test]
+async fn a_month_in_s3_is_kept_and_proven() {
+    a_month_is_kept_and_proven(Place::in_s3("month").await).await;
+}
+
+/// Whoever delivers it again, and whatever the ledger remembers of it.
+async fn a_second_delivery_writes_nothing(place: Place) {
+    let mut stand = Stand::start(&place.archive).await;
+    stand.consume(&month(0)[..50]).await;
+    let kept = place.kept().await;
+    assert_eq!(kept.len(), 50);
+
+    let outcomes = stand.consume(&month(0)[..50]).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Duplicate), "{outcomes:?}");
+    // With another ledger, the handler runs again: for a redelivery, and for what the sender posts again.
+    for later_s in [0, 60] {
+        let outcomes = Stand::start(&place.archive).await.consume(&month(later_s)[..50]).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Processed), "{outcomes:?}");
+    }
+    assert!(place.kept().await == kept);
+}
+
+#[tokio::test]
+async fn a_second_delivery_writes_nothing_to_a_folder() {
+    a_second_delivery_writes_nothing(Place::in_folder()).await;
+}
+
+/// It also says that ministack heeds `If-None-Match`, without which it would take the second for the first.
+#[tokio::test]
+async fn a_second_delivery_writes_nothing_to_s3() {
+    a_second_delivery_writes_nothing(Place::in_s3("twice").await).await;
+}
+
+#[tokio::test]
+async fn what_keeps_an_archive_from_being_read_is_said() {
+    let place = Place::in_folder();
+    let empty = place.learnink(&["verify"]).await;
+    assert_eq!(empty.status.code(), Some(1));
+    assert_eq!(text(&empty.stderr), format!("error: there is nothing to verify in {}\n", place.url));
+    let nothing = place.learnink(&["export", "--from", "2026-03-01", "--to", "2026-03-01"]).await;
+    assert_eq!(
+        (text(&nothing.stdout), text(&nothing.stderr)),
+        (String::new(), "0 records exported\n".to_owned())
+    );
+    let backwards = place.learnink(&["export", "--from", "2026-03-02", "--to", "2026-03-01"]).await;
+    assert_eq!(text(&backwards.stderr), "error: --from 2026-03-02 is after --to 2026-03-01\n");
+}
+
+#[tokio::test]
+async fn an_export_goes_to_a_file_that_others_cannot_read() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = Place::in_folder();
+    Stand::start(&place.archive).await.consume(&[webhook(0, 0), webhook(1, 0)]).await;
+    let (broken, _) = place.kept().await.remove(0);
+    place.overwrite(&broken, b"no gzip".to_vec()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("export.jsonl");
+    let output = ["--output", file.to_str().unwrap()];
+    let days = ["export", "--from", "2026-03-01", "--to", "2026-03-31"];
+    let exported = place.learnink(&[&days[..], &output].concat()).await;
+    assert_eq!(exported.status.code(), Some(1));
+    let said = format!("{broken}: it is not gzip, or damaged\n1 record exported, 1 unreadable\n");
+    assert_eq!(text(&exported.stderr), said);
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 1);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
