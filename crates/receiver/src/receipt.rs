@@ -224,7 +224,14 @@ impl Receipt {
 
     fn add_metrics(&self, line: &mut WideEvent) {
         match self.outcome {
-            Outcome::Accepted => line.metric("Accepted", Unit::Count, 1, BY_SECRET),
+            Outcome::Accepted => {
+                line.metric("Accepted", Unit::Count, 1, BY_SECRET);
+                // So that its average is the share that was refused.
+                line.metric("Refused", Unit::Count, 0, BY_FUNCTION);
+                // So that its minimum tells whether any request matched another secret.
+                let is_previous = self.secret == Some(SecretSlot::Previous);
+                line.metric("PreviousSecret", Unit::Count, u8::from(is_previous), BY_FUNCTION);
+            }
             Outcome::Refused(_) => line.metric("Refused", Unit::Count, 1, BY_REASON),
             Outcome::TooLarge(_) => line.metric("TooLarge", Unit::Count, 1, BY_FUNCTION),
             Outcome::Unavailable(_) => line.metric("Unavailable", Unit::Count, 1, BY_REASON),
