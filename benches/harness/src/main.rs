@@ -1,20 +1,23 @@
-//! `bench`: what the receiver costs, beside a receiver as tutorials write it.
+//! `bench`: what the receiver costs, beside a receiver as tutorials write it; and what the consumer costs,
+//! alone and with the handlers that are deployed.
 //!
 //! All functions run as on Lambda, in turn: a Runtime API, a clean environment, two cores unless another
 //! number is asked for, which they share with the AWS stub and this process where there are no more.
 //! Times depend on the machine and on what else it does. Ratios inside one run do so much less, and they
-//! are what the targets are about.
+//! are what the receiver's targets are about. The consumer has nothing to be compared with.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`measure`] | the rounds, and what has to be true of every invocation |
 //! | [`process`] | the functions, and one process as Lambda runs it |
-//! | [`runtime_api`], [`stub`], [`sqs`], [`http`] | what functions talk to |
-//! | [`events`] | what they are sent |
+//! | [`runtime_api`], [`stub`], [`sqs`], [`dynamodb`], [`http`] | what functions talk to |
+//! | [`events`], [`batch`] | what they are sent |
 //! | [`system`], [`artifact`] | CPU time, memory, cores; the size of the upload |
 //! | [`statistics`], [`summary`], [`targets`], [`report`] | what is made of it all |
 
 mod artifact;
+mod batch;
+mod dynamodb;
 mod events;
 mod http;
 mod measure;
@@ -38,6 +41,8 @@ use clap::Parser;
 use clap::builder::ArgPredicate;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::batch::RECORDS;
+use crate::dynamodb::LEDGER_TABLE;
 use crate::events::WebhookSender;
 use crate::measure::{Bench, Plan};
 use crate::process::{Environment, Function, Input};
@@ -59,14 +64,15 @@ const BASELINE: &str = "tutorial";
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "33554432");
 const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "67108864");
 
-/// The function that the targets are about.
-const MEASURED: &str = "receiver";
+/// The functions that the targets are about.
+const RECEIVER: &str = "receiver";
+const CONSUMER: &str = "consumer, no-op handler";
 
-/// Measure what the receiver costs, beside a receiver as tutorials write it.
+/// Measure what the Lambdas cost: the receiver beside a receiver as tutorials write it, and the consumer.
 ///
-/// Every function runs as on Lambda: a Runtime API, a clean environment, and TLS to a stub of SQS and
-/// Secrets Manager. They take turns, round by round. Compare ratios (×) inside one run, never times
-/// across runs.
+/// Every function runs as on Lambda: a Runtime API, a clean environment, and TLS to a stub of SQS,
+/// Secrets Manager and DynamoDB. They take turns, round by round. Compare ratios (×) inside one run,
+/// never times across runs.
 #[derive(Debug, Parser)]
 #[command(
     name = "scripts/bench",
@@ -74,15 +80,30 @@ const MEASURED: &str = "receiver";
     after_help = "\
 What is measured:
   init                from the start of the process until it asks for its first event
-  first request       the first invocation, with a webhook of the first size
+  first request       the first invocation, with a webhook of the first size, or a batch
   cold CPU            user and system time of init and first request together
   warm CPU            user and system time of one invocation, once it is warm
   p50, p99            from handing over the event until the answer is there
   peak                the most memory held (VmHWM), after all sizes
   zip                 the stripped binary as cargo lambda would upload it
+  DynamoDB calls      requests for one batch, when each is answered at once
+  round trips         the most requests for one batch of which each arrived after the one before
+                      had been answered; counted while warming up, when the stub takes 20 ms to
+                      answer, so that requests side by side are seen side by side
 
-Every invocation has to be answered with 200 and leave exactly its own payload on the queue, and a
-tampered webhook has to be refused; anything else ends the run.
+The receiver is sent webhooks of each size. The consumer is sent batches of ten records of the
+smallest webhook there is, `user.course.started`, each with an id of its own: once with the handlers
+that are deployed, one of which writes to DynamoDB for each record, and once with a handler that does
+nothing, which leaves the engine and its ledger.
+
+The receiver's targets are shares of what the tutorial's costs. The consumer's are absolute, for the
+handler that does nothing: 2.5 ms of CPU for a batch, the only target that depends on the machine,
+and 2 round trips.
+
+Every webhook has to be answered with 200 and leave exactly its own payload on the queue, and a
+tampered one has to be refused. Every batch has to be answered with `{\"batchItemFailures\":[]}` after
+each of its records was claimed and settled in the ledger, and a record of another format version has
+to come back. Anything else ends the run.
 
 The exit code is 0 when every target is met, 1 when one is missed, and 2 when there is no measurement."
 )]
@@ -110,7 +131,7 @@ struct Arguments {
     #[arg(default_value_if("quick", ArgPredicate::IsPresent, "100"))]
     #[arg(value_parser = at_least_one)]
     warm: usize,
-    /// Sizes of the webhooks; a target is judged when its size is among them
+    /// Sizes of the receiver's webhooks; a target is judged when its size is among them
     #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "400,10000,200000")]
     #[arg(value_parser = size)]
     sizes: Vec<usize>,
@@ -131,6 +152,12 @@ struct Arguments {
     /// The tutorial's binary; scripts/bench gives it
     #[arg(long, value_name = "FILE", hide = true)]
     tutorial: PathBuf,
+    /// Our binary; scripts/bench gives it
+    #[arg(long, value_name = "FILE", hide = true)]
+    consumer: PathBuf,
+    /// The consumer with a handler that does nothing; scripts/bench gives it
+    #[arg(long, value_name = "FILE", hide = true)]
+    bench_consumer: PathBuf,
     /// chain.pem, server.key and bundle.pem; scripts/bench makes them
     #[arg(long, value_name = "FOLDER", hide = true)]
     certificates: PathBuf,
@@ -175,7 +202,9 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
     };
     fs::create_dir_all(&arguments.logs).context("creating the folder for logs")?;
     let stub = Stub::start(&arguments.certificates, SIGNING_SECRET)?;
-    let functions = functions(&stub, arguments.receiver, arguments.tutorial);
+    let receivers = receivers(&stub, arguments.receiver, arguments.tutorial);
+    let receiver_count = receivers.len();
+    let functions = [receivers, consumers(&stub, arguments.bench_consumer, arguments.consumer)].concat();
     let environment = Environment {
         aws_url: stub.url(),
         root_certificates: fs::canonicalize(arguments.certificates.join("bundle.pem"))
@@ -184,7 +213,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
         cores: cores.function.clone(),
         clock: now,
     };
-    let progress = progress(plan.invocations() * functions.len())?;
+    let progress = progress(functions.iter().map(|function| plan.invocations(function.input)).sum())?;
     let sender = WebhookSender::new(SIGNING_SECRET, 0, now)?;
     let mut bench = Bench { plan, environment, stub, sender, progress };
     let summaries = bench.run(&functions)?;
@@ -194,29 +223,30 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
         let json = serde_json::to_string_pretty(&summaries)?;
         fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
     }
-    let named = |name: &str| summaries.iter().find(|summary| summary.name == name);
-    let (baseline, measured) = named(BASELINE).zip(named(MEASURED)).context("a function is missing")?;
-    let verdicts = Verdict::all(measured, baseline);
-    print_report(&bench.plan, &summaries, baseline, &verdicts);
+    let named = |name| {
+        let summary = summaries.iter().find(|summary| summary.name == name);
+        summary.with_context(|| format!("`{name}` is missing"))
+    };
+    let (baseline, receiver, consumer) = (named(BASELINE)?, named(RECEIVER)?, named(CONSUMER)?);
+    let on_receiver = Verdict::on_receiver(receiver, baseline);
+    let on_consumer = Verdict::on_consumer(consumer);
+    let (receivers, consumers) = summaries.split_at_checked(receiver_count).unwrap_or_default();
+    print_receivers(&bench.plan, receivers, baseline, &on_receiver);
+    print_consumers(&bench.plan, consumers, &on_consumer);
     if !cores.are_apart() {
         println!("\nNote: functions shared their cores with what they talk to, which shows in the times.");
     }
     if let Err(error) = &spinners {
         println!("\nNote: idle cores were left to halt, which adds to all times ({error:#}).");
     }
-    ensure!(measured.cold_cpu_ms > 0.0, "the CPU clock stands still");
-    Ok(verdicts)
+    ensure!(receiver.cold_cpu_ms > 0.0, "the CPU clock stands still");
+    Ok(on_receiver.into_iter().chain(on_consumer).collect())
 }
 
-/// The functions that are measured, the baseline first.
-fn functions(stub: &Stub, receiver: PathBuf, tutorial: PathBuf) -> Vec<Function> {
-    let queue_url = format!("{}/123456789012/messages", stub.url());
-    let function = |name, program, variables: &[(&'static str, &str)]| Function {
-        name,
-        program,
-        input: Input::Webhook,
-        variables: variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
-    };
+/// The receivers that are measured, the baseline first.
+fn receivers(stub: &Stub, receiver: PathBuf, tutorial: PathBuf) -> Vec<Function> {
+    let queue_url = queue_url(stub, "messages");
+    let function = |name, program, variables: &[_]| function(name, program, Input::Webhook, variables);
     let deployed = |secret| {
         let template = [("LEARNINK_QUEUE_URL", &*queue_url), MMAP_THRESHOLD, TRIM_THRESHOLD];
         [&template[..], &[secret]].concat()
@@ -225,12 +255,40 @@ fn functions(stub: &Stub, receiver: PathBuf, tutorial: PathBuf) -> Vec<Function>
         (("LEARNINK_SIGNING_SECRET", SIGNING_SECRET), ("LEARNINK_SIGNING_SECRET_ID", SECRET_ID));
     vec![
         function(BASELINE, tutorial, &[("WEBHOOK_SECRET", SIGNING_SECRET), ("QUEUE_URL", &queue_url)]),
-        function(MEASURED, receiver.clone(), &deployed(in_environment)),
+        function(RECEIVER, receiver.clone(), &deployed(in_environment)),
         function("receiver, Secrets Manager", receiver, &deployed(in_secrets_manager)),
     ]
 }
 
-fn print_report(plan: &Plan, summaries: &[Summary], baseline: &Summary, verdicts: &[Verdict]) {
+/// The consumers that are measured, the one that the targets are about first.
+fn consumers(stub: &Stub, bench_consumer: PathBuf, consumer: PathBuf) -> Vec<Function> {
+    let (queue_url, dead_letter_queue_url) = (queue_url(stub, "messages"), queue_url(stub, "dead-letters"));
+    let variables = [
+        ("LEARNINK_QUEUE_URL", &*queue_url),
+        ("LEARNINK_DEAD_LETTER_QUEUE_URL", &dead_letter_queue_url),
+        ("LEARNINK_LEDGER_TABLE", LEDGER_TABLE),
+        ("LEARNINK_LEARNERS_TABLE", "learners"),
+        ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown-events"),
+    ];
+    let function = |name, program| function(name, program, Input::Batch, &variables);
+    vec![function(CONSUMER, bench_consumer), function("consumer", consumer)]
+}
+
+fn function(
+    name: &'static str,
+    program: PathBuf,
+    input: Input,
+    variables: &[(&'static str, &str)],
+) -> Function {
+    let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Function { name, program, input, variables }
+}
+
+fn queue_url(stub: &Stub, queue: &str) -> String {
+    format!("{}/123456789012/{queue}", stub.url())
+}
+
+fn print_receivers(plan: &Plan, summaries: &[Summary], baseline: &Summary, verdicts: &[Verdict]) {
     println!(
         "Medians of {} cold starts and {} warm invocations of each size; × is the share of `{BASELINE}`.\n",
         plan.rounds * plan.cold,
@@ -240,8 +298,15 @@ fn print_report(plan: &Plan, summaries: &[Summary], baseline: &Summary, verdicts
     for size_bytes in &plan.sizes_bytes {
         println!("{}\n", report::warm_table(*size_bytes, summaries, baseline));
     }
-    println!("Targets for `{MEASURED}`, with the secret in the environment:\n");
-    println!("{}", report::target_table(verdicts));
+    println!("Targets for `{RECEIVER}`, with the secret in the environment:\n");
+    println!("{}\n", report::target_table(report::SHARES, verdicts));
+}
+
+fn print_consumers(plan: &Plan, summaries: &[Summary], verdicts: &[Verdict]) {
+    println!("The same of the consumer, in {} batches of {RECORDS} records.\n", plan.rounds * plan.warm);
+    println!("{}\n", report::batch_table(summaries));
+    println!("Targets for `{CONSUMER}`; that for CPU is absolute, and depends on the machine:\n");
+    println!("{}", report::target_table(report::ABSOLUTE, verdicts));
 }
 
 /// A bar on standard error, where that is a terminal.
@@ -269,7 +334,8 @@ mod tests {
     #[test]
     fn a_quick_run_is_shorter_unless_told_otherwise() {
         let parse = |options: &str| {
-            let given = "bench --receiver r --tutorial t --certificates c --logs l";
+            let given =
+                "bench --receiver r --tutorial t --consumer c --bench-consumer b --certificates c --logs l";
             Arguments::try_parse_from(given.split(' ').chain(options.split_whitespace())).unwrap()
         };
         assert_eq!((parse("").rounds, parse("").warm), (5, 300));

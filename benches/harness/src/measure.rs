@@ -1,7 +1,8 @@
 //! The measuring: every function in turn, round by round, so that whatever else the machine does
 //! happens to all of them alike.
 //!
-//! A run that loses a webhook, queues a wrong one or accepts a forged one is no measurement, and fails.
+//! A run that loses a webhook, queues a wrong one or accepts a forged one is no measurement, and fails; so
+//! does one in which a record fails, is not claimed and settled, or is lost.
 
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use anyhow::{Context, bail, ensure};
 use indicatif::ProgressBar;
 use serde::Deserialize;
 
+use crate::batch::{RECORD_BYTES, RECORDS, batch, sqs_message_id};
+use crate::dynamodb::{Call, LEDGER_TABLE, round_trips};
 use crate::events::{Integrity, Webhook, WebhookSender};
 use crate::process::{Environment, Function, Input, Process};
 use crate::runtime_api::Answer;
@@ -18,6 +21,10 @@ use crate::summary::{Summary, Warm};
 
 /// How many invocations of a new size come before those that count.
 const WARM_UP: usize = 30;
+
+/// How long DynamoDB takes to answer during the warm-up, when round trips are counted: long enough that
+/// requests which do not wait for each other are on the way at the same time.
+const ROUND_TRIP: Duration = Duration::from_millis(20);
 
 /// CPU time is read after so many invocations: on a busy machine, the median of many short stretches
 /// tells more than one long one.
@@ -32,14 +39,22 @@ pub(crate) struct Plan {
     pub(crate) cold: usize,
     /// How many warm invocations count, for each size and in each round.
     pub(crate) warm: usize,
-    /// The sizes of the webhooks, in bytes.
+    /// The sizes of the webhooks that the receivers are sent, in bytes. Those in batches have their own.
     pub(crate) sizes_bytes: Vec<usize>,
 }
 
 impl Plan {
-    /// The number of invocations of each function.
-    pub(crate) fn invocations(&self) -> usize {
-        self.rounds * (self.cold + self.sizes_bytes.len() * (WARM_UP + self.warm))
+    /// The number of invocations of a function.
+    pub(crate) fn invocations(&self, input: Input) -> usize {
+        self.rounds * (self.cold + self.sizes_bytes(input).len() * (WARM_UP + self.warm))
+    }
+
+    /// The sizes of the webhooks that a function is sent, in bytes.
+    fn sizes_bytes(&self, input: Input) -> &[usize] {
+        match input {
+            Input::Webhook => &self.sizes_bytes,
+            Input::Batch => &[RECORD_BYTES],
+        }
     }
 }
 
@@ -76,6 +91,15 @@ struct Samples {
 struct WarmSamples {
     cpu_us: Vec<f64>,
     latency_us: Vec<f64>,
+    dynamodb_calls: Vec<f64>,
+    dynamodb_round_trips: Vec<f64>,
+}
+
+/// One invocation that succeeded.
+#[derive(Debug)]
+struct Success {
+    latency: Duration,
+    calls: Vec<Call>,
 }
 
 impl Bench {
@@ -115,19 +139,20 @@ impl Bench {
         samples: &mut Samples,
         goes_on: bool,
     ) -> anyhow::Result<()> {
-        let first_size = *self.plan.sizes_bytes.first().context("no sizes")?;
+        let sizes_bytes = self.plan.sizes_bytes(function.input).to_vec();
+        let first_size = *sizes_bytes.first().context("no sizes")?;
         let (mut process, init) = Process::start(function, &self.environment)?;
         let init_cpu = process.settled_cpu_time()?;
         let first = self.invoke(function, &mut process, first_size)?;
         let cold_cpu = process.settled_cpu_time()?;
         samples.init_ms.push(milliseconds(init));
         samples.init_cpu_ms.push(milliseconds(init_cpu));
-        samples.first_ms.push(milliseconds(first));
+        samples.first_ms.push(milliseconds(first.latency));
         samples.first_cpu_ms.push(milliseconds(cold_cpu.saturating_sub(init_cpu)));
         samples.cold_cpu_ms.push(milliseconds(cold_cpu));
         if goes_on {
-            samples.warm.resize_with(self.plan.sizes_bytes.len(), WarmSamples::default);
-            for (size_bytes, samples) in self.plan.sizes_bytes.clone().into_iter().zip(&mut samples.warm) {
+            samples.warm.resize_with(sizes_bytes.len(), WarmSamples::default);
+            for (size_bytes, samples) in sizes_bytes.into_iter().zip(&mut samples.warm) {
                 self.run_warm(function, &mut process, size_bytes, samples)?;
             }
             samples.peak_memory_mib.push(f64::from(process.peak_memory_kib()?) / 1024.0);
@@ -143,16 +168,20 @@ impl Bench {
         size_bytes: usize,
         samples: &mut WarmSamples,
     ) -> anyhow::Result<()> {
+        self.stub.slow_down_dynamodb(ROUND_TRIP);
         for _ in 0..WARM_UP {
-            self.invoke(function, process, size_bytes)?;
+            let calls = self.invoke(function, process, size_bytes)?.calls;
+            samples.dynamodb_round_trips.push(count(round_trips(&calls))?);
         }
+        self.stub.slow_down_dynamodb(Duration::ZERO);
         let mut left = self.plan.warm;
         while left > 0 {
             let chunk = left.min(CHUNK);
             let before = process.cpu_time()?;
             for _ in 0..chunk {
-                let latency = self.invoke(function, process, size_bytes)?;
-                samples.latency_us.push(microseconds(latency));
+                let success = self.invoke(function, process, size_bytes)?;
+                samples.latency_us.push(microseconds(success.latency));
+                samples.dynamodb_calls.push(count(success.calls.len())?);
             }
             let cpu = process.cpu_time()?.saturating_sub(before);
             samples.cpu_us.push(microseconds(cpu / u32::try_from(chunk)?));
@@ -161,30 +190,50 @@ impl Bench {
         Ok(())
     }
 
-    /// One invocation that has to succeed. Returns how long the answer took.
+    /// One invocation that has to succeed.
     fn invoke(
         &mut self,
         function: &Function,
         process: &mut Process,
         size_bytes: usize,
-    ) -> anyhow::Result<Duration> {
+    ) -> anyhow::Result<Success> {
         self.progress.inc(1);
         match function.input {
             Input::Webhook => {
                 let webhook = self.sender.webhook(size_bytes, Integrity::Genuine)?;
-                let Webhook { payload, event } = webhook;
-                let invocation = process.invoke(event)?;
+                let invocation = process.invoke(webhook.request()?)?;
                 let status = status(invocation.answer)?;
                 ensure!(status == 200, "a genuine webhook was answered with {status}");
                 let messages = self.stub.take_messages();
                 let [message] = messages.as_slice() else {
                     bail!("an accepted webhook is on the queue {} times", messages.len());
                 };
-                let is_same = message.payload()? == payload.as_bytes();
+                let is_same = message.payload()? == webhook.payload.as_bytes();
                 ensure!(is_same, "what is on the queue is not what was signed");
-                Ok(invocation.latency)
+                Ok(Success { latency: invocation.latency, calls: self.stub.take_calls() })
+            }
+            Input::Batch => {
+                let webhooks = self.webhooks(size_bytes)?;
+                let invocation = process.invoke(batch(&webhooks)?.to_string().into_bytes())?;
+                let failed = failed_records(invocation.answer)?;
+                ensure!(failed.is_empty(), "of {RECORDS} records, {} failed", failed.len());
+                let calls = self.stub.take_calls();
+                let to_ledger: Vec<_> = calls.iter().filter(|call| call.names(LEDGER_TABLE)).collect();
+                for webhook in &webhooks {
+                    let times = to_ledger.iter().filter(|call| call.names(&webhook.id)).count();
+                    ensure!(
+                        times >= 2,
+                        "a record was in {times} requests to the ledger, not claimed and settled"
+                    );
+                }
+                ensure!(self.stub.take_messages().is_empty(), "a genuine record was dead-lettered");
+                Ok(Success { latency: invocation.latency, calls })
             }
         }
+    }
+
+    fn webhooks(&mut self, size_bytes: usize) -> anyhow::Result<Vec<Webhook>> {
+        (0..RECORDS).map(|_| self.sender.webhook(size_bytes, Integrity::Genuine)).collect()
     }
 
     /// Sends what has to be refused, so that no function is quick because it does not look.
@@ -197,9 +246,21 @@ impl Bench {
         match function.input {
             Input::Webhook => {
                 let webhook = self.sender.webhook(size_bytes, Integrity::Tampered)?;
-                let status = status(process.invoke(webhook.event)?.answer)?;
+                let status = status(process.invoke(webhook.request()?)?.answer)?;
                 ensure!((400..500).contains(&status), "a tampered webhook was answered with {status}");
                 ensure!(self.stub.take_messages().is_empty(), "a tampered webhook is on the queue");
+                Ok(())
+            }
+            Input::Batch => {
+                let mut batch = batch(&self.webhooks(size_bytes)?)?;
+                let version = batch.pointer_mut("/Records/3/messageAttributes/format-version/stringValue");
+                *version.context("a record has no format version")? = "0".into();
+                let failed = failed_records(process.invoke(batch.to_string().into_bytes())?.answer)?;
+                ensure!(
+                    failed == [sqs_message_id(3)],
+                    "a record of another format version was not left alone"
+                );
+                self.stub.take_calls();
                 Ok(())
             }
         }
@@ -207,12 +268,15 @@ impl Bench {
 
     fn summarize(&self, function: &Function, samples: &Samples) -> anyhow::Result<Summary> {
         let median = |values: &[f64]| median(values).context("nothing was measured");
-        let warm = self.plan.sizes_bytes.iter().zip(&samples.warm).map(|(size_bytes, samples)| {
+        let sizes_bytes = self.plan.sizes_bytes(function.input);
+        let warm = sizes_bytes.iter().zip(&samples.warm).map(|(size_bytes, samples)| {
             Ok(Warm {
                 size_bytes: *size_bytes,
                 cpu_us: median(&samples.cpu_us)?,
                 latency_us: median(&samples.latency_us)?,
                 latency_p99_us: percentile(&samples.latency_us, 99).context("nothing was measured")?,
+                dynamodb_calls: median(&samples.dynamodb_calls)?,
+                dynamodb_round_trips: median(&samples.dynamodb_round_trips)?,
             })
         });
         let zip_bytes = crate::artifact::zip_bytes(&function.program, &self.environment.logs)?;
@@ -230,7 +294,7 @@ impl Bench {
     }
 }
 
-/// The HTTP status in a function's answer.
+/// The HTTP status in a receiver's answer.
 fn status(answer: Answer) -> anyhow::Result<u16> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -238,11 +302,33 @@ fn status(answer: Answer) -> anyhow::Result<u16> {
         status_code: u16,
     }
 
+    let response = serde_json::from_slice::<Response>(&response(answer)?);
+    Ok(response.context("the answer is no response for API Gateway")?.status_code)
+}
+
+/// SQS's ids of the records that come back, by a consumer's answer. Whatever else it holds is an error:
+/// Lambda takes an answer without the list for complete success.
+fn failed_records(answer: Answer) -> anyhow::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Response {
+        batch_item_failures: Vec<Failure>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Failure {
+        item_identifier: String,
+    }
+
+    let response = serde_json::from_slice::<Response>(&response(answer)?);
+    let failures = response.context("the answer is no response to a batch")?.batch_item_failures;
+    Ok(failures.into_iter().map(|failure| failure.item_identifier).collect())
+}
+
+fn response(answer: Answer) -> anyhow::Result<Vec<u8>> {
     match answer {
-        Answer::Response(body) => {
-            let response = serde_json::from_slice::<Response>(&body);
-            Ok(response.context("the answer is no response for API Gateway")?.status_code)
-        }
+        Answer::Response(body) => Ok(body),
         Answer::Error(body) => bail!("the function failed: {}", String::from_utf8_lossy(&body)),
     }
 }
@@ -255,21 +341,40 @@ fn microseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
+fn count(number: usize) -> anyhow::Result<f64> {
+    Ok(f64::from(u32::try_from(number)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn response(body: &str) -> Answer {
+        Answer::Response(body.as_bytes().to_vec())
+    }
+
     #[test]
     fn the_status_is_that_of_the_response() {
-        let response = |body: &str| Answer::Response(body.as_bytes().to_vec());
         assert_eq!(status(response(r#"{"statusCode":200,"headers":{}}"#)).unwrap(), 200);
         assert!(status(response(r#""ok""#)).is_err());
         assert!(status(Answer::Error(b"{}".to_vec())).is_err());
     }
 
     #[test]
+    fn only_an_empty_list_says_that_no_record_failed() {
+        assert_eq!(failed_records(response(r#"{"batchItemFailures":[]}"#)).unwrap(), [""; 0]);
+        let failed = response(r#"{"batchItemFailures":[{"itemIdentifier":"a"}]}"#);
+        assert_eq!(failed_records(failed).unwrap(), ["a"]);
+        for body in ["{}", "null", r#"{"batchItemFailures":null}"#, r#"{"batchItemFailure":[]}"#] {
+            assert!(failed_records(response(body)).is_err(), "{body}");
+        }
+        assert!(failed_records(Answer::Error(b"{}".to_vec())).is_err());
+    }
+
+    #[test]
     fn the_plan_counts_every_invocation() {
         let plan = Plan { rounds: 2, cold: 3, warm: 10, sizes_bytes: vec![400, 10_000] };
-        assert_eq!(plan.invocations(), 2 * (3 + 2 * (WARM_UP + 10)));
+        assert_eq!(plan.invocations(Input::Webhook), 2 * (3 + 2 * (WARM_UP + 10)));
+        assert_eq!(plan.invocations(Input::Batch), 2 * (3 + WARM_UP + 10));
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Environment {
 }
 
 /// A binary that is measured.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Function {
     /// What it is called in tables.
     pub(crate) name: &'static str,
@@ -43,13 +43,12 @@ pub(crate) struct Function {
 }
 
 /// What a function is invoked with, and what is expected of it.
-///
-/// A bench of the consumer begins with a variant here: an SQS batch of ten records, no failed items in
-/// the answer, and so many calls to DynamoDB at the stub.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Input {
     /// One webhook, which has to be on the queue when it is answered with 200.
     Webhook,
+    /// A batch of records, all of which have to be claimed and settled when the answer names none.
+    Batch,
 }
 
 /// A running process. It is killed with this value, as Lambda does it.

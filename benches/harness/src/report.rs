@@ -1,5 +1,6 @@
 //! The report: Markdown tables that read well in a terminal, too.
 
+use crate::batch::{RECORD_BYTES, RECORDS};
 use crate::statistics::ratio;
 use crate::summary::{Summary, Warm};
 use crate::targets::{Verdict, Weight};
@@ -61,9 +62,50 @@ pub(crate) fn warm_table(size_bytes: usize, summaries: &[Summary], baseline: &Su
     table.render()
 }
 
+/// Consumers, with nothing to compare them with, one a row.
+pub(crate) fn batch_table(summaries: &[Summary]) -> String {
+    let first = format!("batches of {RECORDS} × {}", size(RECORD_BYTES));
+    let mut table = Table::new(&[
+        &first,
+        "init ms",
+        "cold CPU ms",
+        "CPU ms",
+        "p50 ms",
+        "p99 ms",
+        "peak MiB",
+        "zip kB",
+        "DynamoDB calls",
+        "round trips",
+    ]);
+    for summary in summaries {
+        let warm = |figure: fn(&Warm) -> String| {
+            summary.warm(RECORD_BYTES).map_or_else(|| NOTHING.to_owned(), figure)
+        };
+        table.row(vec![
+            summary.name.to_owned(),
+            format!("{:.1}", summary.init_ms),
+            format!("{:.1}", summary.cold_cpu_ms),
+            warm(|warm| format!("{:.2}", warm.cpu_us / 1e3)),
+            warm(|warm| format!("{:.2}", warm.latency_us / 1e3)),
+            warm(|warm| format!("{:.2}", warm.latency_p99_us / 1e3)),
+            format!("{:.1}", summary.peak_memory_mib),
+            format!("{:.0}", summary.zip_kb),
+            warm(|warm| format!("{:.0}", warm.dynamodb_calls)),
+            warm(|warm| format!("{:.0}", warm.dynamodb_round_trips)),
+        ]);
+    }
+    table.render()
+}
+
+/// What a table of targets that are shares of the baseline calls the limit and what was measured.
+pub(crate) const SHARES: [&str; 2] = ["at most ×", "×"];
+
+/// The same where they are figures.
+pub(crate) const ABSOLUTE: [&str; 2] = ["at most", "measured"];
+
 /// The targets, and whether they are met.
-pub(crate) fn target_table(verdicts: &[Verdict]) -> String {
-    let mut table = Table::new(&["target", "at most ×", "×", "met"]);
+pub(crate) fn target_table([limit, measured]: [&str; 2], verdicts: &[Verdict]) -> String {
+    let mut table = Table::new(&["target", limit, measured, "met"]);
     for verdict in verdicts {
         let name = match verdict.target.weight {
             Weight::Required => verdict.target.name.to_owned(),
@@ -74,7 +116,7 @@ pub(crate) fn target_table(verdicts: &[Verdict]) -> String {
             Some(false) => "NO",
             None => "not measured",
         };
-        table.row(vec![name, times(Some(verdict.target.limit)), times(verdict.share), met.to_owned()]);
+        table.row(vec![name, times(Some(verdict.target.limit)), times(verdict.measured), met.to_owned()]);
     }
     table.render()
 }
@@ -169,7 +211,7 @@ mod tests {
     #[test]
     fn a_missed_target_stands_out() {
         let [baseline, receiver] = summaries();
-        insta::assert_snapshot!(target_table(&Verdict::all(&receiver, &baseline)), @r"
+        insta::assert_snapshot!(target_table(SHARES, &Verdict::on_receiver(&receiver, &baseline)), @r"
         | target               | at most × |    × |          met |
         | -------------------- | --------: | ---: | -----------: |
         | cold start, CPU      |      0.15 | 0.40 |           NO |
@@ -180,6 +222,23 @@ mod tests {
         | 200 kB, CPU          |      0.75 |    – | not measured |
         | peak memory          |      0.60 | 0.40 |          yes |
         | zip                  |      0.45 | 0.40 |          yes |
+        ");
+    }
+
+    #[test]
+    fn consumers_stand_alone() {
+        let summaries = [Summary::sample("consumer, no-op handler", 1.0), Summary::sample("consumer", 4.0)];
+        insta::assert_snapshot!(batch_table(&summaries), @r"
+        | batches of 10 × 400 B   | init ms | cold CPU ms | CPU ms | p50 ms | p99 ms | peak MiB | zip kB | DynamoDB calls | round trips |
+        | ----------------------- | ------: | ----------: | -----: | -----: | -----: | -------: | -----: | -------------: | ----------: |
+        | consumer, no-op handler |    40.0 |        37.0 |   0.50 |   1.00 |   1.50 |     16.0 |   7000 |             12 |           3 |
+        | consumer                |   160.0 |       148.0 |   2.00 |   4.00 |   6.00 |     64.0 |  28000 |             48 |          12 |
+        ");
+        insta::assert_snapshot!(target_table(ABSOLUTE, &Verdict::on_consumer(&summaries[0])), @r"
+        | target                            | at most | measured | met |
+        | --------------------------------- | ------: | -------: | --: |
+        | CPU per batch, ms                 |    2.50 |     0.50 | yes |
+        | round trips to DynamoDB per batch |    2.00 |     3.00 |  NO |
         ");
     }
 

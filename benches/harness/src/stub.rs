@@ -7,8 +7,9 @@
 use std::mem;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustls::crypto::ring::default_provider;
@@ -18,6 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::dynamodb::{self, Call};
 use crate::http::{Connection, Request};
 use crate::sqs::Message;
 
@@ -28,7 +30,15 @@ pub(crate) const SECRET_ID: &str = "learnink/bench";
 #[derive(Debug)]
 pub(crate) struct Stub {
     port: u16,
-    messages: Arc<Mutex<Vec<Message>>>,
+    state: Arc<Mutex<State>>,
+}
+
+/// What functions have asked for since the last look, and how they are answered.
+#[derive(Debug, Default)]
+struct State {
+    messages: Vec<Message>,
+    calls: Vec<Call>,
+    dynamodb_takes: Duration,
 }
 
 impl Stub {
@@ -41,8 +51,8 @@ impl Stub {
         let tls = Arc::new(tls_config(certificates)?);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the AWS stub")?;
         let port = listener.local_addr()?.port();
-        let messages = Arc::new(Mutex::new(Vec::new()));
-        let services = Services { secret, messages: messages.clone() };
+        let state = Arc::<Mutex<State>>::default();
+        let services = Services { secret, state: state.clone() };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (tls, services) = (tls.clone(), services.clone());
@@ -50,7 +60,7 @@ impl Stub {
                 thread::spawn(move || drop(serve(stream, tls, &services)));
             }
         });
-        Ok(Self { port, messages })
+        Ok(Self { port, state })
     }
 
     /// What the `AWS_ENDPOINT_URL_*` variables say. The certificate is for this name.
@@ -60,8 +70,22 @@ impl Stub {
 
     /// The messages that were sent since the last time.
     pub(crate) fn take_messages(&self) -> Vec<Message> {
-        mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut lock(&self.state).messages)
     }
+
+    /// The requests to DynamoDB since the last time.
+    pub(crate) fn take_calls(&self) -> Vec<Call> {
+        mem::take(&mut lock(&self.state).calls)
+    }
+
+    /// From now on, DynamoDB's answers take so long.
+    pub(crate) fn slow_down_dynamodb(&self, takes: Duration) {
+        lock(&self.state).dynamodb_takes = takes;
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn tls_config(certificates: &Path) -> anyhow::Result<ServerConfig> {
@@ -99,26 +123,39 @@ fn serve(stream: TcpStream, tls: Arc<ServerConfig>, services: &Services) -> anyh
 #[derive(Debug, Clone)]
 struct Services {
     secret: &'static str,
-    messages: Arc<Mutex<Vec<Message>>>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Services {
     /// The answer: a result, or an error.
     fn answer(&self, request: &Request) -> Result<Value, Value> {
-        match request.header("x-amz-target").unwrap_or_default() {
+        let target = request.header("x-amz-target").unwrap_or_default();
+        if let Some(operation) = target.strip_prefix("DynamoDB_20120810.") {
+            return self.dynamodb(operation, &request.body);
+        }
+        match target {
             "AmazonSQS.SendMessage" => self.send_message(&request.body),
             "AmazonSQS.GetQueueAttributes" => Ok(json!({"Attributes": {}})),
+            "AmazonSQS.ChangeMessageVisibility" => Ok(json!({})),
             "secretsmanager.GetSecretValue" => self.secret_value(&request.body),
-            // A consumer's bench counts these.
-            operation if operation.starts_with("DynamoDB_20120810.") => Ok(json!({})),
             operation => Err(error("UnknownOperationException", operation)),
         }
+    }
+
+    fn dynamodb(&self, operation: &str, body: &[u8]) -> Result<Value, Value> {
+        let arrived = Instant::now();
+        let answer = dynamodb::answer(operation, body);
+        let takes = lock(&self.state).dynamodb_takes;
+        thread::sleep(takes);
+        // Noted before it is sent, so that what the answer causes cannot arrive earlier.
+        lock(&self.state).calls.push(Call { arrived, answered: Instant::now(), body: body.to_vec() });
+        answer
     }
 
     fn send_message(&self, body: &[u8]) -> Result<Value, Value> {
         let message: Message = parse(body)?;
         let sent = json!(message.sent());
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        lock(&self.state).messages.push(message);
         Ok(sent)
     }
 
@@ -152,11 +189,13 @@ impl Services {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Value> {
+/// Reads what a function sent; what cannot be read is an error that AWS answers with.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Value> {
     serde_json::from_slice(body).map_err(|problem| error("SerializationException", &problem.to_string()))
 }
 
-fn error(code: &str, message: &str) -> Value {
+/// An error as AWS answers with it.
+pub(crate) fn error(code: &str, message: &str) -> Value {
     json!({"__type": code, "message": message})
 }
 
@@ -165,7 +204,7 @@ mod tests {
     use super::*;
 
     fn services() -> Services {
-        Services { secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", messages: Arc::default() }
+        Services { secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", state: Arc::default() }
     }
 
     fn get_secret_value(request: &Value) -> Result<Value, Value> {
@@ -195,8 +234,19 @@ mod tests {
     fn a_message_is_kept_as_it_was_sent() {
         let services = services();
         services.send_message(br#"{"MessageBody":"{\"a\":1}"}"#).unwrap();
-        let messages = services.messages.lock().unwrap();
-        let payloads: Vec<_> = messages.iter().map(|message| message.payload().unwrap()).collect();
+        let state = lock(&services.state);
+        let payloads: Vec<_> = state.messages.iter().map(|message| message.payload().unwrap()).collect();
         assert_eq!(payloads, [br#"{"a":1}"#]);
+    }
+
+    #[test]
+    fn requests_to_dynamodb_are_noted_with_their_times() {
+        let services = services();
+        lock(&services.state).dynamodb_takes = Duration::from_millis(2);
+        services.dynamodb("PutItem", b"{}").unwrap();
+        let state = lock(&services.state);
+        let [call] = state.calls.as_slice() else { panic!("{:?}", state.calls) };
+        assert!(call.answered.duration_since(call.arrived) >= Duration::from_millis(2));
+        assert_eq!(call.body, b"{}");
     }
 }

@@ -36,6 +36,10 @@ pub(crate) struct Warm {
     pub(crate) latency_us: f64,
     /// How long the slowest answer but one in a hundred takes.
     pub(crate) latency_p99_us: f64,
+    /// Requests to DynamoDB.
+    pub(crate) dynamodb_calls: f64,
+    /// How many of them waited for each other, one after the other.
+    pub(crate) dynamodb_round_trips: f64,
 }
 
 impl Summary {
@@ -52,6 +56,8 @@ impl Summary {
             cpu_us: cpu_us * scale,
             latency_us: cpu_us * scale * 2.0,
             latency_p99_us: cpu_us * scale * 3.0,
+            dynamodb_calls: 12.0 * scale,
+            dynamodb_round_trips: 3.0 * scale,
         };
         Self {
             name,

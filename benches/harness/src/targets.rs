@@ -1,5 +1,7 @@
-//! What the receiver may cost, as shares of what the tutorial's costs.
+//! What the receiver may cost, as shares of what the tutorial's costs; and what the consumer may cost,
+//! with nothing beside it, in figures of its own.
 
+use crate::batch::RECORD_BYTES;
 use crate::statistics::ratio;
 use crate::summary::Summary;
 
@@ -8,7 +10,7 @@ use crate::summary::Summary;
 pub(crate) struct Target {
     /// What is limited.
     pub(crate) name: &'static str,
-    /// The largest share of the baseline.
+    /// The largest share of the baseline, or the largest figure.
     pub(crate) limit: f64,
     /// Whether missing it fails the run.
     pub(crate) weight: Weight,
@@ -29,12 +31,12 @@ pub(crate) enum Weight {
 pub(crate) struct Verdict {
     /// The target.
     pub(crate) target: &'static Target,
-    /// The share of the baseline, or `None` where that size was not measured.
-    pub(crate) share: Option<f64>,
+    /// The share of the baseline, or the figure; `None` where that size was not measured.
+    pub(crate) measured: Option<f64>,
 }
 
-/// All limits.
-pub(crate) static TARGETS: [Target; 8] = [
+/// The receiver's limits, as shares of the baseline.
+static RECEIVER: [Target; 8] = [
     required("cold start, CPU", 0.15, |summary| Some(summary.cold_cpu_ms)),
     required("first request, CPU", 0.05, |summary| Some(summary.first_request_cpu_ms)),
     required("400 B, CPU", 0.50, |summary| warm_cpu(summary, 400)),
@@ -43,6 +45,14 @@ pub(crate) static TARGETS: [Target; 8] = [
     required("200 kB, CPU", 0.75, |summary| warm_cpu(summary, 200_000)),
     required("peak memory", 0.60, |summary| Some(summary.peak_memory_mib)),
     required("zip", 0.45, |summary| Some(summary.zip_kb)),
+];
+
+/// The consumer's limits. The first is the only one in a unit of time, and depends on the machine.
+static CONSUMER: [Target; 2] = [
+    required("CPU per batch, ms", 2.5, |summary| warm_cpu(summary, RECORD_BYTES).map(|cpu_us| cpu_us / 1e3)),
+    required("round trips to DynamoDB per batch", 2.0, |summary| {
+        summary.warm(RECORD_BYTES).map(|warm| warm.dynamodb_round_trips)
+    }),
 ];
 
 const fn required(name: &'static str, limit: f64, figure: fn(&Summary) -> Option<f64>) -> Target {
@@ -54,15 +64,20 @@ fn warm_cpu(summary: &Summary, size_bytes: usize) -> Option<f64> {
 }
 
 impl Verdict {
-    /// The verdicts on a function beside the baseline, one for each target.
-    pub(crate) fn all(summary: &Summary, baseline: &Summary) -> Vec<Self> {
+    /// The verdicts on a receiver beside the baseline, one for each target.
+    pub(crate) fn on_receiver(summary: &Summary, baseline: &Summary) -> Vec<Self> {
         let share = |target: &Target| ratio((target.figure)(summary)?, (target.figure)(baseline)?);
-        TARGETS.iter().map(|target| Self { target, share: share(target) }).collect()
+        RECEIVER.iter().map(|target| Self { target, measured: share(target) }).collect()
+    }
+
+    /// The verdicts on a consumer, one for each target.
+    pub(crate) fn on_consumer(summary: &Summary) -> Vec<Self> {
+        CONSUMER.iter().map(|target| Self { target, measured: (target.figure)(summary) }).collect()
     }
 
     /// Whether the target is met, where it was measured.
     pub(crate) fn is_met(&self) -> Option<bool> {
-        self.share.map(|share| share <= self.target.limit)
+        self.measured.map(|measured| measured <= self.target.limit)
     }
 
     /// Whether the run fails for it.
@@ -75,21 +90,32 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    fn failures(scale: f64) -> Vec<&'static str> {
-        let verdicts = Verdict::all(&Summary::sample("receiver", scale), &Summary::sample("tutorial", 1.0));
+    fn failures(verdicts: &[Verdict]) -> Vec<&'static str> {
         verdicts.iter().filter(|verdict| verdict.is_failure()).map(|verdict| verdict.target.name).collect()
     }
 
     #[test]
     fn a_limit_holds_up_to_and_including_itself() {
-        assert_eq!(failures(0.05), [""; 0]);
-        assert_eq!(failures(0.45), ["cold start, CPU", "first request, CPU"]);
-        assert_eq!(failures(0.46), ["cold start, CPU", "first request, CPU", "zip"]);
+        let baseline = Summary::sample("tutorial", 1.0);
+        let on_receiver = |scale| Verdict::on_receiver(&Summary::sample("receiver", scale), &baseline);
+        assert_eq!(failures(&on_receiver(0.05)), [""; 0]);
+        assert_eq!(failures(&on_receiver(0.45)), ["cold start, CPU", "first request, CPU"]);
+        assert_eq!(failures(&on_receiver(0.46)), ["cold start, CPU", "first request, CPU", "zip"]);
+    }
+
+    #[test]
+    fn a_consumer_is_judged_by_its_own_figures() {
+        // 500 µs and 3 round trips, times this.
+        let on_consumer = |scale| Verdict::on_consumer(&Summary::sample("consumer", scale));
+        assert_eq!(failures(&on_consumer(0.6)), [""; 0]);
+        assert_eq!(failures(&on_consumer(5.0)), ["round trips to DynamoDB per batch"]);
+        assert_eq!(failures(&on_consumer(5.1)), ["CPU per batch, ms", "round trips to DynamoDB per batch"]);
     }
 
     #[test]
     fn what_was_not_measured_is_neither_met_nor_missed() {
-        let verdicts = Verdict::all(&Summary::sample("receiver", 9.0), &Summary::sample("tutorial", 1.0));
+        let verdicts =
+            Verdict::on_receiver(&Summary::sample("receiver", 9.0), &Summary::sample("tutorial", 1.0));
         let large = verdicts.iter().find(|verdict| verdict.target.name == "200 kB, CPU").unwrap();
         assert_eq!(large.is_met(), None);
         assert!(!large.is_failure());

@@ -1,0 +1,158 @@
+//! DynamoDB, as far as the consumer calls it: every claim is granted and every write is made. Beside
+//! that, how the requests of a batch followed each other.
+//! Source: Amazon DynamoDB API reference.
+
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::stub::{error, parse};
+
+/// The table that the stub has claims in.
+pub(crate) const LEDGER_TABLE: &str = "ledger";
+
+/// DynamoDB refuses more statements in one request.
+/// Source: Amazon DynamoDB API reference, `BatchExecuteStatement`.
+const MOST_STATEMENTS: usize = 25;
+
+/// One request, from its arrival until its answer.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// When it was there.
+    pub(crate) arrived: Instant,
+    /// When its answer was about to be sent.
+    pub(crate) answered: Instant,
+    /// What it asked.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Call {
+    /// Whether it says something about this message, or this table.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.body.windows(name.len()).any(|part| part == name.as_bytes())
+    }
+}
+
+/// How many round trips one after the other these requests took: the length of the longest chain in
+/// which each arrived after the one before had been answered.
+pub(crate) fn round_trips(calls: &[Call]) -> usize {
+    let mut calls: Vec<&Call> = calls.iter().collect();
+    // Of all that may come next, the one that is answered first leaves the most room for others.
+    calls.sort_by_key(|call| call.answered);
+    let mut chain: Vec<&Call> = Vec::new();
+    for call in calls {
+        if chain.last().is_none_or(|last| call.arrived > last.answered) {
+            chain.push(call);
+        }
+    }
+    chain.len()
+}
+
+/// The answer: a result, or an error.
+pub(crate) fn answer(operation: &str, body: &[u8]) -> Result<Value, Value> {
+    match operation {
+        "BatchExecuteStatement" => batch_execute_statement(body),
+        "UpdateItem" => Ok(json!({"Attributes": {}})),
+        "GetItem" | "PutItem" => Ok(json!({})),
+        _ => Err(error("UnknownOperationException", operation)),
+    }
+}
+
+fn batch_execute_statement(body: &[u8]) -> Result<Value, Value> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct BatchExecuteStatement {
+        statements: Vec<IgnoredAny>,
+    }
+
+    let request: BatchExecuteStatement = parse(body)?;
+    match request.statements.len() {
+        count @ 1..=MOST_STATEMENTS => {
+            Ok(json!({"Responses": vec![json!({"TableName": LEDGER_TABLE}); count]}))
+        }
+        _ => Err(error("ValidationException", "a batch has 1 to 25 statements")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Requests that arrived and were answered at these times, in milliseconds.
+    fn calls<const N: usize>(times: [(u64, u64); N]) -> [Call; N] {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        times.map(|(arrived, answered)| Call {
+            arrived: at(arrived),
+            answered: at(answered),
+            body: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn requests_side_by_side_are_one_round_trip() {
+        assert_eq!(round_trips(&calls([])), 0);
+        assert_eq!(round_trips(&calls([(0, 10)])), 1);
+        assert_eq!(round_trips(&calls([(0, 10), (1, 11), (9, 12)])), 1);
+    }
+
+    #[test]
+    fn a_request_after_an_answer_is_one_round_trip_more() {
+        assert_eq!(round_trips(&calls([(0, 10), (11, 20)])), 2);
+        // Claims, writes side by side, settlements; whatever the order in which they were noted.
+        assert_eq!(round_trips(&calls([(31, 40), (12, 25), (11, 30), (0, 10), (13, 21)])), 3);
+    }
+
+    #[test]
+    fn the_longest_chain_counts() {
+        // One slow request beside two quick ones, which follow each other.
+        assert_eq!(round_trips(&calls([(0, 100), (1, 10), (11, 20)])), 2);
+        assert_eq!(round_trips(&calls([(0, 30), (5, 10), (12, 20), (25, 40), (35, 50), (45, 60)])), 4);
+    }
+
+    #[test]
+    fn a_request_that_arrives_with_an_answer_did_not_wait_for_it() {
+        assert_eq!(round_trips(&calls([(0, 10), (10, 20)])), 1);
+    }
+
+    #[test]
+    fn every_statement_of_a_batch_has_its_response() {
+        let request = json!({"Statements": [{"Statement": "INSERT"}, {"Statement": "INSERT"}]});
+        assert_eq!(
+            answer("BatchExecuteStatement", request.to_string().as_bytes()).unwrap(),
+            json!({"Responses": [{"TableName": "ledger"}, {"TableName": "ledger"}]})
+        );
+    }
+
+    #[test]
+    fn a_batch_has_statements_but_not_too_many() {
+        for count in [0, 26] {
+            let request = json!({"Statements": vec![json!({"Statement": "INSERT"}); count]});
+            let refused = answer("BatchExecuteStatement", request.to_string().as_bytes()).unwrap_err();
+            assert_eq!(refused["__type"], "ValidationException");
+        }
+        let refused = answer("BatchExecuteStatement", b"{}").unwrap_err();
+        assert_eq!(refused["__type"], "SerializationException");
+    }
+
+    #[test]
+    fn single_writes_succeed_and_nothing_else_is_known() {
+        assert_eq!(answer("UpdateItem", b"{}").unwrap(), json!({"Attributes": {}}));
+        assert_eq!(answer("PutItem", b"{}").unwrap(), json!({}));
+        assert_eq!(answer("GetItem", b"{}").unwrap(), json!({}));
+        assert_eq!(answer("Scan", b"{}").unwrap_err()["__type"], "UnknownOperationException");
+    }
+
+    #[test]
+    fn a_request_names_its_messages_and_its_table() {
+        let now = Instant::now();
+        let body = br#"{"TableName":"ledger","Key":{"message_id":{"S":"msg_1"}}}"#.to_vec();
+        let call = Call { arrived: now, answered: now, body };
+        assert!(call.names("msg_1") && call.names(LEDGER_TABLE));
+        assert!(!call.names("msg_2") && !call.names("learners"));
+    }
+}
