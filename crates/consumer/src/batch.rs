@@ -38,12 +38,15 @@ use crate::report::{BatchReport, Ended, Failure, HandlerReport, Outcome, RecordR
 use crate::verdict::{Verdict, verdict};
 use crate::{CALL_LIMIT, Consumer};
 
-/// What is kept free of an invocation's time to record what finished: a quarter, and no more than
-/// this, which is enough for a settlement, a dead letter and a delay at their slowest.
+/// What is kept free of an invocation's time to record what finished: a quarter, and no more than this. A
+/// settlement, a dead letter and a delay take milliseconds, and two seconds each at their slowest.
 const LONGEST_MARGIN: Duration = CALL_LIMIT.saturating_mul(3);
 
 /// What is kept free after that to answer: an answer that comes too late brings the whole batch back.
 const LONGEST_ANSWER_MARGIN: Duration = Duration::from_millis(500);
+
+/// The pace at which finished items are brought to the ledger. A crash repeats what finished since.
+const BETWEEN_NOTES: Duration = Duration::from_millis(200);
 
 /// One invocation of the consumer.
 #[derive(Debug, Clone)]
@@ -87,18 +90,51 @@ struct Batch<'a> {
     invocation: &'a Invocation,
     claims: Group<ClaimRequest, Result<Claim, LedgerError>>,
     settlements: Group<Settlement, Result<Recorded, LedgerError>>,
-    /// The messages that a record of the batch has claimed.
-    claimed: Mutex<HashSet<MessageId>>,
-    /// Read once, when the first record asks.
-    windows: &'a OnceCell<Vec<ReplayWindow>>,
+    /// The messages that a record of the batch has.
+    taken: Mutex<HashSet<MessageId>>,
+    /// Read once, when the first record asks; or why they could not be.
+    windows: &'a OnceCell<Result<Vec<ReplayWindow>, String>>,
     trials: &'a Trials<'a>,
 }
 
 impl Batch<'_> {
-    /// Whether no other record of the batch has this message.
-    fn first_of(&self, id: &MessageId) -> bool {
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        claimed.insert(id.clone())
+    /// Takes a message for one record; `false` when another record of the batch has it.
+    fn take(&self, id: &MessageId) -> bool {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.insert(id.clone())
+    }
+
+    /// Asks the ledger for a claim, and once more where it did not answer: as one statement of several, what
+    /// was throttled is not tried again by the SDK.
+    async fn claim(&self, request: &ClaimRequest) -> Result<Claim, Ending> {
+        match self.claims.ask(request.clone()).await {
+            Some(Ok(claim)) => Ok(claim),
+            _ => match self.claims.ask(request.clone()).await {
+                Some(Ok(claim)) => Ok(claim),
+                failed => Err(Ending::ledger_failed(failed.and_then(Result::err))),
+            },
+        }
+    }
+
+    /// Records what is done and lets the claim go, and tries it once more, for the same reason: unrecorded,
+    /// all of it would run again.
+    async fn settle(&self, acquired: &Acquired, verdict: &Verdict) -> Result<(), Ending> {
+        let settlement = Settlement {
+            id: acquired.request.id.clone(),
+            owner: acquired.request.owner.clone(),
+            done: acquired.history.done.clone(),
+            failure_reason: verdict.failure().map(|failure| attribute_text(&failure.text())),
+            now: self.invocation.now(),
+        };
+        let recorded = match self.settlements.ask(settlement.clone()).await {
+            Some(Ok(recorded)) => Some(Ok(recorded)),
+            _ => self.settlements.ask(settlement).await,
+        };
+        match recorded {
+            Some(Ok(Recorded::Yes)) => Ok(()),
+            Some(Ok(Recorded::LeaseLost)) => Err(lease_lost()),
+            failed => Err(Ending::ledger_failed(failed.and_then(Result::err))),
+        }
     }
 }
 
@@ -115,8 +151,8 @@ impl Ending {
         Self { outcome, failure: None, minimum_delay: None }
     }
 
-    /// For a message that another record has, wherever that is, until its lease ends. Sooner this one would
-    /// meet the same lease, and use up a delivery.
+    /// Another record, here or elsewhere, has this message. Before its lease ends, a delivery would only be
+    /// used up.
     fn in_progress(lease_left: Duration) -> Self {
         let reason = "another delivery of it is being handled";
         Self { minimum_delay: Some(lease_left), ..Self::retry(Failure::of_engine("in_progress", reason)) }
@@ -154,9 +190,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let windows = OnceCell::new();
         let trials = Trials::new(&self.breakers, self.router.handler_names());
         let records = async {
-            let claimed = Mutex::default();
-            let shared =
-                Batch { invocation, claims, settlements, claimed, windows: &windows, trials: &trials };
+            let taken = Mutex::default();
+            let shared = Batch { invocation, claims, settlements, taken, windows: &windows, trials: &trials };
             let records = batch.records.iter().enumerate();
             let records = records.map(|(index, message)| self.consume_record(index, message, &shared));
             join_all(records).await
@@ -222,13 +257,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(delivery) => delivery,
             Err(ending) => return ending,
         };
-        let unknown = Failure::of_engine("unknown", "no handler takes this type and version of event");
         if delivery.route.handlers.is_empty() {
-            return if delivery.route.dead_letter {
-                self.dead_letter(record, unknown).await
-            } else {
-                Ending::good(Outcome::Ignored)
-            };
+            return self.dead_letter_unknown(record, &delivery, Outcome::Ignored).await;
         }
         if Instant::now() >= batch.invocation.end_of_work() {
             let reason = "the invocation has no time left for it";
@@ -244,15 +274,11 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         // A copy on the dead-letter queue must not make a redrive run again what is done, so the ledger
         // hears of it first.
-        match settle(&acquired, &verdict, batch).await {
-            Some(Ok(Recorded::Yes)) => {}
-            Some(Ok(Recorded::LeaseLost)) => return lease_lost(),
-            Some(Err(error)) => return Ending::ledger_failed(Some(error)),
-            None => return Ending::ledger_failed(None),
+        if let Err(ending) = batch.settle(&acquired, &verdict).await {
+            return ending;
         }
         match verdict {
-            Verdict::Done if delivery.route.dead_letter => self.dead_letter(record, unknown).await,
-            Verdict::Done => Ending::good(Outcome::Processed),
+            Verdict::Done => self.dead_letter_unknown(record, &delivery, Outcome::Processed).await,
             Verdict::Again { failure, minimum_delay } => Ending { minimum_delay, ..Ending::retry(failure) },
             Verdict::Never(failure) => self.dead_letter(record, failure).await,
         }
@@ -306,16 +332,11 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             probably_new: record.receive_count() == 1,
         };
         // SQS may deliver two sends of one message in one batch.
-        if !batch.first_of(&request.id) {
+        if !batch.take(&request.id) {
             return Err(Ending::in_progress(request.lease));
         }
         loop {
-            let claim = match batch.claims.ask(request.clone()).await {
-                Some(Ok(claim)) => claim,
-                Some(Err(error)) => return Err(Ending::ledger_failed(Some(error))),
-                None => return Err(Ending::ledger_failed(None)),
-            };
-            let (history, is_ours) = match claim {
+            let (history, is_ours) = match batch.claim(&request).await? {
                 Claim::Acquired(history) => (history, true),
                 Claim::Completed(history) => (history, false),
                 Claim::InProgress { until_ms } => {
@@ -333,15 +354,22 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             let windows = if is_new { Ok(Vec::new()) } else { self.windows(&history, delivery, batch).await };
             let windows = match windows {
                 Ok(windows) => windows,
-                // The claim, if there is one, ends with its lease.
-                Err(error) => return Err(Ending::ledger_failed(Some(error))),
+                Err(reason) => {
+                    let failure = Failure::of_engine("ledger", reason);
+                    let acquired = Acquired { request, history, tasks: Vec::new() };
+                    let verdict = Verdict::Again { failure: failure.clone(), minimum_delay: None };
+                    if is_ours {
+                        batch.settle(&acquired, &verdict).await?;
+                    }
+                    return Err(Ending::retry(failure));
+                }
             };
             let tasks = tasks(&names, &history.done, &windows);
             if is_ours {
                 return Ok(Acquired { request, history, tasks });
             }
             if tasks.is_empty() {
-                return Err(Ending::good(Outcome::Duplicate));
+                return Err(self.dead_letter_unknown(record, delivery, Outcome::Duplicate).await);
             }
             // All was done, and an operator asks for it again: that has to be claimed as well.
             request.keys = tasks.into_iter().map(|task| task.key).collect();
@@ -355,8 +383,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         history: &History,
         delivery: &Delivery<'_>,
         batch: &Batch<'a>,
-    ) -> Result<Vec<&'a ReplayWindow>, LedgerError> {
-        let windows = batch.windows.get_or_try_init(|| self.ledger.replay_windows()).await?;
+    ) -> Result<Vec<&'a ReplayWindow>, String> {
+        let read = async { self.ledger.replay_windows().await.map_err(|error| with_causes(&error)) };
+        let windows = batch.windows.get_or_init(|| read).await.as_ref().map_err(Clone::clone)?;
         let known = Known {
             id: &delivery.message.id,
             event_type: &delivery.envelope.event_type,
@@ -386,8 +415,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         let done = &mut acquired.history.done;
         done.extend(log.after(0));
-        for (task, run) in acquired.tasks.iter().zip(&report.handlers) {
-            if run.ended.is_done() {
+        for task in &acquired.tasks {
+            let run = report.handlers.iter().find(|run| run.key == task.key);
+            if run.is_some_and(|run| run.ended.is_done()) {
                 task.forget_items(done);
                 done.extend(task.completes.iter().cloned());
             }
@@ -418,9 +448,14 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         if handler.is_too_late(event.age()) {
             return report(Ended::TooLate);
         }
-        let Ok(Some(_leave)) = tokio::time::timeout_at(end, batch.trials.ask(task.handler)).await else {
+        let Ok(Some(leave)) = tokio::time::timeout_at(end, batch.trials.ask(task.handler)).await else {
             return report(Ended::Spared);
         };
+        if Instant::now() >= end {
+            // Claiming took the time. Nothing was called, so that nothing is known of the downstream.
+            leave.untried();
+            return report(Ended::TimedOut);
+        }
         // `async`, so that a panic while the handler builds its future is caught as well.
         let work = AssertUnwindSafe(async { handler.call(event).await }).catch_unwind();
         let ended = match tokio::time::timeout_at(end, work).await {
@@ -431,7 +466,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         match &ended {
             // A panic is the code's or the message's own, and says nothing of a downstream.
-            Ended::Panicked => {}
+            Ended::Panicked => leave.untried(),
             Ended::TimedOut => self.breakers.note(task.handler, Breaker::failed),
             Ended::Failed(error) if error.class() == FailureClass::Retryable => {
                 self.breakers.note(task.handler, Breaker::failed);
@@ -447,6 +482,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let mut noted = 0;
         loop {
             log.changed().await;
+            // What finishes meanwhile goes along: each note costs as much as the whole entry is long.
+            tokio::time::sleep(BETWEEN_NOTES).await;
             let finished = log.after(noted);
             let count = finished.len();
             if count == 0 {
@@ -465,6 +502,21 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
+    /// Where no handler was written for the event and the router wants it dead-lettered, does so; else the
+    /// record ends as `otherwise` says.
+    async fn dead_letter_unknown(
+        &self,
+        record: Record<'_>,
+        delivery: &Delivery<'_>,
+        otherwise: Outcome,
+    ) -> Ending {
+        if !delivery.route.dead_letter {
+            return Ending::good(otherwise);
+        }
+        let reason = "no handler takes this type and version of event";
+        self.dead_letter(record, Failure::of_engine("unknown", reason)).await
+    }
+
     /// Puts a record on the dead-letter queue, or leaves it where it is when that fails.
     async fn dead_letter(&self, record: Record<'_>, failure: Failure) -> Ending {
         let reason = attribute_text(&failure.reason);
@@ -479,22 +531,6 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             }
         }
     }
-}
-
-/// Records what is done, and lets the claim go.
-async fn settle(
-    acquired: &Acquired,
-    verdict: &Verdict,
-    batch: &Batch<'_>,
-) -> Option<Result<Recorded, LedgerError>> {
-    let settlement = Settlement {
-        id: acquired.request.id.clone(),
-        owner: acquired.request.owner.clone(),
-        done: acquired.history.done.clone(),
-        failure_reason: verdict.failure().map(|failure| attribute_text(&failure.text())),
-        now: batch.invocation.now(),
-    };
-    batch.settlements.ask(settlement).await
 }
 
 fn lease_lost() -> Ending {

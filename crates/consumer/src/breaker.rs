@@ -68,6 +68,13 @@ impl<'a> Trials<'a> {
     }
 }
 
+impl Leave<'_> {
+    /// Gives the leave back: the call says nothing of the downstream, and another record may try.
+    pub(crate) fn untried(mut self) {
+        self.trial = None;
+    }
+}
+
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         if let Some(trial) = &mut self.trial {

@@ -8,10 +8,9 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::MessageAttributeValue;
-use learnink_webhook::error::with_causes;
 
-use crate::call_limits;
 use crate::record::Record;
+use crate::{CallFailed, call_limits};
 
 /// The attributes that a dead-lettered message has besides its own. SQS takes ten in all; the
 /// receiver writes seven at most.
@@ -30,6 +29,8 @@ const MOST_ATTRIBUTES: usize = 10;
 
 /// A reason longer than this is cut: it has to fit what the receiver leaves free.
 const LONGEST_REASON_BYTES: usize = 1024;
+
+const SERVICE: &str = "SQS";
 
 /// The queue that the records came from, and its dead-letter queue. [`SqsQueues`] in production, two lists
 /// that fail on purpose in the model test.
@@ -124,7 +125,7 @@ impl Queues for SqsQueues {
             request = request.message_attributes(name, value);
         }
         let sent = Box::pin(request.send()).await;
-        sent.map(|_| ()).map_err(|error| DeadLetterError::Send(Box::new(error)))
+        sent.map(|_| ()).map_err(|error| DeadLetterError::Send(Box::new(CallFailed::new(SERVICE, &error))))
     }
 
     async fn back_off(&self, record: Record<'_>, delay: Duration) {
@@ -140,7 +141,7 @@ impl Queues for SqsQueues {
         if let Err(error) = request.send().await {
             tracing::warn!(
                 sqs.message_id = record.sqs_message_id(),
-                error = with_causes(&error),
+                error = %CallFailed::new(SERVICE, &error),
                 "could not set the delay of a retry"
             );
         }

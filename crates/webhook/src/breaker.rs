@@ -1,6 +1,6 @@
 //! When a handler's downstream is sick, and its records are better kept away from it.
 
-/// So many failures in a row open a breaker. One or two may be the messages' own.
+/// This many failures in a row open a breaker. One or two may be the messages' own.
 pub const OPENS_AFTER: u32 = 3;
 
 /// Counts the failures in a row of one handler.

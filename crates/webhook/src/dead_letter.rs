@@ -15,12 +15,14 @@ use crate::message::{DecodeError, Message};
 pub enum Why {
     /// The consumer said so.
     Said(String),
-    /// Its last delivery failed for this reason, and was its last.
+    /// Its last delivery failed for this reason.
     LastFailure(String),
     /// It carries no message of a receiver, or no event, and the consumer could not copy it away.
     Unreadable(String),
     /// Its consumer stopped before it could say why: a crash, or a time-out.
     ConsumerStopped,
+    /// Nothing failed: it was done, or another delivery of it was at work.
+    NothingLeft,
     /// No consumer could ever claim it.
     NeverClaimed,
 }
@@ -38,7 +40,8 @@ impl Why {
         };
         match entry {
             Some(Entry { failure_reason: Some(reason), .. }) => Self::LastFailure(reason.clone()),
-            Some(_) => Self::ConsumerStopped,
+            Some(Entry { lease: Some(_), .. }) => Self::ConsumerStopped,
+            Some(_) => Self::NothingLeft,
             None => match Envelope::parse(&message.body) {
                 Ok(_) => Self::NeverClaimed,
                 Err(error) => Self::Unreadable(error.to_string()),
@@ -55,6 +58,9 @@ impl fmt::Display for Why {
             Self::ConsumerStopped => f.write_str(
                 "the consumer crashed or timed out on its last delivery, before it could say why; see its log",
             ),
+            Self::NothingLeft => f.write_str(
+                "nothing failed: it was done before, or another delivery of it was being handled; it can go",
+            ),
             Self::NeverClaimed => f.write_str(
                 "no consumer could claim it: the ledger did not answer, or the function was throttled; see \
                  the consumer's log",
@@ -70,6 +76,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::ledger::Lease;
     use crate::message::MessageId;
 
     fn message(body: &str) -> Message {
@@ -102,7 +109,10 @@ mod tests {
         let text = |said, message, entry| Why::find(said, message, entry).to_string();
         assert_eq!(text(Some("no such plan"), Ok(&event), Some(&busy)), "no such plan");
         assert_eq!(text(None, Ok(&event), Some(&busy)), "push: busy (on its last delivery)");
-        assert_eq!(Why::find(None, Ok(&event), Some(&entry(None))), Why::ConsumerStopped);
+        assert_eq!(Why::find(None, Ok(&event), Some(&entry(None))), Why::NothingLeft);
+        let lease = Some(Lease { owner: "1/0".to_owned(), until_ms: 0 });
+        let held = Entry { lease, ..entry(None) };
+        assert_eq!(Why::find(None, Ok(&event), Some(&held)), Why::ConsumerStopped);
         assert_eq!(Why::find(None, Ok(&event), None), Why::NeverClaimed);
         assert_eq!(text(None, Ok(&no_event), None), "the body is not JSON (line 1, column 2)");
         let foreign = || Message::decode("", |_| None).unwrap_err();

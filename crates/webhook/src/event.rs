@@ -261,7 +261,8 @@ impl<T> Event<T> {
     }
 
     /// Does `work` for each item of a list in the payload, `at_once` at a time, each with an idempotency
-    /// key of its own. What finished is not done again when the message comes back.
+    /// key of its own. What finished is not done again when the message comes back. A handler has one list,
+    /// of up to [`MOST_ITEMS`](crate::items::MOST_ITEMS).
     ///
     /// An item that fails does not stop the others, but three failures in a row do: the rest waits for the
     /// next attempt, so that a sick downstream is spared.

@@ -10,7 +10,7 @@
 //!
 //! Every attempt at the same work has the same key, so that whoever is called twice with it, because the
 //! first call's success never reached the ledger, can see that it is the same work. The ledger keeps the
-//! part after the first `/`.
+//! part after the message id.
 
 use std::fmt;
 
@@ -71,10 +71,12 @@ pub(crate) fn items_of<'a>(
     done.filter_map(move |key| key.strip_prefix(task)?.strip_prefix(PART)?.parse().ok())
 }
 
-/// Whether a handler's name can be part of a key: 1 to 64 of `a-z`, `0-9`, `_`, `-` and `.`.
+/// Whether a handler's name can be part of a key: 1 to 64 of `a-z`, `0-9`, `_`, `-` and `.`, and not a number,
+/// which is what an item is called.
 pub(crate) fn is_handler_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte);
-    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed) && !is_number
 }
 
 #[cfg(test)]
@@ -102,7 +104,7 @@ mod tests {
         for name in ["push", "course-progress", "v2.audit_log"] {
             assert!(is_handler_name(name), "{name}");
         }
-        for name in ["", "a/b", "a@b", "Push", "push it", &"x".repeat(65)] {
+        for name in ["", "a/b", "a@b", "Push", "push it", "17", &"x".repeat(65)] {
             assert!(!is_handler_name(name), "{name}");
         }
     }

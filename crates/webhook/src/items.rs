@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,13 +55,19 @@ pub(crate) struct Items {
     task: String,
     done: Arc<BTreeSet<usize>>,
     log: Arc<ItemLog>,
+    /// Whether the handler has begun with a list. Items are known by their positions, so that it has one.
+    has_begun: Arc<AtomicBool>,
 }
+
+/// A list may not have more items: the ledger keeps the keys of those that are done in one entry, which takes
+/// 400 KB.
+pub const MOST_ITEMS: usize = 20_000;
 
 impl Items {
     /// The items of `task`, of which the ledger holds some among what is `done`.
     pub(crate) fn new(task: &str, done: &BTreeSet<String>, log: Arc<ItemLog>) -> Self {
         let done = items_of(task, done.iter().map(String::as_str)).collect();
-        Self { task: task.to_owned(), done: Arc::new(done), log }
+        Self { task: task.to_owned(), done: Arc::new(done), log, has_begun: Arc::default() }
     }
 
     /// See [`Event::for_each_item`](crate::Event::for_each_item).
@@ -75,6 +82,14 @@ impl Items {
         F: Fn(&'a I, IdempotencyKey) -> Fut,
         Fut: Future<Output = HandlerResult>,
     {
+        if self.has_begun.swap(true, Ordering::Relaxed) {
+            return Err(HandlerError::permanent(
+                "the handler has more than one list of items; it may have one",
+            ));
+        }
+        if items.len() > MOST_ITEMS {
+            return Err(HandlerError::permanent(format!("the list has more than {MOST_ITEMS} items")));
+        }
         let breaker = Mutex::new(Breaker::default());
         let is_pending = |(index, _): &(usize, &'a I)| !self.done.contains(index);
         let pending: Vec<_> = items.iter().enumerate().filter(is_pending).collect();
@@ -238,6 +253,23 @@ mod tests {
         assert_eq!(error.class(), FailureClass::Permanent);
         assert_eq!(error.to_string(), "1 of 3 items will never succeed; the first: no such learner");
         assert_eq!(run.finished, ["push/1", "push/2"]);
+    }
+
+    #[tokio::test]
+    async fn a_second_list_would_be_taken_for_the_first_and_is_refused() {
+        let id = MessageId::parse("msg_1").unwrap();
+        let items = Items::new("push", &BTreeSet::new(), Arc::default());
+        let key = IdempotencyKey::new(&id, "push");
+        let list = async || items.for_each(&key, &[0, 1], 1, |_, _| std::future::ready(Ok(()))).await;
+        assert_eq!(list().await, Ok(()));
+        assert_eq!(list().await.unwrap_err().class(), FailureClass::Permanent);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_the_ledger_could_not_keep_is_refused() {
+        let run = run(MOST_ITEMS + 1, &[], |_| Ok(())).await;
+        assert_eq!(run.result.unwrap_err().class(), FailureClass::Permanent);
+        assert!(run.tried.is_empty());
     }
 
     #[tokio::test]

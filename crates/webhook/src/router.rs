@@ -205,7 +205,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 }
 
 impl Router {
-    /// Adds the handlers of another router, which have a state of their own.
+    /// Adds the handlers of another router, which have a state of their own. Events that nobody takes are
+    /// dead-lettered where either router says so.
     ///
     /// # Panics
     ///
@@ -213,7 +214,8 @@ impl Router {
     #[must_use]
     #[track_caller]
     pub fn merge(self, other: Self) -> Self {
-        other.handlers.into_iter().fold(self, Self::register_handler)
+        let unknown = if other.unknown == Unknown::DeadLetter { other.unknown } else { self.unknown };
+        other.handlers.into_iter().fold(Self { unknown, ..self }, Self::register_handler)
     }
 }
 

@@ -25,7 +25,7 @@ use learnink_webhook::ledger::{
 use learnink_webhook::replay::{Closing, ReplayWindow};
 
 use super::{Ledger, LedgerError};
-use crate::call_limits;
+use crate::{CallFailed, call_limits};
 
 /// The attributes of an item.
 mod attribute {
@@ -41,6 +41,8 @@ mod attribute {
     pub(super) const WINDOWS: &str = "replay_windows";
 }
 
+const SERVICE: &str = "DynamoDB";
+
 /// An item that is not there, or of this payload with work left that nobody is at, and not expired.
 const MAY_CLAIM: &str = "attribute_not_exists(message_id) OR (expires_at > :now_s \
     AND payload_sha256 = :payload AND NOT (all_done) AND lease_until_ms <= :now_ms)";
@@ -51,7 +53,7 @@ const WINDOWS_ID: &str = "replay.windows";
 /// How long windows that have ended are kept, for those who ask who did what.
 const WINDOWS_REMEMBERED_FOR: Duration = Duration::from_hours(90 * 24);
 
-/// So many statements fit into one request.
+/// How many statements fit into one request.
 const MOST_STATEMENTS: usize = 25;
 
 /// The ledger's table, keyed by `message_id`.
@@ -82,7 +84,7 @@ impl DynamoDbLedger {
                 Ok(answers) => {
                     answers.next().ok_or_else(|| LedgerError::new(operation, "a statement has no answer"))
                 }
-                Err(error) => Err(LedgerError::new(operation, CallFailed::from(&*error))),
+                Err(error) => Err(LedgerError::new(operation, CallFailed::new(SERVICE, error))),
             };
             statements.iter().map(answer).collect::<Vec<_>>()
         });
@@ -134,7 +136,8 @@ impl DynamoDbLedger {
             .key(attribute::MESSAGE_ID, string(request.id.as_str()))
             .update_expression(
                 "SET payload_sha256 = :payload, lease_owner = :owner, lease_until_ms = :until_ms, \
-                 expires_at = :expires_at, first_seen_ms = if_not_exists(first_seen_ms, :now_ms)",
+                 expires_at = :expires_at, first_seen_ms = if_not_exists(first_seen_ms, :now_ms) \
+                 REMOVE failure_reason",
             )
             .condition_expression(MAY_CLAIM.replace("all_done", &all_done.join(" AND ")))
             .expression_attribute_values(":payload", string(&request.payload_sha256))
@@ -203,7 +206,7 @@ impl DynamoDbLedger {
     async fn get(&self, operation: &'static str, id: &str) -> Result<Option<Item>, LedgerError> {
         let get = self.client.get_item().table_name(&self.table).consistent_read(true);
         let got = get.key(attribute::MESSAGE_ID, string(id)).send().await;
-        Ok(got.map_err(|error| LedgerError::new(operation, CallFailed::from(&error)))?.item)
+        Ok(got.map_err(|error| LedgerError::new(operation, CallFailed::new(SERVICE, &error)))?.item)
     }
 
     /// Opens a replay window. Opening the same one twice changes nothing. Windows that ended more than 90 days
@@ -222,7 +225,7 @@ impl DynamoDbLedger {
             .key(attribute::MESSAGE_ID, string(WINDOWS_ID))
             .update_expression("SET replay_windows = if_not_exists(replay_windows, :none)")
             .expression_attribute_values(":none", AttributeValue::M(HashMap::new()));
-        create.send().await.map_err(|error| LedgerError::new(OPERATION, CallFailed::from(&error)))?;
+        create.send().await.map_err(|error| LedgerError::new(OPERATION, CallFailed::new(SERVICE, &error)))?;
         for old in self.replay_windows().await? {
             if old.ends_at() + WINDOWS_REMEMBERED_FOR < window.opened_at {
                 self.forget_window(OPERATION, &old.id).await?;
@@ -265,7 +268,7 @@ impl DynamoDbLedger {
             .key(attribute::MESSAGE_ID, string(WINDOWS_ID))
             .update_expression("REMOVE replay_windows.#id")
             .expression_attribute_names("#id", id);
-        update.send().await.map_err(|error| LedgerError::new(operation, CallFailed::from(&error)))?;
+        update.send().await.map_err(|error| LedgerError::new(operation, CallFailed::new(SERVICE, &error)))?;
         Ok(())
     }
 
@@ -285,7 +288,7 @@ impl DynamoDbLedger {
             .condition_expression(condition)
             .expression_attribute_names("#id", &window.id)
             .expression_attribute_values(":window", string(&json));
-        update.send().await.map_err(|error| LedgerError::new(operation, CallFailed::from(&error)))?;
+        update.send().await.map_err(|error| LedgerError::new(operation, CallFailed::new(SERVICE, &error)))?;
         Ok(())
     }
 }
@@ -327,7 +330,7 @@ impl Ledger for DynamoDbLedger {
             Ok(_) => Ok(Recorded::Yes),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Recorded::LeaseLost),
-                _ => Err(LedgerError::new("note what finished", CallFailed::from(&error))),
+                _ => Err(LedgerError::new("note what finished", CallFailed::new(SERVICE, &error))),
             },
         }
     }
@@ -374,33 +377,17 @@ impl Ledger for DynamoDbLedger {
         const OPERATION: &str = "read the replay windows";
         let item = self.get(OPERATION, WINDOWS_ID).await?.unwrap_or_default();
         let windows = item.get(attribute::WINDOWS).and_then(|windows| windows.as_m().ok());
-        let windows = windows.into_iter().flat_map(HashMap::values).map(|window| {
-            let json = window.as_s().map_err(|_| LedgerError::new(OPERATION, "a window is not text"))?;
-            serde_json::from_str(json).map_err(|error| LedgerError::new(OPERATION, error))
-        });
-        let mut windows: Vec<ReplayWindow> = windows.collect::<Result<_, _>>()?;
+        let read = |(id, window): (&String, &AttributeValue)| {
+            let window = window.as_s().ok().and_then(|json| serde_json::from_str(json).ok());
+            if window.is_none() {
+                // Of a newer command, or changed by hand. Not to do again what is done is the safe side.
+                tracing::warn!(window = id, "a replay window cannot be read, and is ignored");
+            }
+            window
+        };
+        let mut windows: Vec<ReplayWindow> = windows.into_iter().flatten().filter_map(read).collect();
         windows.sort_by(|a, b| (a.opened_at, &a.id).cmp(&(b.opened_at, &b.id)));
         Ok(windows)
-    }
-}
-
-/// A call failed, by its code: the SDK's own text can quote an item.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct CallFailed(String);
-
-impl<E: aws_sdk_dynamodb::error::ProvideErrorMetadata> From<&SdkError<E>> for CallFailed {
-    fn from(error: &SdkError<E>) -> Self {
-        let text = match error {
-            SdkError::TimeoutError(_) => "DynamoDB did not answer in time".to_owned(),
-            SdkError::ServiceError(failure) => {
-                let code = failure.err().code().unwrap_or("no code");
-                format!("DynamoDB answered {} ({code})", failure.raw().status().as_u16())
-            }
-            SdkError::DispatchFailure(_) => "DynamoDB could not be reached".to_owned(),
-            _ => "the call could not be made, or its answer not be understood".to_owned(),
-        };
-        Self(text)
     }
 }
 
@@ -443,7 +430,7 @@ fn conflict<E: aws_sdk_dynamodb::error::ProvideErrorMetadata>(
 ) -> Result<Entry, LedgerError> {
     match error.as_service_error().and_then(item) {
         Some(item) => stored(operation, Some(item)),
-        None => Err(LedgerError::new(operation, CallFailed::from(error))),
+        None => Err(LedgerError::new(operation, CallFailed::new(SERVICE, error))),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::handlers::{App, router};
+use crate::messages::Content;
 use crate::stores::Stores;
 use crate::world::{DeadLettered, MAX_RECEIVE_COUNT, Queued, TIMEOUT, VISIBILITY_TIMEOUT, World};
 
@@ -133,6 +134,8 @@ impl Environment {
                 continue;
             }
             let is_done = queued.sent.all_done().is_subset(&state.done(&queued.sent.id));
+            // What nobody handles is done by the handlers for any event, and dead all the same.
+            let is_done = is_done && queued.sent.content != Content::Unknown;
             let is_settled = is_done || record.outcome == Outcome::DeadLettered;
             state.promise(is_settled, || format!("{queued:?} is deleted, and is not done: {record:?}"));
             let before = state.queue.len();

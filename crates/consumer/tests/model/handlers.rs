@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use learnink_webhook::event::{CourseStarted, NotificationsSent, Payload};
+use learnink_webhook::router::Unknown;
 use learnink_webhook::{Event, HandlerError, HandlerResult, IdempotencyKey, MessageId, Router};
 use tokio::time::sleep;
 
@@ -24,6 +25,7 @@ pub(crate) fn router(app: App) -> Router {
         .on("streaks", course)
         .on("push", list)
         .on_any("audit", any)
+        .unknown(Unknown::DeadLetter)
         .with_state(app)
 }
 

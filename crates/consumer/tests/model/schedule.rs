@@ -160,16 +160,16 @@ fn check(world: &World, messages: &[Sent]) {
         // Of two payloads under one id, the one that came first is the message.
         let letters = state.dead_letters.iter().filter(|letter| letter.sent.id == sent.id);
         let reasons: Vec<_> = letters.map(|letter| state.why(letter)).collect();
-        assert!(is_done || !reasons.is_empty(), "{sent:?} is neither done nor dead-lettered: {entry:?}");
+        let is_dead = sent.content == Content::Unknown;
+        assert!(
+            (is_done && !is_dead) || !reasons.is_empty(),
+            "{sent:?} is neither done nor dead-lettered: {entry:?}"
+        );
         for why in reasons {
             assert!(!why.to_string().trim().is_empty(), "{sent:?} is dead-lettered without a reason");
             // Nothing is said to have no entry, or no reason, that has one.
             assert!(why != Why::NeverClaimed || entry.is_none(), "{sent:?}: {entry:?}");
-            let was_let_go = entry.is_some_and(|entry| entry.lease.is_none()) && !is_done;
-            assert!(
-                why != Why::ConsumerStopped || !was_let_go,
-                "{sent:?} was let go without a reason: {entry:?}"
-            );
+            assert!(why != Why::NothingLeft || is_done, "{sent:?} was let go without a reason: {entry:?}");
         }
         let is_poison = sent.id.as_str().ends_with("-poison");
         let is_doubtful = state.sent.values().any(|other| other.is_forged && other.id == sent.id);

@@ -145,6 +145,7 @@ fn claim(state: &mut State, request: &ClaimRequest) -> Claim {
             let lease = request.lease.max(SHORTEST_LEASE);
             state.promise(lease <= TIMEOUT, || format!("a lease of {lease:?} outlives its invocation"));
             let entry = state.ledger.entry(request.id.clone()).or_insert_with(|| request.new_entry());
+            entry.failure_reason = None;
             entry.lease = Some(Lease { owner: request.owner.clone(), until_ms: request.lease_until_ms() });
         }
         Claim::InProgress { until_ms } => {
