@@ -33,8 +33,8 @@
 //! tap: always a path of one `/` and more, never another site. The id is the same at every attempt; remember
 //! those of a day, and a notification whose answer was lost is not shown twice. A phone number is never sent.
 //!
-//! Answer within five seconds: 2xx for done, 400 or 422 for never, 429 or 503 for later, with `Retry-After` if
-//! you know when. 401, 403, 404, 405, 410 and redirects count as our configuration's fault and come back.
+//! Answer within five seconds: 2xx for done, 400, 413 or 422 for never, 429 or 503 for later, with `Retry-After`
+//! if you know when. 401, 403, 404, 405, 410 and redirects count as our configuration's fault and come back.
 //!
 //! # What the topics of FCM are
 //!

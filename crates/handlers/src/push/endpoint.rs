@@ -88,7 +88,8 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
         401 | 403 => Verdict::misconfigured(NAME, answer, WHERE_TO_LOOK),
         // It is not there, or moved; a wrong address must not use up the notifications.
         300..=399 | 404 | 405 | 410 => Verdict::misconfigured(NAME, answer, URL),
-        408 | 425 | 429 | 500.. => Verdict::again(NAME, answer),
-        status => Verdict::Refused(format!("{NAME} refused it with {status}")),
+        status @ (400 | 413 | 422) => Verdict::Refused(format!("{NAME} refused it with {status}")),
+        // A conflict with an attempt under way, a proxy's word, and whatever else does not say never.
+        _ => Verdict::again(NAME, answer),
     }
 }

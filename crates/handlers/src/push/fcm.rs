@@ -139,6 +139,17 @@ impl ServiceAccount {
 pub(super) struct Access {
     project_id: String,
     token: String,
+    /// Whose token it is: of another account, or another key of it, there is another.
+    client_email: String,
+    key_id: Option<String>,
+}
+
+impl Access {
+    fn is_of(&self, account: &ServiceAccount) -> bool {
+        self.project_id == account.project_id
+            && self.client_email == account.client_email
+            && self.key_id == account.key_id
+    }
 }
 
 /// The token in hand.
@@ -163,6 +174,7 @@ impl Tokens {
         let mut held = self.0.lock().await;
         if let Some((access, until)) = &*held
             && now < *until
+            && access.is_of(account)
         {
             return Ok(access.clone());
         }
@@ -171,7 +183,12 @@ impl Tokens {
             answer.map_err(|error| HandlerError::retryable(format!("Google's token server {error}")))?;
         let granted = granted(&answer)?;
         let until = now + SignedDuration::from_secs(granted.expires_in) - MARGIN;
-        let access = Access { project_id: account.project_id.clone(), token: granted.access_token };
+        let access = Access {
+            project_id: account.project_id.clone(),
+            token: granted.access_token,
+            client_email: account.client_email.clone(),
+            key_id: account.key_id.clone(),
+        };
         let access = Arc::new(access);
         *held = Some((access.clone(), until));
         Ok(access)

@@ -82,13 +82,8 @@ struct Said {
 }
 
 impl Said {
-    fn has_errors(&self) -> bool {
-        match &self.errors {
-            None | Some(Value::Null) => false,
-            Some(Value::Array(errors)) => !errors.is_empty(),
-            Some(Value::Object(errors)) => !errors.is_empty(),
-            Some(_) => true,
-        }
+    fn says_not_subscribed(&self) -> bool {
+        self.errors.as_ref().is_some_and(|errors| errors.to_string().contains("not subscribed"))
     }
 
     fn names_our_app(&self) -> bool {
@@ -109,14 +104,14 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
             // A message may be made for a learner whom OneSignal does not know, and reaches nobody.
             Some(said) if said.names_an_unknown_learner() => Verdict::Unreachable,
             Some(Said { id: Some(id), .. }) if !id.is_empty() => Verdict::Sent,
-            // Such as "All included players are not subscribed".
-            Some(said) if said.has_errors() => Verdict::Unreachable,
+            // "All included players are not subscribed".
+            Some(said) if said.says_not_subscribed() => Verdict::Unreachable,
             Some(_) | None => Verdict::Again(format!("{NAME}'s answer could not be understood"), None),
         },
         401 | 403 => Verdict::misconfigured(NAME, answer, WHERE_TO_LOOK),
         300..=399 | 404 | 405 | 410 => Verdict::misconfigured(NAME, answer, URL),
         400 if said.is_some_and(|said| said.names_our_app()) => Verdict::misconfigured(NAME, answer, APP_ID),
-        408 | 425 | 429 | 500.. => Verdict::again(NAME, answer),
-        status => Verdict::Refused(format!("{NAME} refused it with {status}")),
+        status @ (400 | 413 | 422) => Verdict::Refused(format!("{NAME} refused it with {status}")),
+        _ => Verdict::again(NAME, answer),
     }
 }
