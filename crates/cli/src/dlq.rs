@@ -238,6 +238,8 @@ mod tests {
 
     use aws_sdk_sqs::types::MessageAttributeValue;
 
+    use learnink_webhook::ledger::Lease;
+
     use super::*;
 
     const EVENT: &str = r#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;
@@ -271,7 +273,8 @@ mod tests {
         let entry = Entry {
             payload_sha256: "aa".to_owned(),
             done: BTreeSet::new(),
-            lease: None,
+            // A consumer that stopped before it could say why has not let go either.
+            lease: failure_reason.is_none().then(|| Lease { owner: "1/0".to_owned(), until_ms: 0 }),
             first_seen_ms: 0,
             expires_at_s: 0,
             failure_reason: failure_reason.map(str::to_owned),
