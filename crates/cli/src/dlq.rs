@@ -237,7 +237,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use aws_sdk_sqs::types::MessageAttributeValue;
-
     use learnink_webhook::ledger::Lease;
 
     use super::*;
