@@ -10,7 +10,8 @@ use anyhow::anyhow;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
-use learnink_consumer::{Config, Consumer, DynamoDbLedger, Invocation, Place, SqsQueues};
+use learnink_consumer::{Config, Consumer, DynamoDbLedger, Invocation, SqsQueues};
+use learnink_telemetry::Place;
 use learnink_webhook::event::{CourseStarted, Event};
 use learnink_webhook::{HandlerResult, Router};
 

@@ -27,7 +27,7 @@ pub use batch::Invocation;
 pub use config::Config;
 pub use ledger::DynamoDbLedger;
 pub use queues::SqsQueues;
-pub use report::{BatchReport, HandlerReport, Outcome, Place, RecordReport};
+pub use report::{BatchReport, HandlerReport, Outcome, RecordReport};
 
 use std::time::Duration;
 

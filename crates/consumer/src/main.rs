@@ -9,8 +9,9 @@ use anyhow::anyhow;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
-use learnink_consumer::{Config, Consumer, DynamoDbLedger, Invocation, Place, SqsQueues};
+use learnink_consumer::{Config, Consumer, DynamoDbLedger, Invocation, SqsQueues};
 use learnink_handlers::App;
+use learnink_telemetry::Place;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

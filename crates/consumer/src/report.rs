@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use jiff::Timestamp;
-use learnink_telemetry::{Dimensions, Unit, WideEvent};
+use learnink_telemetry::{Dimensions, Place, Unit, WideEvent};
 use learnink_webhook::event::elapsed;
 use learnink_webhook::{FailureClass, HandlerError};
 use tracing::Level;
@@ -217,17 +217,6 @@ impl BatchReport {
     }
 }
 
-/// Where a batch was handled.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// The Lambda function's name, which tells staging from production.
-    pub function: &'a str,
-    /// Lambda's id of the invocation.
-    pub invocation_id: &'a str,
-    /// Whether it is the first batch of this environment.
-    pub is_cold: bool,
-}
-
 const BY_FUNCTION: Dimensions = &[&["function"]];
 const BY_FAILURE: Dimensions = &[&["function"], &["function", "handler", "class"]];
 
@@ -235,9 +224,7 @@ impl RecordReport {
     /// The one line of this record: what one filters by, and its metrics.
     pub fn line(&self, place: Place<'_>) -> WideEvent {
         let mut line = WideEvent::new(self.outcome.level(), self.outcome.message(), self.ended_at);
-        line.field("function", place.function);
-        line.field("invocation.id", place.invocation_id);
-        line.field("cold", place.is_cold);
+        line.place(place);
         line.field("message.id", &self.message_id);
         line.field("sqs.message_id", &self.sqs_message_id);
         line.field("event.type", &self.event_type);

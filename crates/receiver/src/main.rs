@@ -10,9 +10,8 @@ use futures_util::future::join;
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use learnink_receiver::config::SecretSource;
-use learnink_receiver::{
-    Answer, Config, GatewayEvent, Place, Receiver, SecretsManager, SigningSecrets, SqsQueue,
-};
+use learnink_receiver::{Answer, Config, GatewayEvent, Receiver, SecretsManager, SigningSecrets, SqsQueue};
+use learnink_telemetry::Place;
 
 /// How long the first call to SQS may keep the function from starting. Lambda allows 10 s in all.
 const LONGEST_PRIMING: Duration = Duration::from_secs(2);

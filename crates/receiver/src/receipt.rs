@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use learnink_telemetry::{Dimensions, Unit, WideEvent};
+use learnink_telemetry::{Dimensions, Place, Unit, WideEvent};
 use learnink_webhook::message::{EncodeError, LARGEST_BODY_BYTES};
 use serde::Serialize;
 use tracing::Level;
@@ -169,17 +169,6 @@ impl Outcome {
     }
 }
 
-/// Where a request was received.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// The Lambda function's name, which tells staging from production.
-    pub function: &'a str,
-    /// Lambda's id of the invocation.
-    pub invocation_id: &'a str,
-    /// Whether it is the first request of this environment.
-    pub is_cold: bool,
-}
-
 const BY_FUNCTION: Dimensions = &[&["function"]];
 const BY_REASON: Dimensions = &[&["function"], &["function", "reason"]];
 const BY_SECRET: Dimensions = &[&["function"], &["function", "secret"]];
@@ -206,9 +195,7 @@ impl Receipt {
     pub fn line(&self, place: Place<'_>) -> WideEvent {
         let Self { outcome, received_at, .. } = self;
         let mut line = WideEvent::new(outcome.level(), outcome.message(), *received_at);
-        line.field("function", place.function);
-        line.field("invocation.id", place.invocation_id);
-        line.field("cold", place.is_cold);
+        line.place(place);
         line.field("message.id", &self.message_id);
         line.field("event.type", &self.event_type);
         line.field("outcome", outcome.name());

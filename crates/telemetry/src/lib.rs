@@ -19,7 +19,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
-pub use wide_event::{Dimensions, NAMESPACE, Unit, WideEvent};
+pub use wide_event::{Dimensions, NAMESPACE, Place, Unit, WideEvent};
 
 /// The crates whose lines follow the level that is asked for.
 const OURS: [&str; 3] = ["learnink", "receiver", "consumer"];

@@ -29,6 +29,17 @@ pub enum Unit {
     Seconds,
 }
 
+/// Where a unit of work was done.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The Lambda function's name, which tells staging from production.
+    pub function: &'a str,
+    /// Lambda's id of the invocation.
+    pub invocation_id: &'a str,
+    /// Whether it is the first invocation of this environment.
+    pub is_cold: bool,
+}
+
 /// The line of one unit of work, field by field.
 #[derive(Debug)]
 pub struct WideEvent {
@@ -55,6 +66,13 @@ impl WideEvent {
         event.field("level", level.as_str());
         event.field("message", message);
         event
+    }
+
+    /// Says where the work was done. `function` is a dimension of every metric.
+    pub fn place(&mut self, place: Place<'_>) {
+        self.field("function", place.function);
+        self.field("invocation.id", place.invocation_id);
+        self.field("cold", place.is_cold);
     }
 
     /// Adds a field, unless its value is `None`.
