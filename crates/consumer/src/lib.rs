@@ -12,11 +12,13 @@
 //! | [`ledger`] | claims and completions, in DynamoDB |
 //! | [`queues`] | the dead-letter queue, and how long a failed message waits |
 //! | [`config`] | what the environment has to say |
+//! | [`lambda`] | all of it as a Lambda function |
 
 pub mod batch;
 mod breaker;
 pub mod config;
 mod group;
+pub mod lambda;
 pub mod ledger;
 pub mod queues;
 pub mod record;

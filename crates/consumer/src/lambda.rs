@@ -1,0 +1,63 @@
+//! The consumer as a Lambda function: invocations in, a line per record out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use jiff::Timestamp;
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
+use learnink_telemetry::Place;
+
+use crate::{Consumer, Invocation};
+
+/// The Lambda runtime ended, which it does when the environment is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It panicked. Its text may quote a payload, and is left out.
+    #[error("the Lambda runtime panicked")]
+    Panicked,
+    /// It gave up.
+    #[error(transparent)]
+    Runtime(Error),
+}
+
+/// Handles what Lambda invokes the function `function` with, until Lambda ends the environment. `now` reads
+/// the clock.
+///
+/// # Errors
+///
+/// [`ServeError`] when the runtime ends by itself.
+pub async fn serve(consumer: Consumer, function: String, now: fn() -> Timestamp) -> Result<(), ServeError> {
+    let environment = Arc::new(Environment { consumer, function, is_cold: AtomicBool::new(true), now });
+    let service = service_fn(move |event: LambdaEvent<SqsEvent>| {
+        let environment = environment.clone();
+        async move { environment.answer(event).await }
+    });
+    // As a task, because tokio wakes the future that it blocks on through the kernel, and a task not.
+    let runtime = tokio::spawn(Runtime::new(service).run()).await;
+    runtime.map_err(|_| ServeError::Panicked)?.map_err(ServeError::Runtime)
+}
+
+/// What an execution environment keeps between two batches.
+struct Environment {
+    consumer: Consumer,
+    function: String,
+    is_cold: AtomicBool,
+    now: fn() -> Timestamp,
+}
+
+impl Environment {
+    async fn answer(&self, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
+        let now = (self.now)();
+        let left_ms = event.context.deadline.saturating_sub(now.as_millisecond().unsigned_abs());
+        let id = event.context.request_id;
+        let invocation = Invocation::new(&id, now, Duration::from_millis(left_ms));
+        let report = self.consumer.consume(&event.payload, &invocation).await;
+        let is_cold = self.is_cold.swap(false, Ordering::Relaxed);
+        for record in &report.records {
+            record.line(Place { function: &self.function, invocation_id: &id, is_cold }).write();
+        }
+        Ok(report.response()?)
+    }
+}
