@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use learnink_fuzz::{Bytes, is_text_for_sqs, is_usable_id, signature};
 use learnink_receiver::request::{Family, Part, SignatureHeader};
 use learnink_receiver::{
-    GatewayEvent, Outcome, PATH, Place, Receipt, Receiver, Refusal, SecretSlot, SigningSecrets, SqsQueue,
-    Verifier,
+    GatewayEvent, Outcome, PATH, Receipt, Receiver, Refusal, SecretSlot, SigningSecrets, SqsQueue, Verifier,
 };
+use learnink_telemetry::Place;
 use learnink_webhook::message::{
     EncodeError, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, QueueMessage, attribute,
 };
