@@ -31,8 +31,7 @@ async fn run() -> anyhow::Result<()> {
         SqsQueues::new(&aws, config.queue_url, config.dead_letter_queue_url),
         fastrand::f64,
     );
-    let function = variable("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
-    Ok(serve(consumer, function, now).await?)
+    Ok(serve(consumer, now).await?)
 }
 
 async fn nothing(_: Event<CourseStarted>, (): ()) -> HandlerResult {

@@ -22,14 +22,13 @@ pub enum ServeError {
     Runtime(Error),
 }
 
-/// Handles what Lambda invokes the function `function` with, until Lambda ends the environment. `now` reads
-/// the clock.
+/// Handles what Lambda invokes the function with, until Lambda ends the environment. `now` reads the clock.
 ///
 /// # Errors
 ///
 /// [`ServeError`] when the runtime ends by itself.
-pub async fn serve(consumer: Consumer, function: String, now: fn() -> Timestamp) -> Result<(), ServeError> {
-    let environment = Arc::new(Environment { consumer, function, is_cold: AtomicBool::new(true), now });
+pub async fn serve(consumer: Consumer, now: fn() -> Timestamp) -> Result<(), ServeError> {
+    let environment = Arc::new(Environment { consumer, is_cold: AtomicBool::new(true), now });
     let service = service_fn(move |event: LambdaEvent<SqsEvent>| {
         let environment = environment.clone();
         async move { environment.answer(event).await }
@@ -42,7 +41,6 @@ pub async fn serve(consumer: Consumer, function: String, now: fn() -> Timestamp)
 /// What an execution environment keeps between two batches.
 struct Environment {
     consumer: Consumer,
-    function: String,
     is_cold: AtomicBool,
     now: fn() -> Timestamp,
 }
@@ -51,12 +49,17 @@ impl Environment {
     async fn answer(&self, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
         let now = (self.now)();
         let left_ms = event.context.deadline.saturating_sub(now.as_millisecond().unsigned_abs());
-        let id = event.context.request_id;
-        let invocation = Invocation::new(&id, now, Duration::from_millis(left_ms));
+        let id = &event.context.request_id;
+        let invocation = Invocation::new(id, now, Duration::from_millis(left_ms));
         let report = self.consumer.consume(&event.payload, &invocation).await;
-        let is_cold = self.is_cold.swap(false, Ordering::Relaxed);
+        let place = Place {
+            function: &event.context.env_config.function_name,
+            version: &event.context.env_config.version,
+            invocation_id: id,
+            is_cold: self.is_cold.swap(false, Ordering::Relaxed),
+        };
         for record in &report.records {
-            record.line(Place { function: &self.function, invocation_id: &id, is_cold }).write();
+            record.line(place).write();
         }
         Ok(report.response()?)
     }

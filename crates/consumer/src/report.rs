@@ -218,6 +218,7 @@ impl BatchReport {
 }
 
 const BY_FUNCTION: Dimensions = &[&["function"]];
+const BY_VERSION: Dimensions = &[&["function", "version"]];
 const BY_FAILURE: Dimensions = &[&["function"], &["function", "handler", "class"]];
 
 impl RecordReport {
@@ -247,6 +248,8 @@ impl RecordReport {
     fn add_metrics(&self, line: &mut WideEvent) {
         let dimensions = if self.failure.is_some() { BY_FAILURE } else { BY_FUNCTION };
         line.metric(self.outcome.metric(), Unit::Count, 1, dimensions);
+        // So that its average is the share of this version's records that failed.
+        line.metric("Failed", Unit::Count, u8::from(self.failure.is_some()), BY_VERSION);
         if self.event_type.is_some() && !self.known {
             line.metric("Unknown", Unit::Count, 1, BY_FUNCTION);
         }
@@ -318,7 +321,8 @@ mod tests {
     }
 
     fn line(record: &RecordReport) -> String {
-        let place = Place { function: "learnink-consumer", invocation_id: "i-1", is_cold: false };
+        let place =
+            Place { function: "learnink-consumer", version: "7", invocation_id: "i-1", is_cold: false };
         String::from_utf8(record.line(place).into_line()).unwrap()
     }
 

@@ -103,6 +103,7 @@ impl Receiver {
         receipt.occurred_at = occurred_at;
         receipt.signed_at_s = Some(webhook.signed_at_s());
         receipt.secret = Some(webhook.secret());
+        receipt.has_unknown_signature = webhook.has_unknown_signature();
         webhook.into_message(receipt.received_at, event_type).encode().map_err(Outcome::TooLarge)
     }
 

@@ -34,10 +34,8 @@ async fn run() -> anyhow::Result<()> {
     let queue = SqsQueue::new(&aws, config.queue_url);
     // Now, because before the first request Lambda gives a whole core and charges no sender's time.
     let (secrets, ()) = join(secrets(config.secrets, &aws), prime(&queue)).await;
-    let function = variable("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
     let environment = Arc::new(Environment {
         receiver: Receiver::new(secrets?, queue).at_path(config.path),
-        function,
         is_cold: AtomicBool::new(true),
     });
     let service = service_fn(move |event: LambdaEvent<GatewayEvent>| {
@@ -53,7 +51,6 @@ async fn run() -> anyhow::Result<()> {
 /// What an execution environment keeps between two requests.
 struct Environment {
     receiver: Receiver,
-    function: String,
     is_cold: AtomicBool,
 }
 
@@ -61,7 +58,8 @@ impl Environment {
     async fn answer(&self, event: LambdaEvent<GatewayEvent>) -> Result<Answer, Error> {
         let receipt = self.receiver.receive(event.payload, now()).await;
         let place = Place {
-            function: &self.function,
+            function: &event.context.env_config.function_name,
+            version: &event.context.env_config.version,
             invocation_id: &event.context.request_id,
             is_cold: self.is_cold.swap(false, Ordering::Relaxed),
         };

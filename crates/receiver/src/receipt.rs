@@ -55,6 +55,8 @@ pub struct Receipt {
     pub body_bytes: usize,
     /// Which secret the signature was made with.
     pub secret: Option<SecretSlot>,
+    /// Whether it was also signed with a secret that is not held.
+    pub has_unknown_signature: bool,
     /// What came of reading the secrets again, where it was time to.
     pub refresh: Option<Refresh>,
     /// How long the headers, the time and the signature took.
@@ -170,6 +172,7 @@ impl Outcome {
 }
 
 const BY_FUNCTION: Dimensions = &[&["function"]];
+const BY_VERSION: Dimensions = &[&["function", "version"]];
 const BY_REASON: Dimensions = &[&["function"], &["function", "reason"]];
 const BY_SECRET: Dimensions = &[&["function"], &["function", "secret"]];
 
@@ -185,6 +188,7 @@ impl Receipt {
             signed_at_s: None,
             body_bytes: 0,
             secret: None,
+            has_unknown_signature: false,
             refresh: None,
             verify_took: Duration::ZERO,
             enqueue_took: None,
@@ -218,10 +222,18 @@ impl Receipt {
                 // So that its minimum tells whether any request matched another secret.
                 let is_previous = self.secret == Some(SecretSlot::Previous);
                 line.metric("PreviousSecret", Unit::Count, u8::from(is_previous), BY_FUNCTION);
+                // Likewise whether all were signed with one that is not stored here, too.
+                let is_unknown = u8::from(self.has_unknown_signature);
+                line.metric("UnknownSignature", Unit::Count, is_unknown, BY_FUNCTION);
+                line.metric("Failed", Unit::Count, 0, BY_VERSION);
             }
             Outcome::Refused(_) => line.metric("Refused", Unit::Count, 1, BY_REASON),
             Outcome::TooLarge(_) => line.metric("TooLarge", Unit::Count, 1, BY_FUNCTION),
-            Outcome::Unavailable(_) => line.metric("Unavailable", Unit::Count, 1, BY_REASON),
+            Outcome::Unavailable(_) => {
+                line.metric("Unavailable", Unit::Count, 1, BY_REASON);
+                // So that its average is the share of this version's webhooks that were not queued.
+                line.metric("Failed", Unit::Count, 1, BY_VERSION);
+            }
             Outcome::BodyTooLarge | Outcome::NotFound | Outcome::MethodNotAllowed | Outcome::NoRequest => {
                 line.metric("NoWebhook", Unit::Count, 1, BY_FUNCTION);
             }

@@ -202,8 +202,12 @@ fn an_answer_has_a_status_and_nothing_of_the_senders() {
 }
 
 fn line(receipt: &Receipt) -> Value {
-    let place =
-        Place { function: "learnink-webhooks-staging-receiver", invocation_id: "req-1", is_cold: true };
+    let place = Place {
+        function: "learnink-webhooks-staging-receiver",
+        version: "7",
+        invocation_id: "req-1",
+        is_cold: true,
+    };
     serde_json::from_slice(&receipt.line(place).into_line()).unwrap()
 }
 

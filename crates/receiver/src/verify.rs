@@ -3,6 +3,7 @@
 //! `svix` does the cryptography. Around it stand the rules that it leaves open: which headers,
 //! which ids, how a time is written, how many signatures.
 
+use std::collections::BTreeSet;
 use std::{fmt, iter};
 
 use base64::Engine;
@@ -142,6 +143,7 @@ pub struct VerifiedWebhook {
     signature: String,
     body: Vec<u8>,
     secret: SecretSlot,
+    has_unknown_signature: bool,
 }
 
 impl VerifiedWebhook {
@@ -163,6 +165,12 @@ impl VerifiedWebhook {
     /// Which secret it was signed with.
     pub const fn secret(&self) -> SecretSlot {
         self.secret
+    }
+
+    /// Whether it is also signed with a secret that is not held: the sender has rotated, and will sign
+    /// with that one alone once the rotation is over.
+    pub const fn has_unknown_signature(&self) -> bool {
+        self.has_unknown_signature
     }
 
     /// The message for the queue.
@@ -227,8 +235,8 @@ impl Verifier {
         now: Timestamp,
     ) -> Result<VerifiedWebhook, Unverified> {
         match self.prove(headers, &body, now) {
-            Ok(Proof { id, signed_at_s, signature, secret }) => {
-                Ok(VerifiedWebhook { id, signed_at_s, signature, body, secret })
+            Ok(Proof { id, signed_at_s, signature, secret, has_unknown_signature }) => {
+                Ok(VerifiedWebhook { id, signed_at_s, signature, body, secret, has_unknown_signature })
             }
             Err(refusal) => Err(Unverified { refusal, body }),
         }
@@ -238,25 +246,44 @@ impl Verifier {
         let [id, timestamp, signature] = signed_headers(headers)?;
         let message_id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
         let signed_at_s = check_timestamp(timestamp, now)?;
-        check_versions(signature)?;
-        let secret = self.matching_secret([id, timestamp, signature], body)?;
-        Ok(Proof { id: message_id, signed_at_s, signature: signature.to_owned(), secret })
+        let signatures = check_versions(signature)?;
+        let slots = self.matching_slots([id, timestamp, signature], body, signatures)?;
+        let secret = *slots.first().ok_or(Refusal::NoMatchingSignature)?;
+        let has_unknown_signature = slots.len() < signatures;
+        Ok(Proof {
+            id: message_id,
+            signed_at_s,
+            signature: signature.to_owned(),
+            secret,
+            has_unknown_signature,
+        })
     }
 
-    fn matching_secret(&self, headers: [&str; 3], body: &[u8]) -> Result<SecretSlot, Refusal> {
+    /// The slots of the secrets that made any of the signatures: as many as there are signatures at most.
+    fn matching_slots(
+        &self,
+        headers: [&str; 3],
+        body: &[u8],
+        signatures: usize,
+    ) -> Result<Vec<SecretSlot>, Refusal> {
         let mut signed = HeaderMap::with_capacity(SVIX.len());
         for (name, value) in SVIX.into_iter().zip(headers) {
             signed.insert(name, HeaderValue::from_str(value).map_err(|_| Refusal::MalformedHeader)?);
         }
+        let mut slots = Vec::new();
         for secret in &self.secrets {
             // The time has been checked against the clock that was handed in.
             match secret.webhook.verify_ignoring_timestamp(body, &signed) {
-                Ok(()) => return Ok(secret.slot),
+                Ok(()) => slots.push(secret.slot),
                 Err(WebhookError::InvalidPayload) => return Err(Refusal::BodyNotUtf8),
                 Err(_) => {}
             }
+            // Every signature is accounted for, and another secret would cost another pass over the body.
+            if slots.len() == signatures {
+                break;
+            }
         }
-        Err(Refusal::NoMatchingSignature)
+        Ok(slots)
     }
 }
 
@@ -281,6 +308,7 @@ struct Proof {
     signed_at_s: i64,
     signature: String,
     secret: SecretSlot,
+    has_unknown_signature: bool,
 }
 
 impl fmt::Debug for Verifier {
@@ -356,8 +384,9 @@ fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<i64, Refusal> {
     }
 }
 
-/// Printable, at least one signature of version 1, and not too many in all.
-fn check_versions(signatures: &str) -> Result<(), Refusal> {
+/// Printable, at least one signature of version 1, and not too many in all. Returns how many different ones
+/// of version 1 there are.
+fn check_versions(signatures: &str) -> Result<usize, Refusal> {
     if !signatures.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Err(Refusal::MalformedHeader);
     }
@@ -368,11 +397,8 @@ fn check_versions(signatures: &str) -> Result<(), Refusal> {
     if listed().next().is_none() {
         return Err(Refusal::MalformedHeader);
     }
-    if listed().any(|signature| signature.starts_with("v1,")) {
-        Ok(())
-    } else {
-        Err(Refusal::UnsupportedVersion)
-    }
+    let understood: BTreeSet<_> = listed().filter(|signature| signature.starts_with("v1,")).collect();
+    if understood.is_empty() { Err(Refusal::UnsupportedVersion) } else { Ok(understood.len()) }
 }
 
 #[cfg(test)]

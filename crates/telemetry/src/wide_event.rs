@@ -34,6 +34,8 @@ pub enum Unit {
 pub struct Place<'a> {
     /// The Lambda function's name, which tells staging from production.
     pub function: &'a str,
+    /// The function's version, which tells new code from old while both run.
+    pub version: &'a str,
     /// Lambda's id of the invocation.
     pub invocation_id: &'a str,
     /// Whether it is the first invocation of this environment.
@@ -68,9 +70,10 @@ impl WideEvent {
         event
     }
 
-    /// Says where the work was done. `function` is a dimension of every metric.
+    /// Says where the work was done. `function` is a dimension of every metric, and `version` of some.
     pub fn place(&mut self, place: Place<'_>) {
         self.field("function", place.function);
+        self.field("version", place.version);
         self.field("invocation.id", place.invocation_id);
         self.field("cold", place.is_cold);
     }

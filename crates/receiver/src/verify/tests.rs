@@ -255,6 +255,28 @@ fn during_a_rotation_both_secrets_verify_and_the_slot_is_known() {
 }
 
 #[test]
+fn a_signature_of_a_secret_that_is_not_held_is_noticed() {
+    let right = sign(SECRET, ID, NOW_S, BODY.as_bytes());
+    let other = sign(OTHER, ID, NOW_S, BODY.as_bytes());
+    let both = format!("{SECRET} {OTHER}");
+    for (secrets, signatures, expected) in [
+        (SECRET, right.clone(), false),
+        (&both, right.clone(), false),
+        (&both, format!("{right} {other}"), false),
+        (SECRET, format!("{right} {right}"), false),
+        (SECRET, format!("{right} v2,whatever"), false),
+        (SECRET, format!("{right} {other}"), true),
+        (SECRET, format!("{other} {right}"), true),
+        (OTHER, format!("{right} {other}"), true),
+    ] {
+        let headers = [("svix-id", ID), ("svix-timestamp", "1700000000"), ("svix-signature", &signatures)];
+        let headers = headers.into_iter().collect();
+        let webhook = Verifier::new(secrets).unwrap().verify(&headers, BODY.into(), at(NOW_S)).unwrap();
+        assert_eq!(webhook.has_unknown_signature(), expected, "{signatures}");
+    }
+}
+
+#[test]
 fn secrets_that_are_added_again_and_again_are_there_once() {
     let held = Verifier::new(&format!("{SECRET} {OTHER}")).unwrap();
     let same = Verifier::new(SECRET).unwrap().and_previous(&held).and_previous(&held);
