@@ -218,7 +218,7 @@ impl BatchReport {
 }
 
 const BY_FUNCTION: Dimensions = &[&["function"]];
-const BY_VERSION: Dimensions = &[&["function", "version"]];
+const BY_VERSION: Dimensions = &[&["function"], &["function", "version"]];
 const BY_FAILURE: Dimensions = &[&["function"], &["function", "handler", "class"]];
 
 impl RecordReport {
@@ -248,7 +248,7 @@ impl RecordReport {
     fn add_metrics(&self, line: &mut WideEvent) {
         let dimensions = if self.failure.is_some() { BY_FAILURE } else { BY_FUNCTION };
         line.metric(self.outcome.metric(), Unit::Count, 1, dimensions);
-        // So that its average is the share of this version's records that failed.
+        // So that its average is the share of records that failed.
         line.metric("Failed", Unit::Count, u8::from(self.failure.is_some()), BY_VERSION);
         if self.event_type.is_some() && !self.known {
             line.metric("Unknown", Unit::Count, 1, BY_FUNCTION);
