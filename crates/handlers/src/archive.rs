@@ -11,8 +11,9 @@
 //! A record stands under its type and the day on which it was received; [`Name`] says why that day.
 //! `learnink archive verify` proves years later, with the signing secret of that time, that LearnInk sent
 //! what is kept; `learnink archive export` makes a table of it. Records hold personal data: who may read the
-//! bucket, and when its lifecycle deletes from it, is for whoever owns it to decide. Object Lock on the
-//! bucket is what keeps a record from being deleted or replaced by others.
+//! bucket, and when its lifecycle deletes from it, is for whoever owns it to decide. The bucket of
+//! `template.yaml` keeps the versions of what others delete or replace; S3 Object Lock, with a retention that
+//! is theirs to decide as well, keeps them from deleting those.
 
 mod name;
 mod record;

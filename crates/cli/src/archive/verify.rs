@@ -27,8 +27,8 @@ does not matter: use the secrets that were valid when it was received. A rotatio
 or more.
 
 Each bad record is one line with its name and the reason. The exit code is 0 when all are good,
-and 1 when any is bad or there is none. A record that somebody deleted cannot be missed here:
-versions and Object Lock on the bucket see to that.
+and 1 when any is bad or there is none. A record that somebody deleted cannot be missed here;
+the versions that the bucket keeps have it.
 
 Examples:
   learnink archive verify --archive s3://acme-archive/learnink --secret-file secrets.txt
