@@ -72,8 +72,7 @@ pub(crate) struct OpenArgs {
     #[arg(long = "type", value_name = "EVENT_TYPE", requires = "since", conflicts_with = "messages")]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     event_type: Option<String>,
-    /// Run only these handlers again; without it, all. An optional one is known where this environment
-    /// switches it on, as the consumer's does
+    /// Run only these handlers again; without it, all
     #[arg(long = "handler", value_name = "NAME", num_args = 1..)]
     handlers: Vec<String>,
     /// Close by itself after this time, such as 90m, 2h or 3d; at most 7d
@@ -288,17 +287,27 @@ fn known_handlers(names: &[String]) -> anyhow::Result<BTreeSet<String>> {
     if names.is_empty() {
         return Ok(BTreeSet::new());
     }
+    let config = handlers_config(all_switched_on).context("cannot tell the handlers' names")?;
     // For the names alone; nothing is called.
-    let app = App::new(&sdk_config("http://localhost"), &handlers_config(variable)?);
+    let app = App::new(&sdk_config("http://localhost"), &config);
     let known = learnink_handlers::router(app).handler_names();
     if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        anyhow::bail!(
-            "no handler is named `{name}`; there are: {}; an optional one has to be switched on in this \
-             environment too, as it is in the consumer's",
-            known.join(", ")
-        );
+        anyhow::bail!("no handler is named `{name}`; there are: {}", known.join(", "));
     }
     Ok(names.iter().cloned().collect())
+}
+
+/// The variables of a consumer with every optional handler: which of them the one has that the window is for is
+/// not known here.
+fn all_switched_on(name: &str) -> Option<String> {
+    let value = match name {
+        "LEARNINK_PUSH" => "endpoint",
+        "LEARNINK_PUSH_URL" => "https://localhost",
+        "LEARNINK_PUSH_SECRET_ID" | "LEARNINK_EVENT_BUS" => "any",
+        "LEARNINK_ARCHIVE" => "file:///",
+        _ => return None,
+    };
+    Some(value.to_owned())
 }
 
 /// Eight random characters of `a-z` and `0-9`.
@@ -395,6 +404,8 @@ mod tests {
 
     /// The window that `arguments` open at [`NOW`], or what is wrong with them.
     fn opened(arguments: &[&str]) -> Result<ReplayWindow, String> {
+        // As `main` does: an optional handler makes its client.
+        learnink_aws::install_tls_provider();
         let arguments = ["open", "--reason", "because"].iter().chain(arguments);
         let open = Open::try_parse_from(arguments).map_err(|error| error.to_string())?;
         window(&open.args, "w1".to_owned(), "kim".to_owned(), at(NOW)).map_err(|error| error.to_string())
@@ -411,12 +422,13 @@ mod tests {
     #[test]
     fn a_window_covers_what_was_first_seen_in_a_range() {
         let arguments = ["--since", "2026-01-01", "--until", "2026-01-02T09:00", "--type", "example.type"];
-        let window = opened(&[&arguments[..], &["--handler", "progress", "--for", "90m"]].concat()).unwrap();
+        let handlers_and_time = ["--handler", "progress", "push", "archive", "bus", "--for", "90m"];
+        let window = opened(&[&arguments[..], &handlers_and_time].concat()).unwrap();
         assert_eq!(
             covers(&window.covers),
             "example.type, first seen from 2026-01-01 00:00:00Z to 2026-01-02 09:00:00Z"
         );
-        assert_eq!(handlers(&window), "progress");
+        assert_eq!(handlers(&window), "archive, bus, progress, push");
         let until_now = opened(&["--since", "2026-01-01"]).unwrap();
         assert_eq!(
             covers(&until_now.covers),

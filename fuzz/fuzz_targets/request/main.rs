@@ -40,7 +40,8 @@ const UNKNOWN: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 /// The time of the second vector in `crates/receiver/src/verify/tests.rs`, made outside our code.
 const NOW_S: i64 = 1_614_265_330;
 
-const PLACE: Place<'_> = Place { function: "receiver", version: "1", invocation_id: "invocation", is_cold: false };
+const PLACE: Place<'_> =
+    Place { function: "receiver", version: "1", invocation_id: "invocation", is_cold: false };
 
 /// A receiver whose queue cannot be reached, and is not tried.
 static RECEIVER: LazyLock<Receiver> = LazyLock::new(|| {
