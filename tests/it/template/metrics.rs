@@ -1,0 +1,210 @@
+//! What alarms and dashboard ask for, and the lines that the functions write: each metric that is watched is
+//! one that is published, and each field that a query names is one that a line has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use learnink_consumer::report::{Ended, Failure};
+use learnink_consumer::{HandlerReport, Outcome as End, RecordReport};
+use learnink_receiver::secrets::LoadError;
+use learnink_receiver::{CallError, Outcome, Receipt, Refresh, Refusal, SecretSlot};
+use learnink_telemetry::Place;
+use learnink_webhook::message::EncodeError;
+use serde_json::Value;
+
+use super::transformed::{Template, Violations, arn, cases, short};
+
+/// A line of each outcome, with the function that writes it.
+static LINES: LazyLock<Vec<(&'static str, Value)>> = LazyLock::new(|| {
+    let place = |function| Place { function, version: "7", invocation_id: "i-1", is_cold: false };
+    let (receiver, consumer) = ("ReceiverFunction", "ConsumerFunction");
+    let received = receipts().map(|receipt| (receiver, receipt.line(place(receiver))));
+    let lines = received.chain(reports().map(|report| (consumer, report.line(place(consumer)))));
+    lines.map(|(function, line)| (function, serde_json::from_slice(&line.into_line()).unwrap())).collect()
+});
+
+fn receipts() -> impl Iterator<Item = Receipt> {
+    let outcomes = [
+        Outcome::Accepted,
+        Outcome::Refused(Refusal::NoMatchingSignature),
+        Outcome::TooLarge(EncodeError { bytes: 1 }),
+        Outcome::BodyTooLarge,
+        Outcome::Unavailable(CallError::TimedOut),
+        Outcome::NotFound,
+        Outcome::MethodNotAllowed,
+        Outcome::NoRequest,
+    ];
+    outcomes.into_iter().map(|outcome| Receipt {
+        outcome,
+        message_id: Some("msg_1".to_owned()),
+        event_type: Some("notifications.sent".to_owned()),
+        occurred_at: Some(Timestamp::UNIX_EPOCH),
+        signed_at_s: Some(0),
+        secret: Some(SecretSlot::Current),
+        refresh: Some(Refresh::Failed(LoadError::NotText)),
+        enqueue_took: Some(Duration::ZERO),
+        ..Receipt::new(Timestamp::UNIX_EPOCH)
+    })
+}
+
+fn reports() -> impl Iterator<Item = RecordReport> {
+    let outcomes = [End::Processed, End::Duplicate, End::Ignored, End::DeadLettered, End::Retry];
+    let run = |ended| HandlerReport { name: "push", key: "push".to_owned(), ended, took: Duration::ZERO };
+    let failure = Failure { handler: Some("push"), class: "permanent", reason: "no such plan".to_owned() };
+    outcomes.into_iter().map(move |outcome| RecordReport {
+        sqs_message_id: "sqs-1".to_owned(),
+        message_id: Some("msg_1".to_owned()),
+        event_type: Some("notifications.sent".to_owned()),
+        occurred_at: Some(Timestamp::UNIX_EPOCH),
+        received_at: Some(Timestamp::UNIX_EPOCH),
+        known: false,
+        receive_count: 1,
+        outcome,
+        failure: matches!(outcome, End::DeadLettered | End::Retry).then(|| failure.clone()),
+        retry_in: Some(Duration::ZERO),
+        handlers: [Ended::TooLate, Ended::Spared].map(run).into(),
+        ended_at: Timestamp::UNIX_EPOCH,
+    })
+}
+
+pub(super) fn rules(template: &Template, violations: &mut Violations) {
+    let mut watched: Vec<(&str, String)> = Vec::new();
+    for (name, alarm) in template.of_type("AWS::CloudWatch::Alarm") {
+        let alarm = &alarm["Properties"];
+        let dimensions = cases(&alarm["Dimensions"]).into_iter();
+        let dimensions = dimensions.map(|dimension| (short(&dimension["Name"]), short(&dimension["Value"])));
+        watched.push((name, metric(&short(&alarm["Namespace"]), &short(&alarm["MetricName"]), dimensions)));
+    }
+    let widgets = template.properties("Dashboard")["DashboardBody"]["widgets"].as_array();
+    violations.require(widgets.is_some(), "the dashboard is no JSON with widgets: a deploy would fail");
+    for widget in widgets.into_iter().flatten().map(|widget| &widget["properties"]) {
+        let title = widget["title"].as_str().unwrap_or_default();
+        watched.extend(graphed(&widget["metrics"]).into_iter().map(|metric| (title, metric)));
+        let unknown = unknown_fields(template, widget["query"].as_str().unwrap_or_default()).join(", ");
+        let why = format!("the widget `{title}` names {unknown}, which no line has: it would show nothing");
+        violations.require(unknown.is_empty(), why);
+    }
+    let published = published(template);
+    for (name, metric) in watched.iter().filter(|(_, metric)| !metric.starts_with("AWS/")) {
+        let why =
+            format!("`{name}` watches {metric}, which nobody publishes: it would show nothing, and not ring");
+        violations.require(published.contains(metric), why);
+    }
+    for (name, filter) in template.of_type("AWS::Logs::MetricFilter") {
+        let fields = fields_of(template, &short(&filter["Properties"]["LogGroupName"]));
+        let pattern = short(&filter["Properties"]["FilterPattern"]);
+        let mut asked = pattern.split("$.").skip(1).filter_map(|rest| rest.split([' ', '=', '!']).next());
+        let why = format!("{name} asks for a field that no line has: it would count nothing");
+        violations.require(asked.all(|field| fields.contains(field)), why);
+    }
+}
+
+/// A metric as CloudWatch tells it from others, and the function that is asked about.
+fn metric(namespace: &str, name: &str, dimensions: impl Iterator<Item = (String, String)>) -> String {
+    let dimensions: BTreeMap<_, _> = dimensions.collect();
+    let function =
+        dimensions.get("function").map_or("no function", |name| name.trim_matches(['$', '{', '}']));
+    format!("{namespace} {name} by {:?} of {function}", dimensions.keys())
+}
+
+/// The metrics in the lines of every outcome, and those that filters make of other lines.
+fn published(template: &Template) -> BTreeSet<String> {
+    let mut published = BTreeSet::new();
+    for (function, line) in LINES.iter() {
+        for directive in cases(&line["_aws"]["CloudWatchMetrics"]) {
+            let (sets, made) = (directive["Dimensions"].as_array().unwrap(), cases(&directive["Metrics"]));
+            for (set, made) in sets.iter().flat_map(|set| made.iter().map(move |made| (set, made))) {
+                let set = cases(set).into_iter().map(|dimension| (short(dimension), (*function).to_owned()));
+                published.insert(metric(&short(&directive["Namespace"]), &short(&made["Name"]), set));
+            }
+        }
+    }
+    let filters = template.of_type("AWS::Logs::MetricFilter");
+    for made in filters.flat_map(|(_, filter)| cases(&filter["Properties"]["MetricTransformations"])) {
+        let dimensions = cases(&made["Dimensions"]).into_iter();
+        let dimensions = dimensions.map(|dimension| (short(&dimension["Key"]), String::new()));
+        published.insert(metric(&short(&made["MetricNamespace"]), &short(&made["MetricName"]), dimensions));
+    }
+    published
+}
+
+/// The metrics of a widget. `.` stands for what is above, and `...` for all of it up to what follows.
+/// Source: CloudWatch API, "Dashboard body structure and syntax".
+fn graphed(rows: &Value) -> Vec<String> {
+    let (mut above, mut metrics): (Vec<&str>, Vec<String>) = <_>::default();
+    for row in rows.as_array().into_iter().flatten() {
+        if let Some(expression) = row[0]["expression"].as_str() {
+            metrics.extend(expression.split("SEARCH('").skip(1).map(searched));
+            continue;
+        }
+        let mut names: Vec<_> = cases(row).into_iter().filter_map(Value::as_str).collect();
+        if names.first() == Some(&"...") {
+            names.splice(..1, above[..=above.len() - names.len()].iter().copied());
+        }
+        for (name, above) in names.iter_mut().zip(&above).filter(|(name, _)| **name == ".") {
+            *name = above;
+        }
+        if let [namespace, name, dimensions @ ..] = names.as_slice() {
+            let dimensions = dimensions.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
+            metrics.push(metric(namespace, name, dimensions));
+        }
+        above = names;
+    }
+    metrics
+}
+
+/// The metric that an expression searches, from its list of dimensions on.
+fn searched(search: &str) -> String {
+    let Some((schema, terms)) = search.strip_prefix('{').and_then(|search| search.split_once('}')) else {
+        return format!("SEARCH('{search}");
+    };
+    let term = |name: &str| {
+        let after = terms.split_once(&format!("{name}=\"")).map(|(_, after)| after);
+        after.and_then(|after| after.split('"').next()).unwrap_or_default().to_owned()
+    };
+    let (namespace, dimensions) = schema.split_once(',').unwrap_or((schema, ""));
+    let dimensions = dimensions.split(',').map(|dimension| (dimension.to_owned(), term(dimension)));
+    metric(namespace, &term("MetricName"), dimensions)
+}
+
+/// The names of the fields in the lines of a log group.
+fn fields_of(template: &Template, group: &str) -> BTreeSet<String> {
+    let is_written_by =
+        |function: &str| template.properties(function)["LoggingConfig"]["LogGroup"]["Ref"] == group;
+    let lines = LINES.iter().filter(|(function, _)| is_written_by(function)).map(|(_, line)| line);
+    let access_log = &template.properties("WebhookApiStage")["AccessLogSettings"];
+    let lines = lines.chain((access_log["DestinationArn"] == arn(group)).then_some(&access_log["Format"]));
+    lines.filter_map(Value::as_object).flat_map(|line| line.keys().cloned()).collect()
+}
+
+/// The words of a Logs Insights query that are no fields.
+const WORDS: [&str; 12] =
+    ["SOURCE", "filter", "stats", "fields", "sort", "by", "as", "in", "and", "or", "asc", "desc"];
+
+/// The fields that a query names and that no line of its log groups has.
+fn unknown_fields(template: &Template, query: &str) -> Vec<String> {
+    let groups = query.split("SOURCE '${").skip(1).filter_map(|rest| rest.split('}').next());
+    let mut known: BTreeSet<_> = groups.flat_map(|group| fields_of(template, group)).collect();
+    let mut unknown = Vec::new();
+    // Every second part is quoted text.
+    let code: String = query.split(['"', '\'']).step_by(2).collect();
+    let is_part = |char: char| char.is_alphanumeric() || "_.@`".contains(char);
+    let (mut rest, mut before) = (code.as_str(), "");
+    while let Some(at) = rest.find(is_part) {
+        let (word, after) =
+            rest[at..].split_at(rest[at..].find(|char| !is_part(char)).unwrap_or(rest.len() - at));
+        let is_other = WORDS.contains(&word)
+            || after.starts_with('(')
+            || word.starts_with(|char: char| char == '@' || char.is_numeric());
+        let field = word.trim_matches('`');
+        if before == "as" {
+            known.insert(field.to_owned());
+        } else if !is_other && !known.contains(field) {
+            unknown.push(field.to_owned());
+        }
+        (rest, before) = (after, word);
+    }
+    unknown
+}

@@ -1,0 +1,201 @@
+//! The template as `CloudFormation` gets it, and how rules read it.
+
+use std::collections::BTreeSet;
+use std::panic::Location;
+use std::process::Command;
+
+use learnink_tests::root;
+use serde_json::{Value, json};
+
+/// SAM's transform, with the code where a deploy would have put it.
+const TRANSFORM: &str = "
+import json, sys
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+class NoManagedPolicies:
+    def load(self):
+        return {}
+template = yaml_parse(open('template.yaml').read())
+names = ('ReceiverFunction', 'ConsumerFunction')
+receiver, consumer = (template['Resources'][name]['Properties'] for name in names)
+receiver['CodeUri'] = consumer['CodeUri'] = 's3://bucket/key'
+exec(sys.argv[2])
+parameters = {'Stage': 'production', 'GradualRollout': sys.argv[1], 'AWS::Region': 'us-east-1'}
+print(json.dumps(transform(template, parameters, NoManagedPolicies())))
+";
+
+/// The template after SAM's transform.
+pub(super) struct Template {
+    /// What `CloudFormation` would get; text that has to be JSON is JSON.
+    pub(super) json: Value,
+    /// Whether new code gets a part of the work first.
+    pub(super) is_gradual: bool,
+    /// SAM's names of the functions' versions, which stand in the JSON without their hash.
+    pub(super) versions: Vec<String>,
+}
+
+impl Template {
+    /// The template in one of its shapes. `edit` is Python that changes it before.
+    pub(super) fn transformed(is_gradual: bool, edit: &str) -> Self {
+        let mut python = Command::new(root().join(".venv/bin/python"));
+        python.current_dir(root()).env("AWS_DEFAULT_REGION", "us-east-1");
+        let output = python.args(["-c", TRANSFORM, &is_gradual.to_string(), edit]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut text = String::from_utf8(output.stdout).unwrap();
+        let mut template =
+            Self { json: serde_json::from_str(&text).unwrap(), is_gradual, versions: Vec::new() };
+        template.versions =
+            template.of_type("AWS::Lambda::Version").map(|(name, _)| name.to_owned()).collect();
+        for version in &template.versions {
+            text = text.replace(version, version.trim_end_matches(|char: char| char.is_ascii_hexdigit()));
+        }
+        template.json = serde_json::from_str(&text).unwrap();
+        for path in
+            ["Dashboard/Properties/DashboardBody", "WebhookApiStage/Properties/AccessLogSettings/Format"]
+        {
+            let parsed = template.at(path).and_then(|text| serde_json::from_str(&short(text)).ok());
+            template = parsed.and_then(|parsed| template.with(path, &parsed)).unwrap_or(template);
+        }
+        template
+    }
+
+    /// The template with another value somewhere, or, for `null`, without the one that is there. `None` where
+    /// this shape of it has no such place.
+    pub(super) fn with(&self, path: &str, value: &Value) -> Option<Self> {
+        let mut json = self.json.clone();
+        let path = pointer(path);
+        let (parent, last) = path.rsplit_once('/')?;
+        match json.pointer_mut(parent)? {
+            Value::Object(object) if value.is_null() => drop(object.remove(last)?),
+            Value::Object(object) => drop(object.insert(last.to_owned(), value.clone())),
+            Value::Array(items) if last == items.len().to_string() => items.push(value.clone()),
+            parent => *parent.get_mut(last.parse::<usize>().ok()?)? = value.clone(),
+        }
+        Some(Self { json, is_gradual: self.is_gradual, versions: self.versions.clone() })
+    }
+
+    /// The value at a path that starts with a resource's name, or with `Parameters`.
+    pub(super) fn at(&self, path: &str) -> Option<&Value> {
+        self.json.pointer(&pointer(path))
+    }
+
+    pub(super) fn properties(&self, name: &str) -> &Value {
+        &self.json["Resources"][name]["Properties"]
+    }
+
+    pub(super) fn resources(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let resources = self.json["Resources"].as_object().unwrap();
+        resources.iter().map(|(name, resource)| (name.as_str(), resource))
+    }
+
+    /// The resources of a type, by name.
+    pub(super) fn of_type(&self, kind: &str) -> impl Iterator<Item = (&str, &Value)> {
+        self.resources().filter(move |(_, resource)| resource["Type"] == kind)
+    }
+
+    /// The parameters and conditions that a value names.
+    pub(super) fn inputs(&self, value: &Value) -> BTreeSet<String> {
+        let is_input = |name: &String| !self.json["Parameters"][name].is_null() || self.is_condition(name);
+        names(value).into_iter().filter(is_input).collect()
+    }
+
+    pub(super) fn is_condition(&self, name: &str) -> bool {
+        !self.json["Conditions"][name].is_null()
+    }
+
+    /// The parameters that a condition asks for; a parameter is its own.
+    pub(super) fn parameters_of(&self, name: &str) -> BTreeSet<String> {
+        if !self.is_condition(name) {
+            return BTreeSet::from([name.to_owned()]);
+        }
+        let inputs = self.inputs(&self.json["Conditions"][name]);
+        inputs.iter().flat_map(|input| self.parameters_of(input)).collect()
+    }
+}
+
+fn pointer(path: &str) -> String {
+    if path.starts_with("Parameters/") { format!("/{path}") } else { format!("/Resources/{path}") }
+}
+
+/// A rule, by its place in these files.
+pub(super) type Rule = &'static Location<'static>;
+
+/// What is wrong with a template.
+#[derive(Default)]
+pub(super) struct Violations {
+    /// All rules that were asked.
+    pub(super) asked: BTreeSet<Rule>,
+    /// Those that do not hold, and what would happen.
+    pub(super) broken: Vec<(Rule, String)>,
+}
+
+impl Violations {
+    /// A rule, and what would happen where it does not hold.
+    #[track_caller]
+    pub(super) fn require(&mut self, holds: bool, sentence: impl Into<String>) {
+        self.asked.insert(Location::caller());
+        if !holds {
+            self.broken.push((Location::caller(), sentence.into()));
+        }
+    }
+}
+
+pub(super) fn arn(name: &str) -> Value {
+    json!({"Fn::GetAtt": [name, "Arn"]})
+}
+
+/// A value in every case: the items of a list, and both branches of a conditional one.
+pub(super) fn cases(value: &Value) -> Vec<&Value> {
+    match (value, &value["Fn::If"]) {
+        (Value::Null, _) => Vec::new(),
+        (Value::Array(items), _) => items.iter().flat_map(cases).collect(),
+        (_, Value::Array(branches)) => branches.iter().skip(1).flat_map(cases).collect(),
+        _ if value["Ref"] == "AWS::NoValue" => Vec::new(),
+        _ => vec![value],
+    }
+}
+
+/// A value in few words: the name of what it refers to, its text, or a list of them.
+pub(super) fn short(value: &Value) -> String {
+    let list = |items: &Vec<Value>, between: &str| items.iter().map(short).collect::<Vec<_>>().join(between);
+    match (value, &value["Fn::GetAtt"]) {
+        (Value::String(text), _) => text.clone(),
+        (Value::Array(items), _) => list(items, ","),
+        (_, Value::Array(path)) => list(path, "."),
+        _ if value["Name"].is_string() => format!("{}={}", short(&value["Name"]), short(&value["Value"])),
+        _ => match value["Ref"].as_str().or_else(|| value["Fn::Sub"].as_str()) {
+            Some(text) => text.to_owned(),
+            None => value.to_string(),
+        },
+    }
+}
+
+/// Shows every member of every object in a value.
+pub(super) fn walk<'a>(value: &'a Value, visit: &mut impl FnMut(&'a str, &'a Value)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| walk(item, visit)),
+        Value::Object(object) => {
+            for (key, member) in object {
+                visit(key, member);
+                walk(member, visit);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The parameters, resources and conditions that a value names.
+pub(super) fn names(value: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    walk(value, &mut |key, value| match (key, value) {
+        ("Ref" | "Condition", Value::String(name)) => drop(names.insert(name.clone())),
+        ("Fn::GetAtt" | "Fn::If", Value::Array(path)) => names.extend(path[0].as_str().map(str::to_owned)),
+        ("Fn::Sub", text) => {
+            let text = text[0].as_str().or(text.as_str()).unwrap_or_default();
+            let found = text.split("${").skip(1).filter_map(|rest| rest.split(['}', '.']).next());
+            names.extend(found.map(str::to_owned));
+        }
+        _ => {}
+    });
+    names
+}
