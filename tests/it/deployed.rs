@@ -31,11 +31,12 @@ struct Stack {
     client: reqwest::Client,
 }
 
-fn venv(program: &str) -> PathBuf {
+pub(crate) fn venv(program: &str) -> PathBuf {
     root().join(".venv/bin").join(program)
 }
 
-fn with_aws(program: &Path) -> Command {
+/// A program that finds ministack for AWS.
+pub(crate) fn with_aws(program: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .env("AWS_ENDPOINT_URL", ministack_endpoint())
@@ -47,12 +48,20 @@ fn with_aws(program: &Path) -> Command {
     command
 }
 
-fn successful(mut command: Command) -> String {
+/// What a program printed that did not fail.
+pub(crate) fn successful(mut command: Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let said = String::from_utf8_lossy(&stdout);
     assert!(status.success(), "{command:?}\n{said}\n{}", String::from_utf8_lossy(&stderr));
     said.into_owned()
 }
+
+/// ministack takes a mapping's numbers for text, and then does not poll.
+pub(crate) const MAKE_MINISTACK_POLL: &str = "
+client = boto3.client('lambda')
+for mapping in client.list_event_source_mappings()['EventSourceMappings']:
+    client.update_event_source_mapping(UUID=mapping['UUID'], ScalingConfig={'MaximumConcurrency': 10})
+print('null')";
 
 /// Runs a few lines of Python against ministack; what they print is JSON.
 fn boto3(code: &str) -> Value {
@@ -62,7 +71,7 @@ fn boto3(code: &str) -> Value {
 }
 
 /// The template as `sam build` leaves it: each function's code is a folder with a `bootstrap`.
-fn build(folder: &Path) -> PathBuf {
+pub(crate) fn build(folder: &Path) -> PathBuf {
     let mut template = read("template.yaml");
     for function in ["receiver", "consumer"] {
         let code = folder.join(function);
@@ -92,13 +101,9 @@ impl Stack {
         deploy.args(["--no-confirm-changeset", "--template-file"]).arg(&template);
         deploy.args(["--parameter-overrides", "Stage=staging Architecture=x86_64"]);
         successful(deploy);
-        // ministack takes the mapping's numbers for text, and then does not poll.
+        boto3(MAKE_MINISTACK_POLL);
         let outputs = boto3(&format!(
-            "mapping = boto3.client('lambda').list_event_source_mappings(FunctionName='{STACK}-consumer')
-uuid = mapping['EventSourceMappings'][0]['UUID']
-concurrency = {{'MaximumConcurrency': 10}}
-boto3.client('lambda').update_event_source_mapping(UUID=uuid, ScalingConfig=concurrency)
-stack = boto3.client('cloudformation').describe_stacks(StackName='{STACK}')['Stacks'][0]
+            "stack = boto3.client('cloudformation').describe_stacks(StackName='{STACK}')['Stacks'][0]
 print(json.dumps({{output['OutputKey']: output['OutputValue'] for output in stack['Outputs']}}))"
         ));
         let outputs: BTreeMap<String, String> = serde_json::from_value(outputs).unwrap();

@@ -29,6 +29,7 @@ mod archive;
 mod bus;
 mod command;
 mod consumer;
+mod deploy_page;
 mod deployed;
 mod faults;
 mod killed;

@@ -1,0 +1,172 @@
+//! `docs/deploy.md`, followed to the letter on ministack, and `docs/cost.md`, which a script makes.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use learnink_tests::binaries::binary;
+use learnink_tests::engine::ministack_endpoint;
+use learnink_tests::signing::SECRET;
+use learnink_tests::{read, root};
+
+use crate::deployed::{MAKE_MINISTACK_POLL, build, successful, venv, with_aws};
+
+/// The secret of production's endpoint; staging's is [`SECRET`].
+const PRODUCTION_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+/// A block of commands, and the heading that it stands under.
+#[derive(Debug)]
+struct Block {
+    heading: String,
+    commands: String,
+}
+
+/// The blocks of a page that are marked as commands for a shell.
+fn blocks(page: &str) -> Vec<Block> {
+    let (mut blocks, mut heading, mut is_open) = (Vec::<Block>::new(), String::new(), false);
+    for line in page.lines() {
+        match (is_open, line.trim()) {
+            (false, "```sh") => {
+                is_open = true;
+                blocks.push(Block { heading: heading.clone(), commands: String::new() });
+            }
+            (true, "```") => is_open = false,
+            (true, _) => writeln!(blocks.last_mut().unwrap().commands, "{line}").unwrap(),
+            (false, line) if line.starts_with('#') => line.trim_matches(['#', ' ']).clone_into(&mut heading),
+            (false, _) => {}
+        }
+    }
+    blocks
+}
+
+/// What a person types where a block asks.
+fn typed(block: &Block) -> String {
+    if block.commands.contains("read -rs") {
+        let secret = if block.heading == "Production" { PRODUCTION_SECRET } else { SECRET };
+        return format!("{secret}\n");
+    }
+    // `aws configure` keeps what it has for every empty line; sam wants a yes.
+    if block.commands.contains("aws configure ") { "\n".repeat(4) } else { "y\n".repeat(4) }
+}
+
+/// What this machine cannot do, or should not do again: a toolchain, a build, a commit to go back to. Everything
+/// else is the program itself.
+fn stand_ins(folder: &Path) -> Vec<(&'static str, String)> {
+    let cargo = format!(
+        "case \"$1 $2\" in
+            'lambda build') exit ;;
+            'lambda deploy') cd {root} && exec {lambda} \"$@\" --lambda-dir {build} --endpoint-url {endpoint} ;;
+        esac
+        [ \"$1\" = learnink ] && shift && exec {learnink} \"$@\"
+        exit 2",
+        root = root().display(),
+        lambda = venv("cargo-lambda").display(),
+        build = folder.join(".aws-sam/build").display(),
+        endpoint = ministack_endpoint(),
+        learnink = binary("learnink").display(),
+    );
+    let sam = format!(
+        "[ \"$1\" = build ] && exit
+        [ \"$1\" = deploy ] && set -- \"$@\" --no-progressbar
+        {sam} \"$@\" && {python} -c \"import boto3{MAKE_MINISTACK_POLL}\"",
+        sam = venv("sam").display(),
+        python = venv("python").display(),
+    );
+    // For SQS, version 1 of the CLI looks for no endpoint in the environment; and ministack has no such tasks:
+    // whether the CLI takes their arguments.
+    let aws = format!(
+        "[ \"$1\" = sqs ] && set -- \"$@\" --endpoint-url {endpoint}
+        [ \"$2\" = start-message-move-task ] && set -- \"$@\" --generate-cli-skeleton output
+        exec {aws} \"$@\"",
+        endpoint = ministack_endpoint(),
+        aws = venv("aws").display(),
+    );
+    vec![
+        ("cargo", cargo),
+        ("sam", sam),
+        ("aws", aws),
+        ("rustup", "[ \"$*\" = 'target add aarch64-unknown-linux-gnu' ]".to_owned()),
+        ("git", "[ \"$1\" = switch ]".to_owned()),
+    ]
+}
+
+fn write_program(path: &Path, script: &str) {
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A folder that looks like a checkout after `sam build`, with the stand-ins in `bin`.
+fn checkout(folder: &Path) {
+    for name in [".aws-sam/build", "bin", "scripts", "home"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    build(&folder.join(".aws-sam/build"));
+    fs::copy(root().join("samconfig.toml"), folder.join("samconfig.toml")).unwrap();
+    fs::copy(root().join("scripts/smoke"), folder.join("scripts/smoke")).unwrap();
+    write_program(&folder.join("scripts/check"), "[ \"$1\" = tools ]");
+    symlink(root().join(".venv"), folder.join(".venv")).unwrap();
+    for (name, script) in stand_ins(folder) {
+        write_program(&folder.join("bin").join(name), &script);
+    }
+}
+
+/// The page as one script that stops at the first command which fails.
+fn script(folder: &Path, page: &str) -> String {
+    let mut script = String::from("set -euo pipefail\nPATH=$PWD/bin:$PATH\n");
+    for (number, block) in blocks(page).iter().enumerate() {
+        let input = folder.join(format!("typed-{number}"));
+        fs::write(&input, typed(block)).unwrap();
+        let Block { heading, commands } = block;
+        writeln!(script, "echo '==> {heading}, after' $SECONDS s\n{{\n{commands}\n}} <{}", input.display())
+            .unwrap();
+        if heading == "Production" && commands.contains("scripts/smoke") {
+            script.push_str(CROSSWISE);
+        }
+    }
+    script
+}
+
+/// Either stack is sent what the other one would accept.
+const CROSSWISE: &str = r#"
+for stage in staging production; do
+    for secret in "$STAGING_SECRET" "$PRODUCTION_SECRET"; do
+        LEARNINK_SIGNING_SECRET=$secret cargo learnink send --url "$(output $stage WebhookUrl)" || true
+    done
+done
+"#;
+
+#[test]
+fn whoever_follows_the_deploy_page_to_the_letter_gets_there_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    checkout(folder);
+    let mut bash = with_aws(Path::new("bash"));
+    bash.current_dir(folder).env("HOME", folder.join("home")).env("USER", "you");
+    bash.env("STAGING_SECRET", SECRET).env("PRODUCTION_SECRET", PRODUCTION_SECRET);
+    bash.arg("-c").arg(script(folder, &read("docs/deploy.md")));
+    let said = successful(bash);
+
+    assert_eq!(said.matches("was accepted, queued and handled").count(), 2, "{said}");
+    let answers: Vec<_> =
+        said.lines().filter_map(|line| line.split_once("  msg_")).map(|(status, _)| status).collect();
+    assert_eq!(answers, ["200", "401", "401", "200"], "{said}");
+    assert!(said.contains("Deleted successfully"), "{said}");
+}
+
+#[test]
+fn the_costs_on_their_page_are_those_that_the_script_computes() {
+    let page = read("docs/cost.md");
+    let deploy_page = read("docs/deploy.md");
+    let computed = successful(Command::new(root().join("scripts/cost")));
+    for table in computed.split("\n\n") {
+        assert!(page.contains(table.trim()), "`scripts/cost` prints another table:\n{table}");
+    }
+    let a_month = computed.lines().find(|line| line.starts_with("| **a month**")).unwrap();
+    for cost in
+        a_month.split('|').map(str::trim).filter(|cell| cell.ends_with(|last: char| last.is_ascii_digit()))
+    {
+        assert!(deploy_page.contains(&format!("${cost}")), "docs/deploy.md doesn't say ${cost}");
+    }
+}
