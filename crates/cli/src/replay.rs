@@ -10,7 +10,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use learnink_consumer::ledger::Ledger;
-use learnink_handlers::App;
+use learnink_handlers::{App, OPTIONAL_HANDLERS};
 use learnink_local::pipeline::handlers_config;
 use learnink_local::sdk_config;
 use learnink_webhook::MessageId;
@@ -287,27 +287,15 @@ fn known_handlers(names: &[String]) -> anyhow::Result<BTreeSet<String>> {
     if names.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let config = handlers_config(all_switched_on).context("cannot tell the handlers' names")?;
     // For the names alone; nothing is called.
-    let app = App::new(&sdk_config("http://localhost"), &config);
-    let known = learnink_handlers::router(app).handler_names();
+    let app = App::new(&sdk_config("http://localhost"), &handlers_config(variable)?);
+    let mut known = learnink_handlers::router(app).handler_names();
+    // Whether the consumer that the window is for has them, is not known here.
+    known.extend(OPTIONAL_HANDLERS);
     if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
         anyhow::bail!("no handler is named `{name}`; there are: {}", known.join(", "));
     }
     Ok(names.iter().cloned().collect())
-}
-
-/// The variables of a consumer with every optional handler: which of them the one has that the window is for is
-/// not known here.
-fn all_switched_on(name: &str) -> Option<String> {
-    let value = match name {
-        "LEARNINK_PUSH" => "endpoint",
-        "LEARNINK_PUSH_URL" => "https://localhost",
-        "LEARNINK_PUSH_SECRET_ID" | "LEARNINK_EVENT_BUS" => "any",
-        "LEARNINK_ARCHIVE" => "file:///",
-        _ => return None,
-    };
-    Some(value.to_owned())
 }
 
 /// Eight random characters of `a-z` and `0-9`.
@@ -404,8 +392,6 @@ mod tests {
 
     /// The window that `arguments` open at [`NOW`], or what is wrong with them.
     fn opened(arguments: &[&str]) -> Result<ReplayWindow, String> {
-        // As `main` does: an optional handler makes its client.
-        learnink_aws::install_tls_provider();
         let arguments = ["open", "--reason", "because"].iter().chain(arguments);
         let open = Open::try_parse_from(arguments).map_err(|error| error.to_string())?;
         window(&open.args, "w1".to_owned(), "kim".to_owned(), at(NOW)).map_err(|error| error.to_string())

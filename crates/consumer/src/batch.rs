@@ -34,7 +34,7 @@ use crate::group::{Group, group};
 use crate::ledger::{Ledger, LedgerError};
 use crate::queues::{DeadLetter, Queues, attribute_text};
 use crate::record::Record;
-use crate::report::{BatchReport, Ended, Failure, HandlerReport, Outcome, RecordReport};
+use crate::report::{BatchReport, Ended, Failure, HandlerReport, IN_PROGRESS, Outcome, RecordReport};
 use crate::verdict::{Verdict, verdict};
 use crate::{CALL_LIMIT, Consumer};
 
@@ -155,7 +155,7 @@ impl Ending {
     /// used up.
     fn in_progress(lease_left: Duration) -> Self {
         let reason = "another delivery of it is being handled";
-        Self { minimum_delay: Some(lease_left), ..Self::retry(Failure::of_engine("in_progress", reason)) }
+        Self { minimum_delay: Some(lease_left), ..Self::retry(Failure::of_engine(IN_PROGRESS, reason)) }
     }
 
     fn retry(failure: Failure) -> Self {

@@ -131,6 +131,9 @@ pub struct HandlerReport {
     pub took: Duration,
 }
 
+/// The class of a record whose message somebody else has claimed: nothing failed, and it comes back.
+pub(crate) const IN_PROGRESS: &str = "in_progress";
+
 /// Why a record was not processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -218,7 +221,7 @@ impl BatchReport {
 }
 
 const BY_FUNCTION: Dimensions = &[&["function"]];
-const BY_VERSION: Dimensions = &[&["function"], &["function", "version"]];
+const BY_FUNCTION_AND_VERSION: Dimensions = &[&["function"], &["function", "version"]];
 const BY_FAILURE: Dimensions = &[&["function"], &["function", "handler", "class"]];
 
 impl RecordReport {
@@ -249,7 +252,8 @@ impl RecordReport {
         let dimensions = if self.failure.is_some() { BY_FAILURE } else { BY_FUNCTION };
         line.metric(self.outcome.metric(), Unit::Count, 1, dimensions);
         // So that its average is the share of records that failed.
-        line.metric("Failed", Unit::Count, u8::from(self.failure.is_some()), BY_VERSION);
+        let is_failed = self.failure.as_ref().is_some_and(|failure| failure.class != IN_PROGRESS);
+        line.metric("Failed", Unit::Count, u8::from(is_failed), BY_FUNCTION_AND_VERSION);
         if self.event_type.is_some() && !self.known {
             line.metric("Unknown", Unit::Count, 1, BY_FUNCTION);
         }

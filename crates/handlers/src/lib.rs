@@ -60,6 +60,9 @@ impl App {
     }
 }
 
+/// The handlers that are there only where the configuration switches them on.
+pub const OPTIONAL_HANDLERS: [&str; 3] = ["push", "archive", "bus"];
+
 /// Which handler takes which event.
 pub fn router(app: App) -> Router {
     let optional = [

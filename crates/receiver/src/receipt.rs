@@ -55,7 +55,7 @@ pub struct Receipt {
     pub body_bytes: usize,
     /// Which secret the signature was made with.
     pub secret: Option<SecretSlot>,
-    /// Whether it was also signed with a secret that is not held.
+    /// Whether the newest signature is of a secret that is not held.
     pub has_unknown_signature: bool,
     /// What came of reading the secrets again, where it was time to.
     pub refresh: Option<Refresh>,
@@ -222,16 +222,16 @@ impl Receipt {
                 // So that its minimum tells whether any request matched another secret.
                 let is_previous = self.secret == Some(SecretSlot::Previous);
                 line.metric("PreviousSecret", Unit::Count, u8::from(is_previous), BY_FUNCTION);
-                // Likewise whether all were signed with one that is not stored here, too.
+                // Likewise: whether all had a signature newer than any secret here.
                 let is_unknown = u8::from(self.has_unknown_signature);
                 line.metric("UnknownSignature", Unit::Count, is_unknown, BY_FUNCTION);
+                // So that its average is the share of this version's webhooks that were not queued.
                 line.metric("Failed", Unit::Count, 0, BY_VERSION);
             }
             Outcome::Refused(_) => line.metric("Refused", Unit::Count, 1, BY_REASON),
             Outcome::TooLarge(_) => line.metric("TooLarge", Unit::Count, 1, BY_FUNCTION),
             Outcome::Unavailable(_) => {
                 line.metric("Unavailable", Unit::Count, 1, BY_REASON);
-                // So that its average is the share of this version's webhooks that were not queued.
                 line.metric("Failed", Unit::Count, 1, BY_VERSION);
             }
             Outcome::BodyTooLarge | Outcome::NotFound | Outcome::MethodNotAllowed | Outcome::NoRequest => {

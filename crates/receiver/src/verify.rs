@@ -3,7 +3,6 @@
 //! `svix` does the cryptography. Around it stand the rules that it leaves open: which headers,
 //! which ids, how a time is written, how many signatures.
 
-use std::collections::BTreeSet;
 use std::{fmt, iter};
 
 use base64::Engine;
@@ -167,8 +166,8 @@ impl VerifiedWebhook {
         self.secret
     }
 
-    /// Whether it is also signed with a secret that is not held: the sender has rotated, and will sign
-    /// with that one alone once the rotation is over.
+    /// Whether its newest signature is of a secret that is not held: the sender has rotated, and will sign with
+    /// that one alone once the rotation is over.
     pub const fn has_unknown_signature(&self) -> bool {
         self.has_unknown_signature
     }
@@ -246,10 +245,12 @@ impl Verifier {
         let [id, timestamp, signature] = signed_headers(headers)?;
         let message_id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
         let signed_at_s = check_timestamp(timestamp, now)?;
-        let signatures = check_versions(signature)?;
-        let slots = self.matching_slots([id, timestamp, signature], body, signatures)?;
-        let secret = *slots.first().ok_or(Refusal::NoMatchingSignature)?;
-        let has_unknown_signature = slots.len() < signatures;
+        let newest = newest_signature(signature)?;
+        let prove = |signatures| self.matching_secret([id, timestamp, signatures], body);
+        let (secret, has_unknown_signature) = match prove(newest) {
+            Err(Refusal::NoMatchingSignature) if newest != signature => (prove(signature)?, true),
+            secret => (secret?, false),
+        };
         Ok(Proof {
             id: message_id,
             signed_at_s,
@@ -259,31 +260,20 @@ impl Verifier {
         })
     }
 
-    /// The slots of the secrets that made any of the signatures: as many as there are signatures at most.
-    fn matching_slots(
-        &self,
-        headers: [&str; 3],
-        body: &[u8],
-        signatures: usize,
-    ) -> Result<Vec<SecretSlot>, Refusal> {
+    fn matching_secret(&self, headers: [&str; 3], body: &[u8]) -> Result<SecretSlot, Refusal> {
         let mut signed = HeaderMap::with_capacity(SVIX.len());
         for (name, value) in SVIX.into_iter().zip(headers) {
             signed.insert(name, HeaderValue::from_str(value).map_err(|_| Refusal::MalformedHeader)?);
         }
-        let mut slots = Vec::new();
         for secret in &self.secrets {
             // The time has been checked against the clock that was handed in.
             match secret.webhook.verify_ignoring_timestamp(body, &signed) {
-                Ok(()) => slots.push(secret.slot),
+                Ok(()) => return Ok(secret.slot),
                 Err(WebhookError::InvalidPayload) => return Err(Refusal::BodyNotUtf8),
                 Err(_) => {}
             }
-            // Every signature is accounted for, and another secret would cost another pass over the body.
-            if slots.len() == signatures {
-                break;
-            }
         }
-        Ok(slots)
+        Err(Refusal::NoMatchingSignature)
     }
 }
 
@@ -384,9 +374,10 @@ fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<i64, Refusal> {
     }
 }
 
-/// Printable, at least one signature of version 1, and not too many in all. Returns how many different ones
-/// of version 1 there are.
-fn check_versions(signatures: &str) -> Result<usize, Refusal> {
+/// The first signature of version 1, of printable ones that are not too many in all. While a rotation lasts,
+/// Svix signs with the new secret first, then with those that it replaces. Source: `svix-server`,
+/// `valid_signing_keys`.
+fn newest_signature(signatures: &str) -> Result<&str, Refusal> {
     if !signatures.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Err(Refusal::MalformedHeader);
     }
@@ -397,8 +388,7 @@ fn check_versions(signatures: &str) -> Result<usize, Refusal> {
     if listed().next().is_none() {
         return Err(Refusal::MalformedHeader);
     }
-    let understood: BTreeSet<_> = listed().filter(|signature| signature.starts_with("v1,")).collect();
-    if understood.is_empty() { Err(Refusal::UnsupportedVersion) } else { Ok(understood.len()) }
+    listed().find(|signature| signature.starts_with("v1,")).ok_or(Refusal::UnsupportedVersion)
 }
 
 #[cfg(test)]
