@@ -1,4 +1,5 @@
-//! `docs/deploy.md`, followed to the letter on ministack, and `docs/cost.md`, which a script makes.
+//! `docs/deploy.md`, followed as far as ministack goes: all its commands, some of which have a stand-in. And
+//! `docs/cost.md`, whose tables a script makes.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -46,6 +47,9 @@ fn typed(block: &Block) -> String {
     if block.commands.contains("read -rs") {
         let secret = if block.heading == "Production" { PRODUCTION_SECRET } else { SECRET };
         return format!("{secret}\n");
+    }
+    if block.commands.contains("read -r version") {
+        return "1\n".to_owned();
     }
     // `aws configure` keeps what it has for every empty line; sam wants a yes.
     if block.commands.contains("aws configure ") { "\n".repeat(4) } else { "y\n".repeat(4) }
@@ -119,7 +123,7 @@ fn script(folder: &Path, page: &str) -> String {
         let input = folder.join(format!("typed-{number}"));
         fs::write(&input, typed(block)).unwrap();
         let Block { heading, commands } = block;
-        writeln!(script, "echo '==> {heading}, after' $SECONDS s\n{{\n{commands}\n}} <{}", input.display())
+        writeln!(script, "echo \"==> {heading}, after $SECONDS s\"\n{{\n{commands}\n}} <{}", input.display())
             .unwrap();
         if heading == "Production" && commands.contains("scripts/smoke") {
             script.push_str(CROSSWISE);
@@ -138,7 +142,7 @@ done
 "#;
 
 #[test]
-fn whoever_follows_the_deploy_page_to_the_letter_gets_there_and_back() {
+fn whoever_follows_the_deploy_page_gets_there_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     checkout(folder);

@@ -1,33 +1,14 @@
-//! The alarms: which there are, when they ring, and who hears them.
+//! The alarms: when they ring, and who hears them.
 
 use serde_json::Value;
 
 use super::transformed::{Template, Violations, cases, short};
 
-/// The alarms in words, as [`told`] puts them.
-const ALARMS: &str = include_str!("alarms.txt");
-
-/// What is told of an alarm, each after its word.
-const TOLD: [(&str, &str); 11] = [
-    ("", "Namespace"),
-    ("", "MetricName"),
-    ("", "Dimensions"),
-    ("", "Statistic"),
-    ("", "ExtendedStatistic"),
-    ("", "ComparisonOperator"),
-    ("", "Threshold"),
-    ("in ", "DatapointsToAlarm"),
-    ("of ", "EvaluationPeriods"),
-    ("x ", "Period"),
-    ("missing is ", "TreatMissingData"),
-];
-
 /// What has rules of its own, or says nothing of when an alarm rings.
 const UNTOLD: [&str; 5] = ["AlarmName", "AlarmDescription", "AlarmActions", "OKActions", "ActionsEnabled"];
 
 pub(super) fn rules(template: &Template, violations: &mut Violations) {
-    let alarms = || template.of_type("AWS::CloudWatch::Alarm");
-    for (name, alarm) in alarms() {
+    for (name, alarm) in template.of_type("AWS::CloudWatch::Alarm") {
         let properties = &alarm["Properties"];
         violations.require(
             properties["AlarmDescription"].as_str().is_some_and(|text| !text.is_empty()),
@@ -50,27 +31,16 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
             violations.require(is_heard, format!("{name} would ring, and nobody hear"));
         }
     }
-    let found: Vec<_> = alarms().map(|(name, alarm)| told(name, alarm)).collect();
-    let table = ALARMS.replace("\n  ", " ");
-    let expected: Vec<_> = table.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    for alarm in &expected {
-        let why = format!("an alarm would no longer ring as alarms.txt says: {alarm}");
-        violations.require(found.iter().any(|found| found == alarm), why);
-    }
-    for alarm in &found {
-        let why = format!("an alarm would ring that is not in alarms.txt: {alarm}");
-        violations.require(expected.contains(&alarm.as_str()), why);
-    }
 }
 
-/// An alarm in one line.
-fn told(name: &str, alarm: &Value) -> String {
-    let properties = alarm["Properties"].as_object().unwrap();
-    let told = TOLD.iter().filter_map(|(word, key)| Some(format!("{word}{}", short(properties.get(*key)?))));
-    let is_told = |key: &str| UNTOLD.contains(&key) || TOLD.iter().any(|(_, told)| *told == key);
-    let others = properties.iter().filter(|(key, _)| !is_told(key));
-    let others = others.map(|(key, value)| format!("{key}={value}"));
-    let condition = alarm["Condition"].as_str().map(|condition| format!("if {condition}"));
-    let words = [name.to_owned()].into_iter().chain(told).chain(others).chain(condition);
-    words.collect::<Vec<_>>().join(" ")
+/// The alarms, a line each: what each watches, and when it rings.
+pub(super) fn told(template: &Template) -> String {
+    let alarms = template.of_type("AWS::CloudWatch::Alarm").map(|(name, alarm)| {
+        let properties = alarm["Properties"].as_object().unwrap().iter();
+        let told = properties.filter(|(key, _)| !UNTOLD.contains(&key.as_str()));
+        let told = told.map(|(key, value)| format!("{key}={}", short(value)));
+        let condition = alarm["Condition"].as_str().map(|condition| format!("if {condition}"));
+        [name.to_owned()].into_iter().chain(told).chain(condition).collect::<Vec<_>>().join(" ")
+    });
+    alarms.collect::<Vec<_>>().join("\n")
 }

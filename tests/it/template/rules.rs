@@ -11,7 +11,7 @@ use super::transformed::{Template, Violations, cases, short};
 /// The longest time that SQS hides a message for. Source: SQS API, `ChangeMessageVisibility`.
 const LONGEST_HIDDEN_S: u64 = 12 * 3_600;
 
-/// After this many milliseconds Svix hangs up.
+/// After this many milliseconds Svix hangs up. Source: Svix documentation, "Retries".
 const SENDERS_PATIENCE_MS: u64 = 15_000;
 
 pub(super) fn rules(template: &Template, violations: &mut Violations) {
