@@ -12,7 +12,7 @@ use learnink_tests::engine::ministack_endpoint;
 use learnink_tests::signing::SECRET;
 use learnink_tests::{read, root};
 
-use crate::deployed::{MAKE_MINISTACK_POLL, build, successful, venv, with_aws};
+use crate::deployed::{MAKE_MINISTACK_POLL, Temporary, build, successful, venv, with_aws};
 
 /// The secret of production's endpoint; staging's is [`SECRET`].
 const PRODUCTION_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -125,12 +125,24 @@ fn script(folder: &Path, page: &str) -> String {
         let Block { heading, commands } = block;
         writeln!(script, "echo \"==> {heading}, after $SECONDS s\"\n{{\n{commands}\n}} <{}", input.display())
             .unwrap();
-        if heading == "Production" && commands.contains("scripts/smoke") {
-            script.push_str(CROSSWISE);
+        match heading.as_str() {
+            "Production" if commands.contains("scripts/smoke") => script.push_str(CROSSWISE),
+            "New code" => script.push_str(UNCHANGED),
+            _ => {}
         }
     }
     script
 }
+
+/// New code alone is another version, with the configuration of the one that the last deploy published.
+const UNCHANGED: &str = r#"
+for version in 2 3; do
+    aws lambda get-function-configuration --function-name learnink-webhooks-staging-consumer --qualifier $version \
+        --query '[Environment, MemorySize, Timeout, Role, Architectures, LoggingConfig]' >version-$version
+done
+cmp version-2 version-3
+aws lambda get-alias --function-name learnink-webhooks-staging-consumer --name live | grep '"FunctionVersion": "3"'
+"#;
 
 /// Either stack is sent what the other one would accept.
 const CROSSWISE: &str = r#"
@@ -146,6 +158,8 @@ fn whoever_follows_the_deploy_page_gets_there_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     checkout(folder);
+    let _stacks = ["learnink-webhooks-staging", "learnink-webhooks-production"]
+        .map(|name| Temporary { name, region: "eu-west-1" });
     let mut bash = with_aws(Path::new("bash"));
     bash.current_dir(folder).env("HOME", folder.join("home")).env("USER", "you");
     bash.env("STAGING_SECRET", SECRET).env("PRODUCTION_SECRET", PRODUCTION_SECRET);

@@ -29,6 +29,7 @@ const STACK: &str = "deployed-test";
 struct Stack {
     outputs: BTreeMap<String, String>,
     client: reqwest::Client,
+    _temporary: Temporary,
 }
 
 pub(crate) fn venv(program: &str) -> PathBuf {
@@ -95,6 +96,7 @@ impl Stack {
     fn deploy() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let template = build(folder.path());
+        let temporary = Temporary { name: STACK, region: "us-east-1" };
         let mut deploy = with_aws(&venv("sam"));
         deploy.current_dir(folder.path()).args(["deploy", "--stack-name", STACK, "--region", "us-east-1"]);
         deploy.args(["--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-progressbar"]);
@@ -111,7 +113,7 @@ print(json.dumps({{output['OutputKey']: output['OutputValue'] for output in stac
         let host = Url::parse(&outputs["WebhookUrl"]).unwrap().host_str().unwrap().to_owned();
         let address: SocketAddr = ministack_endpoint().strip_prefix("http://").unwrap().parse().unwrap();
         let client = reqwest::Client::builder().no_proxy().resolve(&host, address).build().unwrap();
-        Self { outputs, client }
+        Self { outputs, client, _temporary: temporary }
     }
 
     fn output(&self, name: &str) -> &str {
@@ -146,11 +148,22 @@ print(json.dumps(letters.get('Messages', []), default=str))",
     }
 }
 
-impl Drop for Stack {
+/// A stack that goes when the test ends, however it ends: ministack ends a function's processes with the
+/// function, and leaves them behind when it is killed.
+pub(crate) struct Temporary {
+    /// The stack's name.
+    pub(crate) name: &'static str,
+    /// Its region.
+    pub(crate) region: &'static str,
+}
+
+impl Drop for Temporary {
     fn drop(&mut self) {
-        // ministack ends a function's processes with the function, and leaves them behind when it is killed.
+        let Self { name, region } = self;
         let mut delete = with_aws(&venv("python"));
-        let code = format!("import boto3\nboto3.client('cloudformation').delete_stack(StackName='{STACK}')");
+        let code = format!(
+            "import boto3\nboto3.client('cloudformation', '{region}').delete_stack(StackName='{name}')"
+        );
         delete.args(["-c", &code]);
         // A failure must not hide the test's own.
         let _ = delete.output();
