@@ -18,6 +18,7 @@ on_both_engines! {
     a_claim_is_exclusive_until_it_is_settled,
     a_lease_that_ended_can_be_taken_over_and_its_owner_cannot_settle,
     an_owner_whose_answer_got_lost_asks_again_and_settles_again,
+    a_claim_that_was_under_way_while_another_owner_let_go_is_refused,
     what_is_done_stays_done,
     items_that_were_noted_are_done_though_their_owner_never_settled,
     another_payload_under_the_same_id_is_never_run,
@@ -127,6 +128,17 @@ async fn an_owner_whose_answer_got_lost_asks_again_and_settles_again(engine: Eng
     }
     // Who has let go can note nothing more.
     assert_eq!(ledger.note(&id(), "a", keys(&["push/0"])).await.unwrap(), Recorded::LeaseLost);
+}
+
+async fn a_claim_that_was_under_way_while_another_owner_let_go_is_refused(engine: Engine) {
+    let ledger = ledger(&engine).await;
+    claim(&ledger, "a", Duration::ZERO).await;
+    let later = now() + Duration::from_millis(5);
+    let settlement = Settlement { now: later, ..settlement(&id(), "a", &["progress"]) };
+    ledger.settle(vec![settlement]).await;
+    let was_at_work = Claim::InProgress { until_ms: later.as_millisecond() };
+    assert_eq!(claim(&ledger, "b", Duration::from_millis(4)).await, was_at_work);
+    assert_eq!(claim(&ledger, "b", Duration::from_millis(5)).await, acquired(&["progress"]));
 }
 
 async fn what_is_done_stays_done(engine: Engine) {
@@ -302,17 +314,17 @@ async fn the_condition_decides_as_the_rule_does(engine: Engine) {
     let mut number = 0;
     for payload_sha256 in ["aa", "bb"] {
         for done in [&NONE[..], &["progress"], &["push"], &["progress", "push"], &["progress", "push", "x"]] {
-            for lease in [None, Some(("me", 0)), Some(("other", 0)), Some(("other", 1))] {
+            // The owner, and the milliseconds until the lease ends, or since the last one has ended.
+            for (owner, left_ms) in [("", -1), ("", 0), ("", 1), ("me", 0), ("other", 0), ("other", 1)] {
                 for (expires_in_s, probably_new) in [(0, true), (0, false), (1, true), (1, false)] {
                     number += 1;
                     let id = MessageId::parse(&format!("msg_{number}")).unwrap();
                     let entry = Entry {
                         payload_sha256: payload_sha256.to_owned(),
                         done: done.iter().map(ToString::to_string).collect(),
-                        lease: lease.map(|(owner, left_ms)| Lease {
-                            owner: owner.to_owned(),
-                            until_ms: NOW_MS + left_ms,
-                        }),
+                        lease: (!owner.is_empty())
+                            .then(|| Lease { owner: owner.to_owned(), until_ms: NOW_MS + left_ms }),
+                        settled_at_ms: NOW_MS + left_ms,
                         first_seen_ms: NOW_MS,
                         expires_at_s: NOW_MS / 1000 + expires_in_s,
                         failure_reason: None,
@@ -337,7 +349,7 @@ async fn put(client: &aws_sdk_dynamodb::Client, table: &str, id: &MessageId, ent
         .item("payload_sha256", AttributeValue::S(entry.payload_sha256.clone()))
         .item("first_seen_ms", number(entry.first_seen_ms))
         .item("lease_owner", AttributeValue::S(String::new()))
-        .item("lease_until_ms", number(0))
+        .item("lease_until_ms", number(entry.settled_at_ms))
         .item("expires_at", number(entry.expires_at_s));
     if !entry.done.is_empty() {
         put = put.item("done_keys", AttributeValue::Ss(entry.done.iter().cloned().collect()));

@@ -274,6 +274,7 @@ mod tests {
             done: BTreeSet::new(),
             // A consumer that stopped before it could say why has not let go either.
             lease: failure_reason.is_none().then(|| Lease { owner: "1/0".to_owned(), until_ms: 0 }),
+            settled_at_ms: 0,
             first_seen_ms: 0,
             expires_at_s: 0,
             failure_reason: failure_reason.map(str::to_owned),

@@ -95,6 +95,7 @@ mod tests {
             payload_sha256: "aa".to_owned(),
             done: BTreeSet::new(),
             lease: None,
+            settled_at_ms: 0,
             first_seen_ms: 0,
             expires_at_s: 0,
             failure_reason: failure_reason.map(str::to_owned),

@@ -60,6 +60,7 @@ impl ClaimRequest {
             payload_sha256: self.payload_sha256.clone(),
             done: BTreeSet::new(),
             lease: Some(Lease { owner: self.owner.clone(), until_ms: self.lease_until_ms() }),
+            settled_at_ms: 0,
             first_seen_ms: self.now.as_millisecond(),
             expires_at_s: self.expires_at_s(),
             failure_reason: None,
@@ -95,6 +96,8 @@ pub struct Entry {
     pub done: BTreeSet<String>,
     /// Who is at work, if anybody.
     pub lease: Option<Lease>,
+    /// When the last owner let go, in milliseconds since the epoch, and nobody has claimed it since; else 0.
+    pub settled_at_ms: i64,
     /// When the message was claimed for the first time, in milliseconds since the epoch.
     pub first_seen_ms: i64,
     /// Seconds since the epoch from which on the entry counts as gone. DynamoDB deletes it up to
@@ -141,9 +144,9 @@ pub enum Claim {
     Acquired(History),
     /// All of it was done before: a duplicate.
     Completed(History),
-    /// Somebody else is at work.
+    /// Somebody else is at work, or was after the request was made.
     InProgress {
-        /// Milliseconds since the epoch at which their lease ends.
+        /// Milliseconds since the epoch at which their lease ends, or ended.
         until_ms: i64,
     },
     /// The same id came with another payload before. Never run: one of the two is not genuine.
@@ -165,6 +168,11 @@ pub fn judge(entry: Option<&Entry>, request: &ClaimRequest) -> Claim {
         // The owner itself: its first request was carried out and the answer got lost.
         Some(lease) if lease.owner != request.owner && lease.until_ms > request.now.as_millisecond() => {
             Claim::InProgress { until_ms: lease.until_ms }
+        }
+        // A request that was under way for so long that others have been at work since. Whoever made it has
+        // given up; with the lease, what it sent after this could still undo their marks.
+        None if entry.settled_at_ms > request.now.as_millisecond() => {
+            Claim::InProgress { until_ms: entry.settled_at_ms }
         }
         _ => Claim::Acquired(entry.history()),
     }
@@ -230,6 +238,7 @@ mod tests {
             payload_sha256: "aa".to_owned(),
             done: done.iter().map(ToString::to_string).collect(),
             lease: lease.map(|(owner, until_ms)| Lease { owner: owner.to_owned(), until_ms }),
+            settled_at_ms: 0,
             first_seen_ms: 7,
             expires_at_s: NOW_MS / 1000 + 1,
             failure_reason: None,
@@ -278,6 +287,13 @@ mod tests {
         let held = entry(&[], Some(("other", NOW_MS + 1)));
         assert_eq!(judged(&held), Claim::InProgress { until_ms: NOW_MS + 1 });
         assert_eq!(judged(&entry(&[], Some(("other", NOW_MS)))), acquired(&[]));
+    }
+
+    #[test]
+    fn a_request_made_before_another_owner_let_go_is_refused() {
+        let let_go = |settled_at_ms| judged(&Entry { settled_at_ms, ..entry(&["progress"], None) });
+        assert_eq!(let_go(NOW_MS + 1), Claim::InProgress { until_ms: NOW_MS + 1 });
+        assert_eq!(let_go(NOW_MS), acquired(&["progress"]));
     }
 
     #[test]
@@ -332,6 +348,7 @@ mod tests {
             done in proptest::collection::btree_set("[abc]", 0..4),
             wanted in proptest::collection::btree_set(0_usize..3, 1..4),
             lease in proptest::option::of((prop_oneof![Just("me"), Just("other")], -5_i64..5)),
+            settled_ms in -5_i64..5,
             left_s in -2_i64..3,
         ) {
             let wanted: Vec<_> = wanted.into_iter().map(|index| ["a", "b", "c"][index]).collect();
@@ -339,6 +356,7 @@ mod tests {
                 payload_sha256: "aa".to_owned(),
                 done: done.clone(),
                 lease: lease.map(|(owner, ms)| Lease { owner: owner.to_owned(), until_ms: NOW_MS + ms }),
+                settled_at_ms: NOW_MS + settled_ms,
                 first_seen_ms: 7,
                 expires_at_s: NOW_MS / 1000 + left_s,
                 failure_reason: None,

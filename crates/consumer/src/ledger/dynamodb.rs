@@ -34,6 +34,7 @@ mod attribute {
     pub(super) const DONE: &str = "done_keys";
     /// Empty while nobody is at work.
     pub(super) const LEASE_OWNER: &str = "lease_owner";
+    /// When the lease ends; while nobody is at work, when the last owner let go.
     pub(super) const LEASE_UNTIL_MS: &str = "lease_until_ms";
     pub(super) const FIRST_SEEN_MS: &str = "first_seen_ms";
     pub(super) const FAILURE_REASON: &str = "failure_reason";
@@ -43,7 +44,8 @@ mod attribute {
 
 const SERVICE: &str = "DynamoDB";
 
-/// An item that is not there, or of this payload with work left that nobody is at, and not expired.
+/// An item that is not there, or of this payload with work left that nobody is at, or was at since, and not
+/// expired.
 const MAY_CLAIM: &str = "attribute_not_exists(message_id) OR (expires_at > :now_s \
     AND payload_sha256 = :payload AND NOT (all_done) AND lease_until_ms <= :now_ms)";
 
@@ -341,19 +343,20 @@ impl Ledger for DynamoDbLedger {
         // else writes them: the condition holds for the owner alone.
         let statement = |set_done: &str| {
             format!(
-                "UPDATE \"{}\" {set_done}SET lease_owner = '' SET lease_until_ms = 0 SET failure_reason = ? \
+                "UPDATE \"{}\" {set_done}SET lease_owner = '' SET lease_until_ms = ? SET failure_reason = ? \
                  SET expires_at = ? WHERE message_id = ? AND lease_owner = ?",
                 self.table
             )
         };
         let (with_done, without) = (statement("SET done_keys = ? "), statement(""));
         let statements = settlements.iter().map(|settlement| {
-            let mut parameters = Vec::with_capacity(5);
+            let mut parameters = Vec::with_capacity(6);
             // DynamoDB has no empty sets.
             if !settlement.done.is_empty() {
                 parameters.push(AttributeValue::Ss(settlement.done.iter().cloned().collect()));
             }
             parameters.extend([
+                number(settlement.now.as_millisecond()),
                 string(settlement.failure_reason.as_deref().unwrap_or_default()),
                 number(expires_at_s(settlement.now)),
                 string(settlement.id.as_str()),
@@ -444,12 +447,14 @@ fn stored(operation: &'static str, item: Option<&Item>) -> Result<Entry, LedgerE
 fn entry(item: &Item) -> Option<Entry> {
     let text = |name| item.get(name)?.as_s().ok().filter(|text| !text.is_empty()).cloned();
     let number = |name| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
-    let lease = text(attribute::LEASE_OWNER).zip(number(attribute::LEASE_UNTIL_MS));
+    let until_ms = number(attribute::LEASE_UNTIL_MS).unwrap_or_default();
+    let lease = text(attribute::LEASE_OWNER).map(|owner| Lease { owner, until_ms });
     let done = item.get(attribute::DONE).and_then(|done| done.as_ss().ok());
     Some(Entry {
         payload_sha256: text(attribute::PAYLOAD_SHA256)?,
         done: done.map_or_else(BTreeSet::new, |done| done.iter().cloned().collect()),
-        lease: lease.map(|(owner, until_ms)| Lease { owner, until_ms }),
+        settled_at_ms: if lease.is_none() { until_ms } else { 0 },
+        lease,
         first_seen_ms: number(attribute::FIRST_SEEN_MS)?,
         expires_at_s: number(attribute::EXPIRES_AT)?,
         failure_reason: text(attribute::FAILURE_REASON),

@@ -177,6 +177,7 @@ fn settle(state: &mut State, settlement: &Settlement) -> Recorded {
     entry.done.clone_from(&settlement.done);
     entry.failure_reason.clone_from(&settlement.failure_reason);
     entry.lease = None;
+    entry.settled_at_ms = settlement.now.as_millisecond();
     state.promise(forgotten.is_empty(), || format!("{forgotten:?} was done, and is forgotten"));
     Recorded::Yes
 }
