@@ -10,9 +10,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeValue, BatchStatementErrorCodeEnum, BatchStatementRequest, BatchStatementResponse, ReturnValue,
     ReturnValuesOnConditionCheckFailure,
@@ -86,7 +87,7 @@ impl DynamoDbLedger {
                 Ok(answers) => {
                     answers.next().ok_or_else(|| LedgerError::new(operation, "a statement has no answer"))
                 }
-                Err(error) => Err(LedgerError::new(operation, CallFailed::new(SERVICE, error))),
+                Err(error) => Err(failed(operation, error)),
             };
             statements.iter().map(answer).collect::<Vec<_>>()
         });
@@ -132,10 +133,7 @@ impl DynamoDbLedger {
         let all_done: Vec<_> =
             placeholders.iter().map(|name| format!("contains(done_keys, {name})")).collect();
         let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(attribute::MESSAGE_ID, string(request.id.as_str()))
+            .update_item(request.id.as_str())
             .update_expression(
                 "SET payload_sha256 = :payload, lease_owner = :owner, lease_until_ms = :until_ms, \
                  expires_at = :expires_at, first_seen_ms = if_not_exists(first_seen_ms, :now_ms) \
@@ -205,10 +203,14 @@ impl DynamoDbLedger {
         }
     }
 
+    fn update_item(&self, id: &str) -> UpdateItemFluentBuilder {
+        self.client.update_item().table_name(&self.table).key(attribute::MESSAGE_ID, string(id))
+    }
+
     async fn get(&self, operation: &'static str, id: &str) -> Result<Option<Item>, LedgerError> {
         let get = self.client.get_item().table_name(&self.table).consistent_read(true);
         let got = get.key(attribute::MESSAGE_ID, string(id)).send().await;
-        Ok(got.map_err(|error| LedgerError::new(operation, CallFailed::new(SERVICE, &error)))?.item)
+        Ok(got.map_err(|error| failed(operation, &error))?.item)
     }
 
     /// Opens a replay window. Opening the same one twice changes nothing. Windows that ended more than 90 days
@@ -221,13 +223,10 @@ impl DynamoDbLedger {
         const OPERATION: &str = "open a replay window";
         // The item comes first: an attribute inside a map cannot be set before the map is there.
         let create = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(attribute::MESSAGE_ID, string(WINDOWS_ID))
+            .update_item(WINDOWS_ID)
             .update_expression("SET replay_windows = if_not_exists(replay_windows, :none)")
             .expression_attribute_values(":none", AttributeValue::M(HashMap::new()));
-        create.send().await.map_err(|error| LedgerError::new(OPERATION, CallFailed::new(SERVICE, &error)))?;
+        create.send().await.map_err(|error| failed(OPERATION, &error))?;
         for old in self.replay_windows().await? {
             if old.ends_at() + WINDOWS_REMEMBERED_FOR < window.opened_at {
                 self.forget_window(OPERATION, &old.id).await?;
@@ -264,13 +263,10 @@ impl DynamoDbLedger {
 
     async fn forget_window(&self, operation: &'static str, id: &str) -> Result<(), LedgerError> {
         let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(attribute::MESSAGE_ID, string(WINDOWS_ID))
+            .update_item(WINDOWS_ID)
             .update_expression("REMOVE replay_windows.#id")
             .expression_attribute_names("#id", id);
-        update.send().await.map_err(|error| LedgerError::new(operation, CallFailed::new(SERVICE, &error)))?;
+        update.send().await.map_err(|error| failed(operation, &error))?;
         Ok(())
     }
 
@@ -282,15 +278,12 @@ impl DynamoDbLedger {
     ) -> Result<(), LedgerError> {
         let json = serde_json::to_string(window).map_err(|error| LedgerError::new(operation, error))?;
         let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(attribute::MESSAGE_ID, string(WINDOWS_ID))
+            .update_item(WINDOWS_ID)
             .update_expression("SET replay_windows.#id = :window")
             .condition_expression(condition)
             .expression_attribute_names("#id", &window.id)
             .expression_attribute_values(":window", string(&json));
-        update.send().await.map_err(|error| LedgerError::new(operation, CallFailed::new(SERVICE, &error)))?;
+        update.send().await.map_err(|error| failed(operation, &error))?;
         Ok(())
     }
 }
@@ -320,10 +313,7 @@ impl Ledger for DynamoDbLedger {
 
     async fn note(&self, id: &MessageId, owner: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
         let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(attribute::MESSAGE_ID, string(id.as_str()))
+            .update_item(id.as_str())
             .update_expression("ADD done_keys :done")
             .condition_expression("lease_owner = :owner")
             .expression_attribute_values(":owner", string(owner))
@@ -332,7 +322,7 @@ impl Ledger for DynamoDbLedger {
             Ok(_) => Ok(Recorded::Yes),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Recorded::LeaseLost),
-                _ => Err(LedgerError::new("note what finished", CallFailed::new(SERVICE, &error))),
+                _ => Err(failed("note what finished", &error)),
             },
         }
     }
@@ -394,6 +384,10 @@ impl Ledger for DynamoDbLedger {
     }
 }
 
+fn failed<E: ProvideErrorMetadata>(operation: &'static str, error: &SdkError<E>) -> LedgerError {
+    LedgerError::new(operation, CallFailed::new(SERVICE, error))
+}
+
 /// One statement of several failed.
 #[derive(Debug, thiserror::Error)]
 #[error("DynamoDB refused the statement ({0})")]
@@ -426,14 +420,14 @@ fn blocking_item(error: &UpdateItemError) -> Option<&Item> {
 }
 
 /// The entry because of which a condition failed; every other error is passed on.
-fn conflict<E: aws_sdk_dynamodb::error::ProvideErrorMetadata>(
+fn conflict<E: ProvideErrorMetadata>(
     operation: &'static str,
     error: &SdkError<E>,
     item: impl Fn(&E) -> Option<&Item>,
 ) -> Result<Entry, LedgerError> {
     match error.as_service_error().and_then(item) {
         Some(item) => stored(operation, Some(item)),
-        None => Err(LedgerError::new(operation, CallFailed::new(SERVICE, error))),
+        None => Err(failed(operation, error)),
     }
 }
 
