@@ -261,11 +261,12 @@ impl<T> Event<T> {
     }
 
     /// Does `work` for each item of a list in the payload, `at_once` at a time, each with an idempotency
-    /// key of its own. What finished is not done again when the message comes back. A handler has one list,
-    /// of up to [`MOST_ITEMS`](crate::items::MOST_ITEMS).
+    /// key of its own. What finished is not done again when the message comes back. A handler has one list;
+    /// [`LARGEST_KEYS_BYTES`](crate::items::LARGEST_KEYS_BYTES) says how long it may be.
     ///
-    /// An item that fails does not stop the others, but three failures in a row do: the rest waits for the
-    /// next attempt, so that a sick downstream is spared.
+    /// An item that fails, or panics, does not stop the others, but failures in a row do: after three, one
+    /// more item tries, and if it fails as well the rest waits for the next attempt, so that a sick
+    /// downstream is spared. Each attempt begins elsewhere in the list.
     ///
     /// # Errors
     ///
@@ -276,7 +277,9 @@ impl<T> Event<T> {
         F: Fn(&'a I, IdempotencyKey) -> Fut,
         Fut: Future<Output = HandlerResult>,
     {
-        self.items.for_each(&self.key, items, at_once, work).await
+        // Another number at each attempt, and the attempts' own time is one.
+        let start = usize::try_from(self.now.as_millisecond()).unwrap_or_default();
+        self.items.for_each(&self.key, items, at_once, start, work).await
     }
 }
 

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 
 use crate::breaker::Breaker;
@@ -31,6 +32,11 @@ impl ItemLog {
     /// The keys of the items that finished, but for the first `known`.
     pub fn after(&self, known: usize) -> Vec<String> {
         self.keys().get(known..).unwrap_or_default().to_vec()
+    }
+
+    /// Whether an item of `task` finished.
+    pub fn has_item_of(&self, task: &str) -> bool {
+        items_of(task, self.keys().iter().map(String::as_str)).next().is_some()
     }
 
     /// Waits until something finished since the last wait.
@@ -54,28 +60,36 @@ impl ItemLog {
 pub(crate) struct Items {
     task: String,
     done: Arc<BTreeSet<usize>>,
+    /// How much the entry's keys take already.
+    keys_bytes: usize,
     log: Arc<ItemLog>,
     /// Whether the handler has begun with a list. Items are known by their positions, so that it has one.
     has_begun: Arc<AtomicBool>,
 }
 
-/// A list may not have more items: the ledger keeps the keys of those that are done in one entry, which takes
-/// 400 KB.
-pub const MOST_ITEMS: usize = 20_000;
+/// The keys of a message's items may be so long together: they are kept in one entry of the ledger, for which
+/// DynamoDB has 400 KB, and each note of what finished costs as much as the whole entry. That is a list of
+/// 20,000 items for a handler with a short name, and of half as many under a replay window.
+/// Source: DynamoDB developer guide, "Service, account, and table quotas".
+pub const LARGEST_KEYS_BYTES: usize = 200_000;
 
 impl Items {
     /// The items of `task`, of which the ledger holds some among what is `done`.
     pub(crate) fn new(task: &str, done: &BTreeSet<String>, log: Arc<ItemLog>) -> Self {
+        let keys_bytes = done.iter().map(String::len).sum();
         let done = items_of(task, done.iter().map(String::as_str)).collect();
-        Self { task: task.to_owned(), done: Arc::new(done), log, has_begun: Arc::default() }
+        Self { task: task.to_owned(), done: Arc::new(done), keys_bytes, log, has_begun: Arc::default() }
     }
 
-    /// See [`Event::for_each_item`](crate::Event::for_each_item).
+    /// See [`Event::for_each_item`](crate::Event::for_each_item). `start` is any number: the attempt begins
+    /// there in the list and goes around it, so that a few items at its head that fail every time do not keep
+    /// all others from their turn.
     pub(crate) async fn for_each<'a, I, F, Fut>(
         &self,
         key: &IdempotencyKey,
         items: &'a [I],
         at_once: usize,
+        start: usize,
         work: F,
     ) -> HandlerResult
     where
@@ -87,24 +101,49 @@ impl Items {
                 "the handler has more than one list of items; it may have one",
             ));
         }
-        if items.len() > MOST_ITEMS {
-            return Err(HandlerError::permanent(format!("the list has more than {MOST_ITEMS} items")));
-        }
-        let breaker = Mutex::new(Breaker::default());
         let is_pending = |(index, _): &(usize, &'a I)| !self.done.contains(index);
-        let pending: Vec<_> = items.iter().enumerate().filter(is_pending).collect();
+        let mut pending: Vec<_> = items.iter().enumerate().filter(is_pending).collect();
+        let longest_key = item_key(&self.task, items.len()).len();
+        if self.keys_bytes.saturating_add(pending.len().saturating_mul(longest_key)) > LARGEST_KEYS_BYTES {
+            return Err(HandlerError::permanent(format!(
+                "{} items are more than the ledger can remember of a message",
+                items.len()
+            )));
+        }
+        if !pending.is_empty() {
+            let start = start % pending.len();
+            pending.rotate_left(start);
+        }
         let mut pending = pending.into_iter();
         let mut running = FuturesUnordered::new();
+        let mut breaker = Breaker::default();
+        let mut has_tried = false;
         let mut summary = Summary { items: items.len(), ..Summary::default() };
         loop {
-            for (index, item) in pending.by_ref().take(at_once.max(1).saturating_sub(running.len())) {
-                running.push(self.attempt(index, item, key, &work, &breaker));
+            let most = if !breaker.is_open() {
+                has_tried = false;
+                at_once.max(1)
+            } else if running.is_empty() && !has_tried {
+                // What was under way has ended, and the downstream still counts as sick: one more tries.
+                has_tried = true;
+                1
+            } else {
+                0
+            };
+            for (index, item) in pending.by_ref().take(most.saturating_sub(running.len())) {
+                running.push(self.attempt(index, item, key, &work));
             }
-            match running.next().await {
-                Some(attempt) => summary.add(attempt),
-                None => return summary.result(),
+            let Some(attempt) = running.next().await else { break };
+            match &attempt {
+                Attempt::Finished => breaker.answered(),
+                Attempt::Failed(error) if error.class() == FailureClass::Retryable => breaker.failed(),
+                // Says nothing of the downstream, which may not have been called.
+                Attempt::Failed(_) | Attempt::Panicked => has_tried = false,
             }
+            summary.add(attempt);
         }
+        summary.withheld = pending.len();
+        summary.result()
     }
 
     async fn attempt<'a, I, F, Fut>(
@@ -113,29 +152,19 @@ impl Items {
         item: &'a I,
         key: &IdempotencyKey,
         work: &F,
-        breaker: &Mutex<Breaker>,
     ) -> Attempt
     where
         F: Fn(&'a I, IdempotencyKey) -> Fut,
         Fut: Future<Output = HandlerResult>,
     {
-        let breaker = || breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        if breaker().is_open() {
-            return Attempt::Withheld;
-        }
-        match work(item, key.item(index)).await {
-            Ok(()) => {
+        let work = async { work(item, key.item(index)).await };
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(Ok(())) => {
                 self.log.finished(item_key(&self.task, index));
-                breaker().answered();
                 Attempt::Finished
             }
-            Err(error) => {
-                match error.class() {
-                    FailureClass::Permanent => breaker().answered(),
-                    FailureClass::Retryable => breaker().failed(),
-                }
-                Attempt::Failed(error)
-            }
+            Ok(Err(error)) => Attempt::Failed(error),
+            Err(_panic) => Attempt::Panicked,
         }
     }
 }
@@ -143,7 +172,7 @@ impl Items {
 enum Attempt {
     Finished,
     Failed(HandlerError),
-    Withheld,
+    Panicked,
 }
 
 /// What the attempts at the items amount to.
@@ -162,7 +191,7 @@ impl Summary {
     fn add(&mut self, attempt: Attempt) {
         match attempt {
             Attempt::Finished => {}
-            Attempt::Withheld => self.withheld += 1,
+            Attempt::Panicked => self.add(Attempt::Failed(HandlerError::retryable("the handler panicked"))),
             Attempt::Failed(error) => {
                 self.longest_wait = self.longest_wait.max(error.minimum_delay());
                 let (count, first) = match error.class() {
@@ -178,8 +207,11 @@ impl Summary {
     fn result(self) -> HandlerResult {
         let Self { items, retryable, permanent, withheld, .. } = self;
         if let Some(first) = self.first_retryable {
+            let refused =
+                if permanent > 0 { format!(", {permanent} never will succeed") } else { String::new() };
+            let untried = if withheld > 0 { format!(", {withheld} were not tried") } else { String::new() };
             let error = HandlerError::retryable(format!(
-                "{retryable} of {items} items failed and {withheld} were not tried; the first: {first}"
+                "{retryable} of {items} items failed{refused}{untried}; the first: {first}"
             ));
             return Err(match self.longest_wait {
                 Some(wait) => error.retry_after(wait),
@@ -209,13 +241,22 @@ mod tests {
 
     /// One attempt at `items` items, one at a time, of which those in `done` are done.
     async fn run(items: usize, done: &[&str], work: impl Fn(usize) -> HandlerResult) -> Run {
+        run_from(0, items, done, work).await
+    }
+
+    async fn run_from(
+        start: usize,
+        items: usize,
+        done: &[&str],
+        work: impl Fn(usize) -> HandlerResult,
+    ) -> Run {
         let id = MessageId::parse("msg_1").unwrap();
         let log = Arc::new(ItemLog::default());
         let done = done.iter().map(ToString::to_string).collect();
         let tried = Mutex::new(Vec::new());
         let items: Vec<_> = (0..items).collect();
         let result = Items::new("push", &done, log.clone())
-            .for_each(&IdempotencyKey::new(&id, "push"), &items, 1, |&item, key| {
+            .for_each(&IdempotencyKey::new(&id, "push"), &items, 1, start, |&item, key| {
                 tried.lock().unwrap().push(key.to_string());
                 std::future::ready(work(item))
             })
@@ -241,7 +282,7 @@ mod tests {
         let error = run.result.unwrap_err();
         assert_eq!(error.class(), FailureClass::Retryable);
         assert_eq!(error.minimum_delay(), Some(Duration::from_secs(9)));
-        assert_eq!(error.to_string(), "1 of 4 items failed and 0 were not tried; the first: busy");
+        assert_eq!(error.to_string(), "1 of 4 items failed; the first: busy");
         assert_eq!(run.finished, ["push/0", "push/2", "push/3"]);
     }
 
@@ -260,23 +301,55 @@ mod tests {
         let id = MessageId::parse("msg_1").unwrap();
         let items = Items::new("push", &BTreeSet::new(), Arc::default());
         let key = IdempotencyKey::new(&id, "push");
-        let list = async || items.for_each(&key, &[0, 1], 1, |_, _| std::future::ready(Ok(()))).await;
+        let list = async || items.for_each(&key, &[0, 1], 1, 0, |_, _| std::future::ready(Ok(()))).await;
         assert_eq!(list().await, Ok(()));
         assert_eq!(list().await.unwrap_err().class(), FailureClass::Permanent);
     }
 
     #[tokio::test]
     async fn a_list_that_the_ledger_could_not_keep_is_refused() {
-        let run = run(MOST_ITEMS + 1, &[], |_| Ok(())).await;
-        assert_eq!(run.result.unwrap_err().class(), FailureClass::Permanent);
-        assert!(run.tried.is_empty());
+        // `push/20000` has ten bytes.
+        let most = LARGEST_KEYS_BYTES / 10;
+        assert_eq!(run(most, &[], |_| Ok(())).await.finished.len(), most);
+        for (items, done) in [(most + 1, &[][..]), (most, &["push@w1/0"])] {
+            let run = run(items, done, |_| Ok(())).await;
+            assert_eq!(run.result.unwrap_err().class(), FailureClass::Permanent);
+            assert!(run.tried.is_empty());
+        }
     }
 
     #[tokio::test]
-    async fn failures_in_a_row_spare_the_downstream_the_rest() {
+    async fn failures_in_a_row_and_one_more_try_spare_the_downstream_the_rest() {
         let run = run(100, &[], |_| busy()).await;
-        assert_eq!(run.tried.len(), OPENS_AFTER as usize);
+        assert_eq!(run.tried.len(), OPENS_AFTER as usize + 1);
         let text = run.result.unwrap_err().to_string();
-        assert_eq!(text, "3 of 100 items failed and 97 were not tried; the first: busy");
+        assert_eq!(text, "4 of 100 items failed, 96 were not tried; the first: busy");
+    }
+
+    #[tokio::test]
+    async fn a_few_items_that_fail_every_time_do_not_keep_the_others_from_their_turn() {
+        let head_fails = |bad: usize| move |item| if item < bad { busy() } else { Ok(()) };
+        assert_eq!(run(100, &[], head_fails(3)).await.finished.len(), 97);
+        // A longer row of them ends this attempt, and the next begins elsewhere.
+        assert!(run(100, &[], head_fails(10)).await.finished.is_empty());
+        assert_eq!(run_from(1_010, 100, &[], head_fails(10)).await.finished.len(), 90);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_nothing_of_the_downstream() {
+        let refuse = || Err(HandlerError::permanent("no such learner"));
+        let run = run(10, &[], |item| if item < 3 { busy() } else { refuse() }).await;
+        assert_eq!(run.tried.len(), 10);
+        let text = run.result.unwrap_err().to_string();
+        assert_eq!(text, "3 of 10 items failed, 7 never will succeed; the first: busy");
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_item_alone() {
+        let run = run(5, &[], |item| if item == 0 { panic!("an item that panics") } else { Ok(()) }).await;
+        let error = run.result.unwrap_err();
+        assert_eq!(error.class(), FailureClass::Retryable);
+        assert_eq!(error.to_string(), "1 of 5 items failed; the first: the handler panicked");
+        assert_eq!(run.finished.len(), 4);
     }
 }
