@@ -1,10 +1,14 @@
 //! The real consumer, killed again and again in the middle of its batches.
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
+use aws_lambda_events::sqs::SqsEvent;
 use aws_sdk_sqs::types::QueueAttributeName;
+use axum::extract::State;
+use axum::http::HeaderMap;
 use futures_util::{StreamExt, stream};
 use learnink_consumer::DynamoDbLedger;
 use learnink_handlers::progress::Learners;
@@ -15,6 +19,7 @@ use learnink_tests::engine::{Engine, QueuePair};
 use learnink_tests::runtime_api::{Function, Outcome};
 use learnink_webhook::MessageId;
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 
 use crate::laptop::started;
@@ -39,12 +44,38 @@ const VISIBILITY_TIMEOUT_S: u32 = 4;
 /// A killed process dies at most this long after it got its batch.
 const LONGEST_LIFE: Duration = Duration::from_millis(40);
 
+/// The secret that notifications are signed with.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// How often a notification arrived, by its `webhook-id`.
+type Arrivals = Arc<StdMutex<HashMap<String, u32>>>;
+
 struct Stack {
     engine: Engine,
     queues: QueuePair,
-    ledger: String,
+    ledger: DynamoDbLedger,
+    ledger_table: String,
     learners: String,
+    /// A sender of notifications that does not recognise what it had before.
+    endpoint: String,
+    arrivals: Arrivals,
+    /// How often a process was killed with a claim in hand.
     kills: AtomicU32,
+    /// How often each notification had arrived when a kill found it recorded as done.
+    done: StdMutex<HashMap<String, u32>>,
+}
+
+/// Takes every notification, and counts.
+async fn endpoint(arrivals: Arrivals) -> String {
+    let count = async |State(arrivals): State<Arrivals>, headers: HeaderMap| {
+        let id = headers["webhook-id"].to_str().unwrap().to_owned();
+        *arrivals.lock().unwrap().entry(id).or_default() += 1;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(count).with_state(arrivals);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
 }
 
 impl Stack {
@@ -54,29 +85,49 @@ impl Stack {
             ("AWS_ENDPOINT_URL_DYNAMODB", self.engine.dynamodb.endpoint_url().unwrap()),
             ("LEARNINK_QUEUE_URL", &self.queues.url),
             ("LEARNINK_DEAD_LETTER_QUEUE_URL", &self.queues.dead_letter_url),
-            ("LEARNINK_LEDGER_TABLE", &self.ledger),
+            ("LEARNINK_LEDGER_TABLE", &self.ledger_table),
             ("LEARNINK_LEARNERS_TABLE", &self.learners),
             ("LEARNINK_UNKNOWN_EVENTS_TABLE", "none"),
+            ("LEARNINK_PUSH", "endpoint"),
+            ("LEARNINK_PUSH_URL", &self.endpoint),
+            ("LEARNINK_PUSH_SECRET", SECRET),
+            ("LEARNINK_PUSH_MAX_AGE", "1000000"),
         ];
         Function::start_with_timeout(binary("consumer"), &variables, TIMEOUT).await
     }
 
     /// Whether one more process is to be killed.
     fn takes_a_kill(&self) -> bool {
-        let more = |kills| (kills < KILLS).then_some(kills + 1);
-        fastrand::u8(..4) == 0 && self.kills.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.kills.load(Ordering::Relaxed) < KILLS && fastrand::u8(..4) == 0
+    }
+
+    /// Looks at what a kill left behind of a batch.
+    async fn after_a_kill(&self, batch: &SqsEvent) {
+        let mut was_at_work = false;
+        for record in &batch.records {
+            let id = record.message_attributes["svix-id"].string_value.as_deref().unwrap();
+            let entry = self.ledger.entry(&MessageId::parse(id).unwrap()).await.unwrap();
+            was_at_work |= entry.as_ref().is_some_and(|entry| entry.lease.is_some());
+            if entry.is_some_and(|entry| entry.done.contains("push")) {
+                let key = format!("{id}/push/0");
+                let arrived = self.arrivals.lock().unwrap()[&key];
+                self.done.lock().unwrap().insert(key, arrived);
+            }
+        }
+        self.kills.fetch_add(u32::from(was_at_work), Ordering::Relaxed);
     }
 
     /// Polls, and hands each batch to a process that may be killed over it.
     async fn work(&self, stopped: watch::Receiver<bool>) {
         let process = Mutex::new(Some(self.consumer().await));
-        let invoke = async |batch| {
+        let invoke = async |batch: SqsEvent| {
             let mut process = process.lock().await;
             let mut function = process.take().unwrap();
             if self.takes_a_kill() {
                 let life = LONGEST_LIFE.mul_f64(fastrand::f64());
                 let answered = tokio::time::timeout(life, function.invoke(json!(batch))).await;
                 function.kill().await;
+                self.after_a_kill(&batch).await;
                 *process = Some(self.consumer().await);
                 return match answered {
                     Ok(Outcome::Response(answer)) => Some(answer),
@@ -107,17 +158,41 @@ fn id(number: u32) -> String {
     format!("msg_{number}")
 }
 
+/// Every fourth message is to be sent on; the others are of a learner who starts a course.
+const fn has_notification(number: u32) -> bool {
+    number.is_multiple_of(4)
+}
+
+fn sent() -> String {
+    let one = json!({ "title": "t", "body": "b", "path": "/", "user_id": "u", "custom_id": null });
+    let event = json!({
+        "type": "notifications.sent", "api_version": "2022-11-15", "timestamp": "2026-01-01T00:00:00Z",
+        "data": { "notifications": [one] },
+    });
+    event.to_string()
+}
+
 async fn of_five_thousand_messages_none_is_lost_though_the_consumer_is_killed_fifty_times(engine: Engine) {
+    let ledger_table = engine.table("message_id", None).await;
+    let arrivals = Arrivals::default();
     let stack = Arc::new(Stack {
         queues: engine.queues(VISIBILITY_TIMEOUT_S, 100).await,
-        ledger: engine.table("message_id", None).await,
+        ledger: DynamoDbLedger::new(&engine.dynamodb, &ledger_table),
+        ledger_table,
         learners: engine.table("user_id", Some("course_id")).await,
+        endpoint: endpoint(arrivals.clone()).await,
+        arrivals,
         kills: AtomicU32::new(0),
+        done: StdMutex::default(),
         engine,
     });
     let queue = SqsQueue::new(&stack.engine.sqs, &stack.queues.url);
     let sends = stream::iter(0..MESSAGES).map(|number| {
-        let body = started(&format!("learner-{number}"), "c", "2026-01-01T00:00:00Z");
+        let body = if has_notification(number) {
+            sent()
+        } else {
+            started(&format!("learner-{number}"), "c", "2026-01-01T00:00:00Z")
+        };
         let message = message(&id(number), body).encode().unwrap();
         let queue = queue.clone();
         async move { queue.send(message).await.unwrap() }
@@ -137,21 +212,31 @@ async fn of_five_thousand_messages_none_is_lost_though_the_consumer_is_killed_fi
     while let Some(ended) = processes.join_next().await {
         ended.unwrap();
     }
-    assert_eq!(stack.kills.load(Ordering::Relaxed), KILLS);
+    let kills = stack.kills.load(Ordering::Relaxed);
+    assert!(kills >= KILLS, "only {kills} processes were killed with a claim in hand");
     let dead_letters = QueueAttributeName::ApproximateNumberOfMessages;
     assert_eq!(stack.engine.queue_attribute(&stack.queues.dead_letter_url, dead_letters).await, "0");
 
     let learners = Learners::new(&stack.engine.dynamodb, &stack.learners).all().await.unwrap();
-    let mut learners: Vec<_> = learners.into_iter().map(|course| course.user_id).collect();
-    learners.sort();
-    let mut expected: Vec<_> = (0..MESSAGES).map(|number| format!("learner-{number}")).collect();
-    expected.sort();
-    assert_eq!(learners, expected);
+    let learners: BTreeSet<_> = learners.into_iter().map(|course| course.user_id).collect();
+    let starts = (0..MESSAGES).filter(|number| !has_notification(*number));
+    assert_eq!(learners, starts.map(|number| format!("learner-{number}")).collect());
+
+    // Each notification has arrived, and what was recorded as done did not arrive again.
+    let arrivals = stack.arrivals.lock().unwrap().clone();
+    let expected = (0..MESSAGES).filter(|number| has_notification(*number));
+    let expected: BTreeSet<_> = expected.map(|number| format!("{}/push/0", id(number))).collect();
+    assert_eq!(arrivals.keys().cloned().collect::<BTreeSet<_>>(), expected);
+    let done = stack.done.lock().unwrap().clone();
+    assert!(!done.is_empty(), "no kill has found a notification that was done");
+    for (key, times) in done {
+        assert_eq!(arrivals[&key], times, "{key} was recorded as done, and arrived again");
+    }
 
     // And the ledger knows of each, and of nobody who is still at work.
-    let ledger = DynamoDbLedger::new(&stack.engine.dynamodb, &stack.ledger);
     for number in 0..MESSAGES {
-        let entry = ledger.entry(&MessageId::parse(&id(number)).unwrap()).await.unwrap().unwrap();
-        assert!(entry.done.contains("progress") && entry.lease.is_none(), "{number}: {entry:?}");
+        let entry = stack.ledger.entry(&MessageId::parse(&id(number)).unwrap()).await.unwrap().unwrap();
+        let handler = if has_notification(number) { "push" } else { "progress" };
+        assert!(entry.done.contains(handler) && entry.lease.is_none(), "{number}: {entry:?}");
     }
 }
