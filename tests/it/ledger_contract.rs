@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_consumer::DynamoDbLedger;
-use learnink_consumer::ledger::Ledger;
+use learnink_consumer::ledger::{Ledger, UnreadableWindow};
 use learnink_handlers::progress::{LearnerAndCourse, Learners};
 use learnink_tests::engine::Engine;
 use learnink_webhook::MessageId;
@@ -237,7 +237,10 @@ async fn the_reason_of_the_last_failure_is_kept_until_the_next_delivery(engine: 
 }
 
 async fn replay_windows_are_opened_once_listed_in_order_and_closed(engine: Engine) {
-    let ledger = ledger(&engine).await;
+    let client = aws_sdk_dynamodb::Client::new(&engine.dynamodb);
+    let text = |value: &str| AttributeValue::S(value.to_owned());
+    let table = engine.table("message_id", None).await;
+    let ledger = DynamoDbLedger::new(&engine.dynamodb, &table);
     assert_eq!(ledger.replay_windows().await.unwrap(), []);
     let window = |id: &str, opened_at_s: i64| ReplayWindow {
         id: id.to_owned(),
@@ -254,7 +257,7 @@ async fn replay_windows_are_opened_once_listed_in_order_and_closed(engine: Engin
         ledger.open_replay_window(window).await.unwrap();
     }
     assert!(ledger.open_replay_window(&window("a", 9)).await.is_err(), "another one has the id");
-    assert_eq!(ledger.replay_windows().await.unwrap(), [first, later.clone()]);
+    assert_eq!(ledger.replay_windows().await.unwrap(), [Ok(first), Ok(later.clone())]);
 
     let closing = |by: &str| Closing { by: by.to_owned(), at: now() + Duration::from_mins(1) };
     let closed = ledger.close_replay_window("a", closing("lee")).await.unwrap().unwrap();
@@ -263,10 +266,17 @@ async fn replay_windows_are_opened_once_listed_in_order_and_closed(engine: Engin
     assert_eq!(again, Some(closed));
     assert_eq!(ledger.close_replay_window("z", closing("lee")).await.unwrap(), None);
 
-    // A year later nobody asks for them any more.
+    // One of another version of this program opens nothing, and stands in nobody's way.
+    let foreign = client.update_item().table_name(&table).key("message_id", text("replay.windows"));
+    let foreign = foreign.update_expression("SET replay_windows.f = :json");
+    foreign.expression_attribute_values(":json", text(r#"{"id":"f"}"#)).send().await.unwrap();
+    let unreadable = || Err(UnreadableWindow { id: "f".to_owned() });
+    assert_eq!(ledger.replay_windows().await.unwrap()[2], unreadable());
+
+    // A year later nobody asks for the others any more.
     let next_year = ReplayWindow { opened_at: now() + Duration::from_hours(365 * 24), ..window("c", 0) };
     ledger.open_replay_window(&next_year).await.unwrap();
-    assert_eq!(ledger.replay_windows().await.unwrap(), [next_year]);
+    assert_eq!(ledger.replay_windows().await.unwrap(), [Ok(next_year), unreadable()]);
 }
 
 async fn winners(ledger: &DynamoDbLedger, round: u32, later: Duration) -> usize {

@@ -36,6 +36,7 @@ mod killed;
 mod lambda;
 mod laptop;
 mod ledger_contract;
+mod ledger_faults;
 mod pipeline;
 mod push;
 mod queue_contract;

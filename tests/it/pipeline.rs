@@ -134,7 +134,7 @@ async fn a_genuine_body_that_is_no_event_is_dead_lettered_with_its_reason_and_he
         let dead_letter = laptop.dead_letter().await;
         assert_eq!(dead_letter.reason(), reason);
         assert_eq!(dead_letter.attribute("dead-letter-handler"), Some("-"));
-        assert_eq!(dead_letter.attribute("dead-letter-receive-count"), Some("1"));
+        assert_eq!(dead_letter.attribute("dead-letter-deliveries"), Some("1"));
         assert_eq!(dead_letter.attribute("svix-id"), Some(id.as_str()));
         assert!(dead_letter.attribute("svix-signature").is_some());
     }

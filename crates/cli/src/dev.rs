@@ -271,8 +271,11 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
             (format!("{LATER}?{LATER:#}"), "no handler for this type or version".to_owned())
         }
         ConsumerOutcome::Retry => {
-            let delay = record.retry_in.unwrap_or_default().as_secs_f64().ceil();
-            (format!("{LATER}↻{LATER:#}"), format!("{LATER}comes back in {delay} s{LATER:#}: {reason}"))
+            let when = match record.retry_in {
+                Some(delay) => format!("in {} s", delay.as_secs_f64().ceil()),
+                None => "when the queue's visibility timeout ends".to_owned(),
+            };
+            (format!("{LATER}↻{LATER:#}"), format!("{LATER}comes back {when}{LATER:#}: {reason}"))
         }
         ConsumerOutcome::DeadLettered => {
             (format!("{BAD}✗{BAD:#}"), format!("{BAD}dead-lettered{BAD:#}: {reason}"))
@@ -283,6 +286,8 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use jiff::Timestamp;
     use learnink_receiver::Refusal;
 
@@ -311,6 +316,7 @@ mod tests {
             received_at: None,
             failure: Some(Failure { handler: None, class: "permanent", reason: "no such plan".to_owned() }),
             retry_in: Some(Duration::from_millis(1_200)),
+            degraded: BTreeSet::new(),
             handlers: Vec::new(),
             ended_at: Timestamp::UNIX_EPOCH,
         })

@@ -175,6 +175,8 @@ struct DeadLetter {
     /// How often it was delivered before it came here. SQS counts on where it moved the message itself:
     /// each look at the queue is one more.
     receive_count: Option<u32>,
+    /// When the consumer first claimed it, if it did.
+    first_seen: Option<Timestamp>,
     /// The handler that said *never*, if one ran.
     handler: Option<String>,
     reason: String,
@@ -202,13 +204,18 @@ fn dead_letter(
 ) -> DeadLetter {
     let own = |name| text(message, name).map(str::to_owned);
     let received_at_ms = text(message, attribute::RECEIVED_AT).and_then(|ms| ms.parse().ok());
-    let counted = said(message, reason::RECEIVE_COUNT)
-        .or_else(|| system(message, &MessageSystemAttributeName::ApproximateReceiveCount));
+    let deliveries = said(message, reason::DELIVERIES);
+    let (counted, since) = match deliveries.map(|said| said.split_once(" since ").unwrap_or((said, ""))) {
+        Some((counted, since)) => (Some(counted), since.parse().ok()),
+        None => (system(message, &MessageSystemAttributeName::ApproximateReceiveCount), None),
+    };
+    let in_ledger = entry.and_then(|entry| Timestamp::from_millisecond(entry.first_seen_ms).ok());
     DeadLetter {
         message_id: own(attribute::ID),
         event_type: own(attribute::EVENT_TYPE),
         received_at: received_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         receive_count: counted.and_then(|count| count.parse().ok()),
+        first_seen: since.or(in_ledger),
         handler: said(message, reason::HANDLER).filter(|handler| *handler != "-").map(str::to_owned),
         reason: Why::find(said(message, reason::REASON), decoded, entry).to_string(),
         sqs_message_id: message.message_id.clone(),
@@ -237,7 +244,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use aws_sdk_sqs::types::MessageAttributeValue;
-    use learnink_webhook::ledger::Lease;
+    use learnink_webhook::ledger::{Lease, payload_sha256};
 
     use super::*;
 
@@ -250,8 +257,11 @@ mod tests {
         (attribute::RECEIVED_AT, "1767225600123"),
         (attribute::EVENT_TYPE, "example.type"),
     ];
-    const SAID: [(&str, &str); 3] =
-        [(reason::REASON, "no such plan"), (reason::HANDLER, "progress"), (reason::RECEIVE_COUNT, "2")];
+    const SAID: [(&str, &str); 3] = [
+        (reason::REASON, "no such plan"),
+        (reason::HANDLER, "progress"),
+        (reason::DELIVERIES, "2 since 2026-01-01T00:00:01Z"),
+    ];
 
     fn message(attributes: &[(&str, &str)], moved_by_sqs: bool) -> Message {
         let mut message = Message::builder()
@@ -270,7 +280,7 @@ mod tests {
 
     fn shown(message: &Message, failure_reason: Option<&str>) -> DeadLetter {
         let entry = Entry {
-            payload_sha256: "aa".to_owned(),
+            payload_sha256: payload_sha256(EVENT.as_bytes()),
             done: BTreeSet::new(),
             // A consumer that stopped before it could say why has not let go either.
             lease: failure_reason.is_none().then(|| Lease { owner: "1/0".to_owned(), until_ms: 0 }),
@@ -293,6 +303,7 @@ mod tests {
             event_type: Some("example.type".to_owned()),
             received_at: Some("2026-01-01T00:00:00.123Z".parse().unwrap()),
             receive_count: Some(2),
+            first_seen: Some("2026-01-01T00:00:01Z".parse().unwrap()),
             handler: Some("progress".to_owned()),
             reason: "no such plan".to_owned(),
             sqs_message_id: Some("sqs-1".to_owned()),

@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Open(Box<OpenArgs>),
     /// Show the replay windows that are open
     List(ListArgs),
-    /// Close a replay window before its time
+    /// Close a replay window before its time; what failed under it is not tried again either
     Close(CloseArgs),
 }
 
@@ -46,7 +46,8 @@ pub(crate) enum Command {
     after_help = format!("\
 The window itself sends nothing. While it is open, what LearnInk sends again with the same message id, by \
 Resend or Replay in its dashboard, is not taken for a duplicate: each handler runs again once per message \
-and window, under a new idempotency key.
+and window, under a new idempotency key. What arrived in time and failed comes back under it, even later. \
+A handler that gives up on old events, as `push` does after a day, still does, unless --handler names it.
 
 TIME is 2026-01-02T08:00:00Z or with another offset, 2026-01-02T08:00 or 2026-01-02 in UTC, or '2h ago'.
 
@@ -158,16 +159,18 @@ async fn open(args: &OpenArgs) -> anyhow::Result<()> {
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let now = now();
-    let (windows, empty) = match args.place.open().await? {
-        Some(place) if args.all => (place.ledger.replay_windows().await?, "there was no replay window yet"),
-        Some(place) => {
-            let mut windows = place.ledger.replay_windows().await?;
-            windows.retain(|window| window.is_open(now));
-            (windows, "no replay window is open")
+    let (mut windows, empty) = match args.place.open().await? {
+        Some(place) if args.all => {
+            (place.ledger.replay_windows().await?, "no replay window has been opened yet")
         }
+        Some(place) => (place.ledger.replay_windows().await?, "no replay window is open"),
         None => (Vec::new(), NOTHING_STORED),
     };
-    let listed: Vec<_> = windows.into_iter().map(|window| Listed::new(window, now)).collect();
+    for unreadable in windows.extract_if(.., |window| window.is_err()).filter_map(Result::err) {
+        anstream::eprintln!("warning: {unreadable}");
+    }
+    let windows = windows.into_iter().flatten().filter(|window| args.all || window.is_open(now));
+    let listed: Vec<_> = windows.map(|window| Listed::new(window, now)).collect();
     let header = ["Id", "Covers", "Handlers", "Opened", "By", "Ends", "Reason", "State"];
     let row = |Listed { state, window }: &Listed| {
         let state = match &window.closed {
@@ -196,12 +199,10 @@ async fn close(args: CloseArgs) -> anyhow::Result<()> {
         anyhow::bail!("no replay window has the id `{id}`; {} shows those there are", place.command("list"));
     };
     match &window.closed {
-        Some(ours) if *ours == closing => anstream::println!("closed replay window {id}"),
-        Some(earlier) => anstream::println!("replay window {id} had ended already: {}", closed(earlier)),
-        None => {
-            let expired = seconds(window.expires_at);
-            anstream::println!("replay window {id} had ended already: expired {expired}");
+        Some(earlier) if *earlier != closing => {
+            anstream::println!("replay window {id} had ended already: {}", closed(earlier));
         }
+        _ => anstream::println!("closed replay window {id}"),
     }
     Ok(())
 }

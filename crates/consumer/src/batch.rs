@@ -20,26 +20,30 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, join, join_all, select};
 use jiff::Timestamp;
 use learnink_webhook::breaker::Breaker;
+use learnink_webhook::dead_letter::PAYLOAD_MISMATCH;
 use learnink_webhook::error::with_causes;
 use learnink_webhook::items::ItemLog;
 use learnink_webhook::ledger::{Claim, ClaimRequest, History, Recorded, Settlement, payload_sha256};
 use learnink_webhook::replay::{Known, ReplayWindow, Task, tasks};
 use learnink_webhook::router::{Handler, Route};
-use learnink_webhook::{Envelope, Event, FailureClass, Message, MessageId, backoff};
+use learnink_webhook::{Envelope, Event, FailureClass, Message, MessageId};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::breaker::Trials;
 use crate::group::{Group, group};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, StoredWindow};
 use crate::queues::{DeadLetter, Queues, attribute_text};
 use crate::record::Record;
-use crate::report::{BatchReport, Ended, Failure, HandlerReport, IN_PROGRESS, Outcome, RecordReport};
-use crate::verdict::{Verdict, verdict};
+use crate::report::{
+    BatchReport, Degraded, Ended, Failure, HandlerReport, IN_PROGRESS, Outcome, RecordReport,
+};
+use crate::verdict::{Verdict, Wait, verdict};
 use crate::{CALL_LIMIT, Consumer};
 
 /// What is kept free of an invocation's time to record what finished: a quarter, and no more than this. A
-/// settlement, a dead letter and a delay take milliseconds, and two seconds each at their slowest.
+/// settlement, a dead letter and a delay take milliseconds. At their slowest each takes two seconds, and a
+/// settlement that is tried twice four; what has no time left then is up to the next delivery.
 const LONGEST_MARGIN: Duration = CALL_LIMIT.saturating_mul(3);
 
 /// What is kept free after that to answer: an answer that comes too late brings the whole batch back.
@@ -47,6 +51,14 @@ const LONGEST_ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// The pace at which finished items are brought to the ledger. A crash repeats what finished since.
 const BETWEEN_NOTES: Duration = Duration::from_millis(200);
+
+/// The longest pause before a statement that the ledger did not carry out is tried again; the shortest is a
+/// quarter of it. It is the same for all of a batch, so that its records ask together again. A statement that
+/// was throttled would be throttled again a millisecond later.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// A handler that was cut off earlier than this says nothing of its downstream.
+const LEAST_TIME_FOR_A_DOWNSTREAM: Duration = Duration::from_secs(1);
 
 /// One invocation of the consumer.
 #[derive(Debug, Clone)]
@@ -93,8 +105,10 @@ struct Batch<'a> {
     /// The messages that a record of the batch has.
     taken: Mutex<HashSet<MessageId>>,
     /// Read once, when the first record asks; or why they could not be.
-    windows: &'a OnceCell<Result<Vec<ReplayWindow>, String>>,
+    windows: &'a OnceCell<Result<Vec<StoredWindow>, String>>,
     trials: &'a Trials<'a>,
+    /// Before the ledger is asked once more.
+    pause: Duration,
 }
 
 impl Batch<'_> {
@@ -107,34 +121,45 @@ impl Batch<'_> {
     /// Asks the ledger for a claim, and once more where it did not answer: as one statement of several, what
     /// was throttled is not tried again by the SDK.
     async fn claim(&self, request: &ClaimRequest) -> Result<Claim, Ending> {
+        if let Some(Ok(claim)) = self.claims.ask(request.clone()).await {
+            return Ok(claim);
+        }
+        tokio::time::sleep(self.pause).await;
         match self.claims.ask(request.clone()).await {
             Some(Ok(claim)) => Ok(claim),
-            _ => match self.claims.ask(request.clone()).await {
-                Some(Ok(claim)) => Ok(claim),
-                failed => Err(Ending::ledger_failed(failed.and_then(Result::err))),
-            },
+            failed => Err(Ending::ledger_failed(failed.and_then(Result::err), self.lease_left(request))),
         }
     }
 
-    /// Records what is done and lets the claim go, and tries it once more, for the same reason: unrecorded,
-    /// all of it would run again.
-    async fn settle(&self, acquired: &Acquired, verdict: &Verdict) -> Result<(), Ending> {
-        let settlement = Settlement {
+    /// Records what is done, and why the rest is not, and lets the claim go; and tries it once more, for the
+    /// same reason: unrecorded, all of it would run again.
+    async fn settle(&self, acquired: &Acquired, failure: Option<&Failure>) -> Result<(), Ending> {
+        let settlement = || Settlement {
             id: acquired.request.id.clone(),
             owner: acquired.request.owner.clone(),
             done: acquired.history.done.clone(),
-            failure_reason: verdict.failure().map(|failure| attribute_text(&failure.text())),
+            failure_reason: failure.map(|failure| attribute_text(&failure.text())),
             now: self.invocation.now(),
         };
-        let recorded = match self.settlements.ask(settlement.clone()).await {
-            Some(Ok(recorded)) => Some(Ok(recorded)),
-            _ => self.settlements.ask(settlement).await,
-        };
+        let mut recorded = self.settlements.ask(settlement()).await;
+        if !matches!(recorded, Some(Ok(_))) {
+            tokio::time::sleep(self.pause).await;
+            recorded = self.settlements.ask(settlement()).await;
+        }
         match recorded {
             Some(Ok(Recorded::Yes)) => Ok(()),
             Some(Ok(Recorded::LeaseLost)) => Err(lease_lost()),
-            failed => Err(Ending::ledger_failed(failed.and_then(Result::err))),
+            failed => {
+                let error = failed.and_then(Result::err);
+                Err(Ending::ledger_failed(error, self.lease_left(&acquired.request)))
+            }
         }
+    }
+
+    /// How long a claim, if it was carried out, keeps others away from the message.
+    fn lease_left(&self, request: &ClaimRequest) -> Duration {
+        let left_ms = request.lease_until_ms().saturating_sub(self.invocation.now().as_millisecond());
+        Duration::from_millis(left_ms.try_into().unwrap_or_default())
     }
 }
 
@@ -142,29 +167,45 @@ impl Batch<'_> {
 struct Ending {
     outcome: Outcome,
     failure: Option<Failure>,
-    /// The shortest wait before it comes back.
-    minimum_delay: Option<Duration>,
+    /// How long it waits, where it comes back.
+    wait: Wait,
 }
 
 impl Ending {
     const fn good(outcome: Outcome) -> Self {
-        Self { outcome, failure: None, minimum_delay: None }
+        Self { outcome, failure: None, wait: Wait::Backoff(Duration::ZERO) }
     }
 
     /// Another record, here or elsewhere, has this message. Before its lease ends, a delivery would only be
     /// used up.
     fn in_progress(lease_left: Duration) -> Self {
         let reason = "another delivery of it is being handled";
-        Self { minimum_delay: Some(lease_left), ..Self::retry(Failure::of_engine(IN_PROGRESS, reason)) }
+        Self::retry(Failure::of_engine(IN_PROGRESS, reason)).at_least(lease_left)
     }
 
     fn retry(failure: Failure) -> Self {
         Self { failure: Some(failure), ..Self::good(Outcome::Retry) }
     }
 
-    fn ledger_failed(error: Option<LedgerError>) -> Self {
+    fn ledger_failed(error: Option<LedgerError>, lease_left: Duration) -> Self {
         let reason = error.map_or_else(|| "the ledger has no answer".to_owned(), |error| with_causes(&error));
-        Self::retry(Failure::of_engine("ledger", reason))
+        Self::retry(Failure::of_engine("ledger", reason)).at_least(lease_left)
+    }
+
+    /// The ending of a record whose handlers had come to a verdict that could not be recorded.
+    fn after(mut self, verdict: &Verdict) -> Self {
+        if let (Some(own), Some(handlers)) = (&mut self.failure, verdict.failure()) {
+            own.reason = format!("{}; before that, {}", own.reason, handlers.text());
+        }
+        match verdict {
+            Verdict::Again { wait: Wait::Backoff(minimum), .. } => self.at_least(*minimum),
+            _ => self,
+        }
+    }
+
+    /// Waits so long at least.
+    fn at_least(self, duration: Duration) -> Self {
+        Self { wait: self.wait.at_least(duration), ..self }
     }
 }
 
@@ -189,9 +230,11 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let (settlements, settlement_requests) = group();
         let windows = OnceCell::new();
         let trials = Trials::new(&self.breakers, self.router.handler_names());
+        let pause = LONGEST_PAUSE.mul_f64(0.75_f64.mul_add((self.random)(), 0.25));
         let records = async {
             let taken = Mutex::default();
-            let shared = Batch { invocation, claims, settlements, taken, windows: &windows, trials: &trials };
+            let (windows, trials) = (&windows, &trials);
+            let shared = Batch { invocation, claims, settlements, taken, windows, trials, pause };
             let records = batch.records.iter().enumerate();
             let records = records.map(|(index, message)| self.consume_record(index, message, &shared));
             join_all(records).await
@@ -222,6 +265,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             outcome: Outcome::Retry,
             failure: None,
             retry_in: None,
+            degraded: BTreeSet::new(),
             handlers: Vec::new(),
             ended_at: invocation.now,
         };
@@ -236,10 +280,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         report.outcome = ending.outcome;
         report.failure = ending.failure;
         if report.outcome == Outcome::Retry {
-            let delay = backoff::delay(report.receive_count, (self.random)(), ending.minimum_delay);
-            report.retry_in = Some(delay);
-            // Given up at the end: then the queue's visibility timeout applies.
-            let _ = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await;
+            let delay = ending.wait.delay(report.receive_count, (self.random)());
+            if let Ok(true) = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await {
+                report.retry_in = Some(delay);
+            } else {
+                report.degraded.insert(Degraded::Delay);
+            }
         }
         report.ended_at = invocation.now();
         report
@@ -258,13 +304,17 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Err(ending) => return ending,
         };
         if delivery.route.handlers.is_empty() {
-            return self.dead_letter_unknown(record, &delivery, Outcome::Ignored).await;
+            return if delivery.route.dead_letter {
+                self.dead_letter(record, no_handler(), None).await
+            } else {
+                Ending::good(Outcome::Ignored)
+            };
         }
         if Instant::now() >= batch.invocation.end_of_work() {
             let reason = "the invocation has no time left for it";
             return Ending::retry(Failure::of_engine("timed_out", reason));
         }
-        let mut acquired = match self.acquire(record, owner, &delivery, batch).await {
+        let mut acquired = match self.acquire(record, owner, &delivery, batch, report).await {
             Ok(acquired) => acquired,
             Err(ending) => return ending,
         };
@@ -272,15 +322,19 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(verdict) => verdict,
             Err(ending) => return ending,
         };
+        let verdict = match verdict {
+            Verdict::Done if delivery.route.dead_letter => Verdict::Never(no_handler()),
+            verdict => verdict,
+        };
         // A copy on the dead-letter queue must not make a redrive run again what is done, so the ledger
         // hears of it first.
-        if let Err(ending) = batch.settle(&acquired, &verdict).await {
-            return ending;
+        if let Err(ending) = batch.settle(&acquired, verdict.failure()).await {
+            return ending.after(&verdict);
         }
         match verdict {
-            Verdict::Done => self.dead_letter_unknown(record, &delivery, Outcome::Processed).await,
-            Verdict::Again { failure, minimum_delay } => Ending { minimum_delay, ..Ending::retry(failure) },
-            Verdict::Never(failure) => self.dead_letter(record, failure).await,
+            Verdict::Done => Ending::good(Outcome::Processed),
+            Verdict::Again { failure, wait } => Ending { wait, ..Ending::retry(failure) },
+            Verdict::Never(failure) => self.dead_letter(record, failure, acquired.history.first_seen()).await,
         }
     }
 
@@ -292,7 +346,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 let failure = Failure::of_engine("no_message", error.to_string());
                 return Err(match error.class() {
                     FailureClass::Retryable => Ending::retry(failure),
-                    FailureClass::Permanent => self.dead_letter(record, failure).await,
+                    FailureClass::Permanent => self.dead_letter(record, failure, None).await,
                 });
             }
         };
@@ -302,7 +356,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(envelope) => Arc::new(envelope),
             Err(error) => {
                 let failure = Failure::of_engine("no_event", error.to_string());
-                return Err(self.dead_letter(record, failure).await);
+                return Err(self.dead_letter(record, failure, None).await);
             }
         };
         report.event_type = Some(envelope.event_type.clone());
@@ -319,6 +373,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         owner: String,
         delivery: &Delivery<'_>,
         batch: &Batch<'_>,
+        report: &mut RecordReport,
     ) -> Result<Acquired, Ending> {
         let names: Vec<_> = delivery.route.handlers.iter().map(|handler| handler.name()).collect();
         let now = batch.invocation.now();
@@ -344,22 +399,21 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     return Err(Ending::in_progress(Duration::from_millis(left_ms.unsigned_abs())));
                 }
                 Claim::PayloadMismatch => {
-                    let reason = "the same message id came with another payload before";
-                    let failure = Failure::of_engine("payload_mismatch", reason);
-                    return Err(self.dead_letter(record, failure).await);
+                    let failure = Failure::of_engine("payload_mismatch", PAYLOAD_MISMATCH);
+                    return Err(self.dead_letter(record, failure, None).await);
                 }
             };
             // What is new cannot be done again.
             let is_new = history.first_seen_ms == request.now.as_millisecond();
-            let windows = if is_new { Ok(Vec::new()) } else { self.windows(&history, delivery, batch).await };
+            let windows =
+                if is_new { Ok(Vec::new()) } else { self.windows(&history, delivery, batch, report).await };
             let windows = match windows {
                 Ok(windows) => windows,
                 Err(reason) => {
                     let failure = Failure::of_engine("ledger", reason);
                     let acquired = Acquired { request, history, tasks: Vec::new() };
-                    let verdict = Verdict::Again { failure: failure.clone(), minimum_delay: None };
                     if is_ours {
-                        batch.settle(&acquired, &verdict).await?;
+                        batch.settle(&acquired, Some(&failure)).await?;
                     }
                     return Err(Ending::retry(failure));
                 }
@@ -369,7 +423,11 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 return Ok(Acquired { request, history, tasks });
             }
             if tasks.is_empty() {
-                return Err(self.dead_letter_unknown(record, delivery, Outcome::Duplicate).await);
+                return Err(if delivery.route.dead_letter {
+                    self.dead_letter(record, no_handler(), history.first_seen()).await
+                } else {
+                    Ending::good(Outcome::Duplicate)
+                });
             }
             // All was done, and an operator asks for it again: that has to be claimed as well.
             request.keys = tasks.into_iter().map(|task| task.key).collect();
@@ -377,22 +435,33 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
-    /// The open replay windows that cover a message.
+    /// The replay windows that this delivery of a message runs under.
     async fn windows<'a>(
         &self,
         history: &History,
         delivery: &Delivery<'_>,
         batch: &Batch<'a>,
+        report: &mut RecordReport,
     ) -> Result<Vec<&'a ReplayWindow>, String> {
-        let read = async { self.ledger.replay_windows().await.map_err(|error| with_causes(&error)) };
-        let windows = batch.windows.get_or_init(|| read).await.as_ref().map_err(Clone::clone)?;
+        let read = async {
+            let windows = self.ledger.replay_windows().await.map_err(|error| with_causes(&error))?;
+            for unreadable in windows.iter().filter_map(|window| window.as_ref().err()) {
+                tracing::warn!("{unreadable}; it is ignored");
+            }
+            Ok(windows)
+        };
+        let windows = batch.windows.get_or_init(|| read).await.as_ref().map_err(String::clone)?;
+        if windows.iter().any(Result::is_err) {
+            report.degraded.insert(Degraded::Windows);
+        }
         let known = Known {
             id: &delivery.message.id,
             event_type: &delivery.envelope.event_type,
             first_seen_ms: history.first_seen_ms,
         };
-        let now = batch.invocation.now();
-        Ok(windows.iter().filter(|window| window.is_open(now) && window.covers(known)).collect())
+        let (received_at, now) = (delivery.message.received_at, batch.invocation.now());
+        let windows = windows.iter().flatten();
+        Ok(windows.filter(|window| window.takes(received_at, now) && window.covers(known)).collect())
     }
 
     /// Runs what there is to do, and adds to the history what is done by then.
@@ -408,7 +477,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             let handler = delivery.route.handlers.iter().find(|handler| handler.name() == task.handler)?;
             Some(self.run_handler(handler, task, delivery, &acquired.history.done, &log, batch))
         });
-        let notes = self.note_items(&log, &acquired.request);
+        let notes = self.note_items(&log, &acquired.request, &mut report.degraded);
         report.handlers = match select(Box::pin(join_all(runs)), Box::pin(notes)).await {
             Either::Left((handlers, _)) => handlers,
             Either::Right(((), _)) => return Err(lease_lost()),
@@ -435,50 +504,53 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         log: &Arc<ItemLog>,
         batch: &Batch<'_>,
     ) -> HandlerReport {
-        let started = Instant::now();
+        let asked = Instant::now();
         let end = batch.invocation.end_of_work();
         let (message, envelope) = (delivery.message.clone(), delivery.envelope.clone());
         let event = Event::new(message, envelope, &task.key, batch.invocation.now(), done, log.clone());
-        let report = |ended| HandlerReport {
-            name: task.handler,
-            key: task.key.clone(),
-            ended,
-            took: started.elapsed(),
-        };
-        if handler.is_too_late(event.age()) {
+        let report =
+            |ended| HandlerReport { name: task.handler, key: task.key.clone(), ended, took: asked.elapsed() };
+        if handler.is_too_late(event.age()) && !task.is_named {
             return report(Ended::TooLate);
         }
         let Ok(Some(leave)) = tokio::time::timeout_at(end, batch.trials.ask(task.handler)).await else {
             return report(Ended::Spared);
         };
-        if Instant::now() >= end {
+        let called = Instant::now();
+        if called >= end {
             // Claiming took the time. Nothing was called, so that nothing is known of the downstream.
             leave.untried();
             return report(Ended::TimedOut);
         }
         // `async`, so that a panic while the handler builds its future is caught as well.
         let work = AssertUnwindSafe(async { handler.call(event).await }).catch_unwind();
-        let ended = match tokio::time::timeout_at(end, work).await {
+        let work = tokio::time::timeout_at(end, work).await;
+        let got_on = log.has_item_of(&task.key);
+        let ended = match work {
             Ok(Ok(Ok(()))) => Ended::Done,
             Ok(Ok(Err(error))) => Ended::Failed(error),
             Ok(Err(_panic)) => Ended::Panicked,
+            Err(_elapsed) if got_on => Ended::Unfinished,
             Err(_elapsed) => Ended::TimedOut,
         };
-        match &ended {
-            // A panic is the code's or the message's own, and says nothing of a downstream.
-            Ended::Panicked => leave.untried(),
-            Ended::TimedOut => self.breakers.note(task.handler, Breaker::failed),
-            Ended::Failed(error) if error.class() == FailureClass::Retryable => {
-                self.breakers.note(task.handler, Breaker::failed);
-            }
-            _ => self.breakers.note(task.handler, Breaker::answered),
+        let note = match &ended {
+            Ended::Done => Some(Breaker::answered as fn(&mut Breaker)),
+            _ if got_on => Some(Breaker::answered as _),
+            Ended::Failed(error) if error.class() == FailureClass::Retryable => Some(Breaker::failed as _),
+            Ended::TimedOut if called.elapsed() >= LEAST_TIME_FOR_A_DOWNSTREAM => Some(Breaker::failed as _),
+            // A panic is the code's or the message's own, and so may a refusal be, before anything is called.
+            _ => None,
+        };
+        match note {
+            Some(note) => self.breakers.note(task.handler, note),
+            None => leave.untried(),
         }
         report(ended)
     }
 
     /// Brings to the ledger which items finished, while the handlers are at work. Ends only when the lease
     /// is lost.
-    async fn note_items(&self, log: &ItemLog, request: &ClaimRequest) {
+    async fn note_items(&self, log: &ItemLog, request: &ClaimRequest, degraded: &mut BTreeSet<Degraded>) {
         let mut noted = 0;
         loop {
             log.changed().await;
@@ -493,34 +565,27 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 Ok(Recorded::Yes) => noted += count,
                 Ok(Recorded::LeaseLost) => break,
                 // With the next ones, or with the settlement.
-                Err(error) => tracing::warn!(
-                    message.id = request.id.as_str(),
-                    error = with_causes(&error),
-                    "could not note what finished; a crash now would repeat it"
-                ),
+                Err(error) => {
+                    degraded.insert(Degraded::Notes);
+                    tracing::warn!(
+                        message.id = request.id.as_str(),
+                        error = with_causes(&error),
+                        "could not note what finished; a crash now would repeat it"
+                    );
+                }
             }
         }
     }
 
-    /// Where no handler was written for the event and the router wants it dead-lettered, does so; else the
-    /// record ends as `otherwise` says.
-    async fn dead_letter_unknown(
+    /// Puts a record on the dead-letter queue, or leaves it where it is when that fails.
+    async fn dead_letter(
         &self,
         record: Record<'_>,
-        delivery: &Delivery<'_>,
-        otherwise: Outcome,
+        failure: Failure,
+        first_seen: Option<Timestamp>,
     ) -> Ending {
-        if !delivery.route.dead_letter {
-            return Ending::good(otherwise);
-        }
-        let reason = "no handler takes this type and version of event";
-        self.dead_letter(record, Failure::of_engine("unknown", reason)).await
-    }
-
-    /// Puts a record on the dead-letter queue, or leaves it where it is when that fails.
-    async fn dead_letter(&self, record: Record<'_>, failure: Failure) -> Ending {
         let reason = attribute_text(&failure.reason);
-        let why = DeadLetter { reason: &reason, handler: failure.handler };
+        let why = DeadLetter { reason: &reason, handler: failure.handler, first_seen };
         match self.queues.dead_letter(record, why).await {
             Ok(()) => {
                 Ending { failure: Some(Failure { reason, ..failure }), ..Ending::good(Outcome::DeadLettered) }
@@ -531,6 +596,11 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             }
         }
     }
+}
+
+/// Why an event is dead-lettered where the router wants that, although nothing failed.
+fn no_handler() -> Failure {
+    Failure::of_engine("unknown", "no handler takes this type and version of event")
 }
 
 fn lease_lost() -> Ending {

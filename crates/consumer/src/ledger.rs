@@ -57,10 +57,22 @@ pub trait Ledger: Sync {
         settlements: Vec<Settlement>,
     ) -> impl Future<Output = Vec<Result<Recorded, LedgerError>>> + Send;
 
-    /// The replay windows, closed and expired ones among them.
+    /// The replay windows, closed and expired ones among them, and those that cannot be read.
     ///
     /// # Errors
     ///
     /// [`LedgerError`] when the store did not answer.
-    fn replay_windows(&self) -> impl Future<Output = Result<Vec<ReplayWindow>, LedgerError>> + Send;
+    fn replay_windows(&self) -> impl Future<Output = Result<Vec<StoredWindow>, LedgerError>> + Send;
+}
+
+/// A replay window as it is stored.
+pub type StoredWindow = Result<ReplayWindow, UnreadableWindow>;
+
+/// A replay window of another version of this program, or changed by hand. It opens nothing: not to do again
+/// what is done is the safe side.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the replay window {id} cannot be read; another version of `learnink` opened it")]
+pub struct UnreadableWindow {
+    /// The window's id.
+    pub id: String,
 }

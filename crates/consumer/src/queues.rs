@@ -8,6 +8,7 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::MessageAttributeValue;
+use jiff::Timestamp;
 
 use crate::record::Record;
 use crate::{CallFailed, call_limits};
@@ -19,8 +20,9 @@ pub mod attribute {
     pub const REASON: &str = "dead-letter-reason";
     /// The handler that said so; `-` where no handler ran.
     pub const HANDLER: &str = "dead-letter-handler";
-    /// How often it had been delivered.
-    pub const RECEIVE_COUNT: &str = "dead-letter-receive-count";
+    /// How often it had been delivered, and since when where the ledger knows: `3` or
+    /// `3 since 2026-01-02T10:00:00Z`. One attribute, because SQS has no room for two.
+    pub const DELIVERIES: &str = "dead-letter-deliveries";
 }
 
 /// SQS refuses a message with more attributes.
@@ -47,8 +49,9 @@ pub trait Queues: Sync {
     ) -> impl Future<Output = Result<(), DeadLetterError>> + Send;
 
     /// Hides a failed record for `delay`, which is under 12 hours. When that fails, the queue's visibility
-    /// timeout applies: the message comes back later than it might, and nothing is lost.
-    fn back_off(&self, record: Record<'_>, delay: Duration) -> impl Future<Output = ()> + Send;
+    /// timeout applies: the message comes back later than it might, and nothing is lost. Returns whether the
+    /// delay was set.
+    fn back_off(&self, record: Record<'_>, delay: Duration) -> impl Future<Output = bool> + Send;
 }
 
 /// The two queues in SQS.
@@ -84,6 +87,8 @@ pub struct DeadLetter<'a> {
     pub reason: &'a str,
     /// The handler that said so, if one ran.
     pub handler: Option<&'a str>,
+    /// When the consumer first claimed it, if it did.
+    pub first_seen: Option<Timestamp>,
 }
 
 impl SqsQueues {
@@ -104,10 +109,14 @@ impl SqsQueues {
 
 impl Queues for SqsQueues {
     async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), DeadLetterError> {
+        let deliveries = match why.first_seen {
+            Some(since) => format!("{} since {since}", record.receive_count()),
+            None => record.receive_count().to_string(),
+        };
         let added = [
             (attribute::REASON, why.reason),
             (attribute::HANDLER, why.handler.unwrap_or("-")),
-            (attribute::RECEIVE_COUNT, &record.receive_count().to_string()),
+            (attribute::DELIVERIES, &deliveries),
         ];
         // A message that was redriven still has the reason of the last time: replaced, not kept.
         let kept: Vec<_> =
@@ -128,8 +137,8 @@ impl Queues for SqsQueues {
         sent.map(|_| ()).map_err(|error| DeadLetterError::Send(Box::new(CallFailed::new(SERVICE, &error))))
     }
 
-    async fn back_off(&self, record: Record<'_>, delay: Duration) {
-        let Some(receipt_handle) = record.receipt_handle() else { return };
+    async fn back_off(&self, record: Record<'_>, delay: Duration) -> bool {
+        let Some(receipt_handle) = record.receipt_handle() else { return false };
         let seconds = delay.as_secs_f64().ceil();
         #[expect(clippy::cast_possible_truncation, reason = "a backoff is under 12 hours")]
         let request = self
@@ -138,13 +147,15 @@ impl Queues for SqsQueues {
             .queue_url(&self.source_url)
             .receipt_handle(receipt_handle)
             .visibility_timeout(seconds as i32);
-        if let Err(error) = request.send().await {
+        let set = request.send().await;
+        if let Err(error) = &set {
             tracing::warn!(
                 sqs.message_id = record.sqs_message_id(),
-                error = %CallFailed::new(SERVICE, &error),
+                error = %CallFailed::new(SERVICE, error),
                 "could not set the delay of a retry"
             );
         }
+        set.is_ok()
     }
 }
 

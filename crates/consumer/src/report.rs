@@ -1,6 +1,7 @@
 //! What happened to a record: for the answer to Lambda, for whoever watches, and as one line with its
 //! metrics.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsBatchResponse;
@@ -79,6 +80,8 @@ pub enum Ended {
     Panicked,
     /// The invocation's time was up.
     TimedOut,
+    /// The invocation's time was up while the items of its list were finishing.
+    Unfinished,
     /// Not called, because its downstream is sick.
     Spared,
 }
@@ -96,6 +99,9 @@ impl Ended {
             Self::Failed(error) => Some(error.clone()),
             Self::Panicked => Some(HandlerError::retryable("the handler panicked")),
             Self::TimedOut => Some(HandlerError::retryable("the handler did not finish in time")),
+            Self::Unfinished => {
+                Some(HandlerError::retryable("the list is longer than an invocation; the rest goes on"))
+            }
             Self::Spared => Some(HandlerError::retryable(
                 "the handler was not called, because its last calls failed one after the other",
             )),
@@ -113,6 +119,7 @@ impl Ended {
             },
             Self::Panicked => "panicked",
             Self::TimedOut => "timed_out",
+            Self::Unfinished => "unfinished",
             Self::Spared => "spared",
         }
     }
@@ -160,6 +167,27 @@ impl Failure {
     }
 }
 
+/// What may go wrong while a record ends as it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Degraded {
+    /// Items that finished could not be noted at once: a crash would have repeated them.
+    Notes,
+    /// The delay of a retry could not be set.
+    Delay,
+    /// A replay window could not be read: it may have asked for what counts as done.
+    Windows,
+}
+
+impl Degraded {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Notes => "notes",
+            Self::Delay => "delay",
+            Self::Windows => "windows",
+        }
+    }
+}
+
 /// What happened to one record.
 #[derive(Debug)]
 pub struct RecordReport {
@@ -181,8 +209,10 @@ pub struct RecordReport {
     pub outcome: Outcome,
     /// Why it was not processed.
     pub failure: Option<Failure>,
-    /// How long it stays hidden, where it comes back.
+    /// How long it stays hidden, where it comes back. Without it, the queue's visibility timeout applies.
     pub retry_in: Option<Duration>,
+    /// What went wrong that the message has survived.
+    pub degraded: BTreeSet<Degraded>,
     /// The handlers that were to run.
     pub handlers: Vec<HandlerReport>,
     /// When it ended.
@@ -244,6 +274,10 @@ impl RecordReport {
         line.field("handlers", handlers.join(" "));
         line.field("receive_count", self.receive_count);
         line.field("retry_in_s", self.retry_in.map(|delay| delay.as_secs()));
+        if !self.degraded.is_empty() {
+            let names: Vec<_> = self.degraded.iter().map(|what| what.name()).collect();
+            line.field("degraded", names.join(" "));
+        }
         self.add_metrics(&mut line);
         line
     }
@@ -254,6 +288,7 @@ impl RecordReport {
         // So that its average is the share of records that failed.
         let is_failed = self.failure.as_ref().is_some_and(|failure| failure.class != IN_PROGRESS);
         line.metric("Failed", Unit::Count, u8::from(is_failed), BY_FUNCTION_AND_VERSION);
+        line.metric("Degraded", Unit::Count, (!self.degraded.is_empty()).then_some(1), BY_FUNCTION);
         if self.event_type.is_some() && !self.known {
             line.metric("Unknown", Unit::Count, 1, BY_FUNCTION);
         }
@@ -286,6 +321,7 @@ mod tests {
             outcome,
             failure: None,
             retry_in: None,
+            degraded: BTreeSet::new(),
             handlers: Vec::new(),
             ended_at: "2026-01-02T10:00:01.5Z".parse().unwrap(),
         }
@@ -349,6 +385,7 @@ mod tests {
         failed.failure =
             Some(Failure { handler: Some("push"), class: "spared", reason: "not called".to_owned() });
         failed.retry_in = Some(Duration::from_secs(30));
+        failed.degraded = BTreeSet::from([Degraded::Notes]);
         insta::assert_snapshot!("failed", line(&failed));
     }
 }

@@ -18,7 +18,7 @@ pub const LONGEST: Duration = Duration::from_hours(2);
 const LONGEST_ASKED_FOR: Duration = Duration::from_mins(11 * 60 + 50);
 
 /// No wait is shorter: a visibility timeout of 0 would bring the message back at once.
-const SHORTEST: Duration = Duration::from_secs(1);
+pub const SHORTEST: Duration = Duration::from_secs(1);
 
 /// How long a message that failed its `receive_count`th delivery (from 1) stays hidden.
 ///

@@ -7,8 +7,11 @@
 use std::fmt;
 
 use crate::event::Envelope;
-use crate::ledger::Entry;
+use crate::ledger::{Entry, payload_sha256};
 use crate::message::{DecodeError, Message};
+
+/// Why a message is never run whose id came with another payload: one of the two is not genuine.
+pub const PAYLOAD_MISMATCH: &str = "the same message id came with another payload before";
 
 /// Why a message is on the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +24,11 @@ pub enum Why {
     Unreadable(String),
     /// Its consumer stopped before it could say why: a crash, or a time-out.
     ConsumerStopped,
-    /// Nothing failed: it was done, or another delivery of it was at work.
-    NothingLeft,
-    /// No consumer could ever claim it.
+    /// The ledger has another payload under its message id.
+    PayloadMismatch,
+    /// Nothing failed that the ledger knows of: it was done, or another delivery of it was at work.
+    NothingFailed,
+    /// No consumer has claimed it.
     NeverClaimed,
 }
 
@@ -39,9 +44,10 @@ impl Why {
             Err(error) => return Self::Unreadable(error.to_string()),
         };
         match entry {
+            Some(entry) if entry.payload_sha256 != payload_sha256(&message.body) => Self::PayloadMismatch,
             Some(Entry { failure_reason: Some(reason), .. }) => Self::LastFailure(reason.clone()),
             Some(Entry { lease: Some(_), .. }) => Self::ConsumerStopped,
-            Some(_) => Self::NothingLeft,
+            Some(_) => Self::NothingFailed,
             None => match Envelope::parse(&message.body) {
                 Ok(_) => Self::NeverClaimed,
                 Err(error) => Self::Unreadable(error.to_string()),
@@ -58,12 +64,14 @@ impl fmt::Display for Why {
             Self::ConsumerStopped => f.write_str(
                 "the consumer crashed or timed out on its last delivery, before it could say why; see its log",
             ),
-            Self::NothingLeft => f.write_str(
-                "nothing failed: it was done before, or another delivery of it was being handled; it can go",
+            Self::PayloadMismatch => f.write_str(PAYLOAD_MISMATCH),
+            Self::NothingFailed => f.write_str(
+                "nothing failed that the ledger knows of: it was done before, or another delivery of it was being \
+                 handled; a redrive does what is left, if anything is",
             ),
             Self::NeverClaimed => f.write_str(
-                "no consumer could claim it: the ledger did not answer, or the function was throttled; see \
-                 the consumer's log",
+                "no consumer has claimed it: no handler takes it, the ledger did not answer, or the function was \
+                 throttled; see the consumer's log",
             ),
         }
     }
@@ -90,9 +98,11 @@ mod tests {
         }
     }
 
+    const EVENT: &str = r#"{"type":"t","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;
+
     fn entry(failure_reason: Option<&str>) -> Entry {
         Entry {
-            payload_sha256: "aa".to_owned(),
+            payload_sha256: payload_sha256(EVENT.as_bytes()),
             done: BTreeSet::new(),
             lease: None,
             settled_at_ms: 0,
@@ -104,13 +114,15 @@ mod tests {
 
     #[test]
     fn there_is_always_a_reason() {
-        let event = message(r#"{"type":"t","timestamp":"2026-01-01T00:00:00Z","data":{}}"#);
+        let event = message(EVENT);
         let no_event = message("no event");
         let busy = entry(Some("push: busy"));
         let text = |said, message, entry| Why::find(said, message, entry).to_string();
         assert_eq!(text(Some("no such plan"), Ok(&event), Some(&busy)), "no such plan");
         assert_eq!(text(None, Ok(&event), Some(&busy)), "push: busy (on its last delivery)");
-        assert_eq!(Why::find(None, Ok(&event), Some(&entry(None))), Why::NothingLeft);
+        assert_eq!(Why::find(None, Ok(&event), Some(&entry(None))), Why::NothingFailed);
+        let forged = message(&EVENT.replace("{}", "[]"));
+        assert_eq!(Why::find(None, Ok(&forged), Some(&busy)), Why::PayloadMismatch);
         let lease = Some(Lease { owner: "1/0".to_owned(), until_ms: 0 });
         let held = Entry { lease, ..entry(None) };
         assert_eq!(Why::find(None, Ok(&event), Some(&held)), Why::ConsumerStopped);

@@ -137,6 +137,13 @@ pub struct History {
     pub first_seen_ms: i64,
 }
 
+impl History {
+    /// When it was claimed for the first time; `None` where the entry holds a time that is none.
+    pub fn first_seen(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.first_seen_ms).ok()
+    }
+}
+
 /// The ledger's answer to a [`ClaimRequest`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {

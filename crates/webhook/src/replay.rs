@@ -1,9 +1,9 @@
 //! Replay windows: an operator asks for work that is done to be done again.
 //!
 //! LearnInk's *Resend* and *Replay* keep the message id and carry no mark, so that the ledger takes what
-//! they bring for duplicates. While a window is open, the messages that it covers run again, each handler
-//! once per window, under [keys](crate::idempotency) of their own. A window says who opened it and why,
-//! and closes by itself.
+//! they bring for duplicates. What arrives while a window is open, of the messages that it covers, runs again,
+//! each handler once per window, under [keys](crate::idempotency) of their own. A window says who opened it
+//! and why, and closes by itself.
 
 use std::collections::BTreeSet;
 
@@ -82,6 +82,14 @@ impl ReplayWindow {
         self.closed.is_none() && now < self.expires_at
     }
 
+    /// Whether a delivery runs under it that the receiver accepted at `received_at`. Until the window expires,
+    /// every one does; after that, those which came while it was open, and failed, and come back from their
+    /// backoff or from the dead-letter queue. Closing it ends both.
+    pub fn takes(&self, received_at: Timestamp, now: Timestamp) -> bool {
+        let came_in_time = self.opened_at <= received_at && received_at < self.expires_at;
+        self.closed.is_none() && (now < self.expires_at || came_in_time)
+    }
+
     /// When it ended, or will end by itself.
     pub fn ends_at(&self) -> Timestamp {
         self.closed.as_ref().map_or(self.expires_at, |closing| closing.at)
@@ -117,6 +125,9 @@ pub struct Task {
     pub key: String,
     /// The keys that are done when it is.
     pub completes: Vec<String>,
+    /// Whether a window asks for this handler by its name. Then no event is too old for it: an operator wants
+    /// it now.
+    pub is_named: bool,
 }
 
 impl Task {
@@ -137,13 +148,13 @@ impl Task {
 /// asks for it and has not had it yet.
 pub fn tasks(handlers: &[&'static str], done: &BTreeSet<String>, windows: &[&ReplayWindow]) -> Vec<Task> {
     let task = |&handler: &&'static str| {
-        let windows = windows.iter().filter(|window| window.asks_for(handler));
-        let mut completes: Vec<_> = windows.map(|window| replay_key(handler, &window.id)).collect();
-        completes.retain(|key| !done.contains(key));
-        if !done.contains(handler) {
-            completes.insert(0, handler.to_owned());
-        }
-        completes.first().cloned().map(|key| Task { handler, key, completes })
+        let asking = windows.iter().filter(|window| window.asks_for(handler));
+        let asking = asking.map(|window| (window, replay_key(handler, &window.id)));
+        let asking: Vec<_> = asking.filter(|(_, key)| !done.contains(key)).collect();
+        let is_named = asking.iter().any(|(window, _)| window.handlers.contains(handler));
+        let own = (!done.contains(handler)).then(|| handler.to_owned());
+        let completes: Vec<_> = own.into_iter().chain(asking.into_iter().map(|(_, key)| key)).collect();
+        completes.first().cloned().map(|key| Task { handler, key, completes, is_named })
     };
     handlers.iter().filter_map(task).collect()
 }
@@ -259,6 +270,37 @@ mod tests {
         assert!(!window.is_open(time("2026-01-02T12:00:00Z")));
         window.closed = Some(Closing { by: "lee".to_owned(), at: time("2026-01-02T11:00:00Z") });
         assert!(!window.is_open(time("2026-01-02T11:00:00Z")));
+    }
+
+    #[test]
+    fn what_came_while_a_window_was_open_runs_under_it_whenever_it_comes_back() {
+        let mut window = window("w1", &[]);
+        let [before, during, after] =
+            ["2026-01-02T09:59:59Z", "2026-01-02T11:00:00Z", "2026-01-02T12:00:00Z"].map(time);
+        let days_later = time("2026-01-09T12:00:00Z");
+        let takes = |window: &ReplayWindow| {
+            let mut takes = Vec::new();
+            for now in [during, days_later] {
+                takes.extend([before, during, after].map(|received_at| window.takes(received_at, now)));
+            }
+            takes
+        };
+        assert_eq!(takes(&window), [true, true, true, false, true, false]);
+        window.closed = Some(Closing { by: "lee".to_owned(), at: during });
+        assert_eq!(takes(&window), [false; 6]);
+    }
+
+    #[test]
+    fn a_handler_that_a_window_names_is_told_from_one_that_goes_along() {
+        let done = BTreeSet::from(["progress", "push"].map(str::to_owned));
+        let named = |windows: &[&ReplayWindow]| {
+            tasks(&["push"], &done, windows).iter().map(|task| task.is_named).collect::<Vec<_>>()
+        };
+        let (all, push) = (window("w1", &[]), window("w2", &["push"]));
+        assert_eq!(
+            (named(&[&all]), named(&[&push]), named(&[&all, &push])),
+            (vec![false], vec![true], vec![true])
+        );
     }
 
     #[test]

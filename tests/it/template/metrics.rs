@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use learnink_consumer::report::{Ended, Failure};
+use learnink_consumer::report::{Degraded, Ended, Failure};
 use learnink_consumer::{HandlerReport, Outcome as End, RecordReport};
 use learnink_receiver::secrets::LoadError;
 use learnink_receiver::{CallError, Outcome, Receipt, Refresh, Refusal, SecretSlot};
@@ -64,6 +64,7 @@ fn reports() -> impl Iterator<Item = RecordReport> {
         outcome,
         failure: matches!(outcome, End::DeadLettered | End::Retry).then(|| failure.clone()),
         retry_in: Some(Duration::ZERO),
+        degraded: BTreeSet::from([Degraded::Delay]),
         handlers: [Ended::TooLate, Ended::Spared].map(run).into(),
         ended_at: Timestamp::UNIX_EPOCH,
     })

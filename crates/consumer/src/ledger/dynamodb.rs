@@ -25,7 +25,7 @@ use learnink_webhook::ledger::{
 };
 use learnink_webhook::replay::{Closing, ReplayWindow};
 
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, StoredWindow, UnreadableWindow};
 use crate::{CallFailed, call_limits};
 
 /// The attributes of an item.
@@ -227,7 +227,7 @@ impl DynamoDbLedger {
             .update_expression("SET replay_windows = if_not_exists(replay_windows, :none)")
             .expression_attribute_values(":none", AttributeValue::M(HashMap::new()));
         create.send().await.map_err(|error| failed(OPERATION, &error))?;
-        for old in self.replay_windows().await? {
+        for old in self.replay_windows().await?.into_iter().flatten() {
             if old.ends_at() + WINDOWS_REMEMBERED_FOR < window.opened_at {
                 self.forget_window(OPERATION, &old.id).await?;
             }
@@ -240,8 +240,8 @@ impl DynamoDbLedger {
         .await
     }
 
-    /// Closes a replay window before its time; `None` where there is none of that id. One that has ended
-    /// already stays as it is.
+    /// Closes a replay window, so that nothing runs under it any more; `None` where there is none of that id
+    /// that can be read. One that was closed before stays as it is.
     ///
     /// # Errors
     ///
@@ -251,9 +251,9 @@ impl DynamoDbLedger {
         id: &str,
         closing: Closing,
     ) -> Result<Option<ReplayWindow>, LedgerError> {
-        let windows = self.replay_windows().await?;
-        let Some(mut window) = windows.into_iter().find(|window| window.id == id) else { return Ok(None) };
-        if window.is_open(closing.at) {
+        let mut windows = self.replay_windows().await?.into_iter().flatten();
+        let Some(mut window) = windows.find(|window| window.id == id) else { return Ok(None) };
+        if window.closed.is_none() {
             window.closed = Some(closing);
             let condition = "attribute_exists(replay_windows.#id)";
             self.write_window("close a replay window", &window, condition).await?;
@@ -333,19 +333,20 @@ impl Ledger for DynamoDbLedger {
         // else writes them: the condition holds for the owner alone.
         let statement = |set_done: &str| {
             format!(
-                "UPDATE \"{}\" {set_done}SET lease_owner = '' SET lease_until_ms = ? SET failure_reason = ? \
+                "UPDATE \"{}\" {set_done}SET lease_owner = ? SET lease_until_ms = ? SET failure_reason = ? \
                  SET expires_at = ? WHERE message_id = ? AND lease_owner = ?",
                 self.table
             )
         };
         let (with_done, without) = (statement("SET done_keys = ? "), statement(""));
         let statements = settlements.iter().map(|settlement| {
-            let mut parameters = Vec::with_capacity(6);
+            let mut parameters = Vec::with_capacity(7);
             // DynamoDB has no empty sets.
             if !settlement.done.is_empty() {
                 parameters.push(AttributeValue::Ss(settlement.done.iter().cloned().collect()));
             }
             parameters.extend([
+                string(""),
                 number(settlement.now.as_millisecond()),
                 string(settlement.failure_reason.as_deref().unwrap_or_default()),
                 number(expires_at_s(settlement.now)),
@@ -366,20 +367,19 @@ impl Ledger for DynamoDbLedger {
         answers.into_iter().zip(&settlements).map(recorded).collect()
     }
 
-    async fn replay_windows(&self) -> Result<Vec<ReplayWindow>, LedgerError> {
+    async fn replay_windows(&self) -> Result<Vec<StoredWindow>, LedgerError> {
         const OPERATION: &str = "read the replay windows";
         let item = self.get(OPERATION, WINDOWS_ID).await?.unwrap_or_default();
         let windows = item.get(attribute::WINDOWS).and_then(|windows| windows.as_m().ok());
         let read = |(id, window): (&String, &AttributeValue)| {
             let window = window.as_s().ok().and_then(|json| serde_json::from_str(json).ok());
-            if window.is_none() {
-                // Of a newer command, or changed by hand. Not to do again what is done is the safe side.
-                tracing::warn!(window = id, "a replay window cannot be read, and is ignored");
-            }
-            window
+            window.ok_or_else(|| UnreadableWindow { id: id.clone() })
         };
-        let mut windows: Vec<ReplayWindow> = windows.into_iter().flatten().filter_map(read).collect();
-        windows.sort_by(|a, b| (a.opened_at, &a.id).cmp(&(b.opened_at, &b.id)));
+        let mut windows: Vec<StoredWindow> = windows.into_iter().flatten().map(read).collect();
+        windows.sort_by(|a, b| match (a, b) {
+            (Ok(a), Ok(b)) => (a.opened_at, &a.id).cmp(&(b.opened_at, &b.id)),
+            (a, b) => b.is_ok().cmp(&a.is_ok()),
+        });
         Ok(windows)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsEvent;
+use jiff::SignedDuration;
 use learnink_consumer::report::Ended;
 use learnink_consumer::{BatchReport, Consumer, Invocation, Outcome};
 use tokio::sync::Notify;
@@ -88,9 +89,13 @@ fn receive(world: &World) -> Vec<Queued> {
     records
 }
 
+/// How far an environment's clock may be off, either way: more than Lambda's ever are.
+const LARGEST_SKEW_MS: i64 = 2_000;
+
 struct Environment {
     world: Arc<World>,
     life: Arc<Life>,
+    skew_ms: i64,
     consumer: Consumer<Stores, Stores>,
 }
 
@@ -101,7 +106,8 @@ impl Environment {
         let router = router(App { world: world.clone(), life: life.clone() });
         // The jitter is the world's: a wait of half the ceiling is as good as any.
         let consumer = Consumer::new(router, stores.clone(), stores, || 0.5);
-        Self { world: world.clone(), life, consumer }
+        let skew_ms = world.state().random.i64(-LARGEST_SKEW_MS..=LARGEST_SKEW_MS);
+        Self { world: world.clone(), life, skew_ms, consumer }
     }
 
     /// One invocation; whether the environment has outlived it.
@@ -109,7 +115,10 @@ impl Environment {
         let mut batch = SqsEvent::default();
         batch.records =
             records.iter().map(|queued| queued.sent.record(&queued.sqs_id, queued.receive_count)).collect();
-        let invocation = Invocation::new(id, self.world.now(), TIMEOUT);
+        let now = self.world.now() + SignedDuration::from_millis(self.skew_ms);
+        let deadline_ms = (now + TIMEOUT).as_millisecond();
+        self.world.state().deadlines_ms.insert(id.to_owned(), deadline_ms);
+        let invocation = Invocation::new(id, now, TIMEOUT);
         let report = tokio::select! {
             biased;
             () = self.life.ended.notified() => return false,
@@ -128,8 +137,9 @@ impl Environment {
         let failures = report.response().unwrap().batch_item_failures;
         let mut state = self.world.state();
         for (queued, record) in records.iter().zip(&report.records) {
-            state.seen.spared +=
-                record.handlers.iter().filter(|run| run.ended == Ended::Spared).count() as u64;
+            let ended = |how| record.handlers.iter().filter(|run| run.ended == how).count() as u64;
+            state.seen.spared += ended(Ended::Spared);
+            state.seen.lists_that_got_on += ended(Ended::Unfinished);
             if failures.iter().any(|failure| failure.item_identifier == queued.sqs_id) {
                 continue;
             }

@@ -51,7 +51,10 @@ impl App {
         let suffix = suffix.expect("a key begins with its message").to_owned();
         {
             let mut state = self.world.state();
-            let is_done = state.done(id).contains(&suffix);
+            // The items of a handler that is done are forgotten with it.
+            let task = suffix.split('/').next().unwrap_or_default();
+            let done = state.done(id);
+            let is_done = done.contains(&suffix) || done.contains(task);
             state.promise(!is_done, || format!("{key} is recorded as done, and runs again"));
             if state.effects.contains_key(key.as_str()) {
                 state.seen.calls_after_a_cut_between_effect_and_record += 1;

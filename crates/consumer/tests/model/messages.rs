@@ -31,6 +31,8 @@ pub(crate) struct Sent {
     pub(crate) content: Content,
     /// Whether another message has the same id and another body: one of the two is not genuine.
     pub(crate) is_forged: bool,
+    /// When the receiver accepted it, in milliseconds since the epoch.
+    pub(crate) received_at_ms: i64,
 }
 
 impl Sent {
@@ -45,11 +47,21 @@ impl Sent {
         handlers.iter().map(ToString::to_string).collect()
     }
 
+    pub(crate) const fn event_type(&self) -> &'static str {
+        match self.content {
+            Content::Course => "user.course.started",
+            Content::List => "notifications.sent",
+            Content::Unknown => "example.unknown",
+            Content::NoEvent => "",
+        }
+    }
+
     fn body(&self) -> Vec<u8> {
-        let (event_type, data) = match self.content {
-            Content::Course => ("user.course.started", r#"{"user_id":"u","course_id":"c"}"#),
-            Content::List => ("notifications.sent", r#"{"notifications":[]}"#),
-            Content::Unknown => ("example.unknown", "{}"),
+        let event_type = self.event_type();
+        let data = match self.content {
+            Content::Course => r#"{"user_id":"u","course_id":"c"}"#,
+            Content::List => r#"{"notifications":[]}"#,
+            Content::Unknown => "{}",
             Content::NoEvent => return b"no event".to_vec(),
         };
         let forged = if self.is_forged { " " } else { "" };
@@ -66,7 +78,7 @@ impl Sent {
             id: self.id.clone(),
             signed_at_s: START_MS / 1000,
             signature: "v1,none".to_owned(),
-            received_at: Timestamp::from_millisecond(START_MS).unwrap(),
+            received_at: Timestamp::from_millisecond(self.received_at_ms).unwrap(),
             event_type: None,
             body: self.body(),
         }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use learnink_webhook::MessageId;
 use learnink_webhook::dead_letter::Why;
-use learnink_webhook::replay::{Coverage, ReplayWindow};
+use learnink_webhook::ledger::{Entry, payload_sha256};
+use learnink_webhook::replay::{Closing, Coverage, Known, ReplayWindow};
 use tokio::time::sleep;
 
 use crate::environment;
 use crate::messages::{Content, ITEMS, Sent};
-use crate::world::{Seen, World};
+use crate::world::{Seen, State, World};
 
 /// How many environments handle messages at the same time.
 const ENVIRONMENTS: u32 = 3;
@@ -53,22 +54,20 @@ async fn trouble(world: &World) -> Vec<Sent> {
     let events = world.state().random.u32(4..24);
     for number in 0..events {
         sleep(world.up_to(Duration::from_mins(3))).await;
-        let choice = world.state().random.usize(..14);
+        let choice = world.state().random.usize(..16);
         match choice {
             0..5 => {
-                let sent = message(world, number);
-                world.state().send(sent.clone());
-                messages.push(sent);
+                messages.push(world.receive(message(world, number)));
             }
             // The sender's retry, or a resend: the same message, once more.
             5..9 => {
                 if let Some(sent) = any_of(world, &messages) {
-                    world.state().send(sent);
+                    world.receive(sent);
                 }
             }
             9 => {
                 if let Some(sent) = any_of(world, &messages).filter(|sent| sent.content != Content::NoEvent) {
-                    world.state().send(Sent { is_forged: true, ..sent });
+                    world.receive(Sent { is_forged: true, ..sent });
                 }
             }
             10 => redrive(world),
@@ -79,15 +78,14 @@ async fn trouble(world: &World) -> Vec<Sent> {
             }
             12 => {
                 for burst in 0..4 {
-                    let sent = message(world, 100 * (1 + number) + burst);
-                    world.state().send(sent.clone());
-                    messages.push(sent);
+                    messages.push(world.receive(message(world, 100 * (1 + number) + burst)));
                 }
             }
+            13 => close_window(world),
             _ => {
                 if let Some(sent) = any_of(world, &messages) {
                     open_window(world, number, &sent);
-                    world.state().send(sent);
+                    world.receive(sent);
                 }
             }
         }
@@ -107,7 +105,7 @@ fn message(world: &World, number: u32) -> Sent {
     }
     let poison = if state.random.u8(..8) == 0 { "-poison" } else { "" };
     let id = MessageId::parse(&format!("msg_{number}{poison}")).unwrap();
-    Sent { id, content, is_forged: false }
+    Sent { id, content, is_forged: false, received_at_ms: 0 }
 }
 
 fn any_of(world: &World, messages: &[Sent]) -> Option<Sent> {
@@ -149,9 +147,20 @@ fn open_window(world: &World, number: u32, sent: &Sent) {
     });
 }
 
+/// Closes one of the windows, which is seldom and perhaps the one that matters.
+fn close_window(world: &World) {
+    let (now, mut state) = (world.now(), world.state());
+    let state = &mut *state;
+    if let Some(window) = state.random.choice(&mut state.windows).filter(|window| window.closed.is_none()) {
+        window.closed = Some(Closing { by: "the test".to_owned(), at: now });
+        state.seen.windows_closed += 1;
+    }
+}
+
 /// What must hold once nothing goes wrong any more and the queue is empty.
 fn check(world: &World, messages: &[Sent]) {
-    let state = world.state();
+    let mut state = world.state();
+    let state = &mut *state;
     assert!(state.broken.is_empty(), "{:#?}", state.broken);
     assert!(state.queue.is_empty());
     for sent in messages {
@@ -169,7 +178,10 @@ fn check(world: &World, messages: &[Sent]) {
             assert!(!why.to_string().trim().is_empty(), "{sent:?} is dead-lettered without a reason");
             // Nothing is said to have no entry, or no reason, that has one.
             assert!(why != Why::NeverClaimed || entry.is_none(), "{sent:?}: {entry:?}");
-            assert!(why != Why::NothingLeft || is_done, "{sent:?} was let go without a reason: {entry:?}");
+            assert!(
+                why != Why::NothingFailed || (is_done && !is_dead),
+                "{sent:?} was let go without a reason: {entry:?}"
+            );
         }
         let is_poison = sent.id.as_str().ends_with("-poison");
         let is_doubtful = state.sent.values().any(|other| other.is_forged && other.id == sent.id);
@@ -177,7 +189,40 @@ fn check(world: &World, messages: &[Sent]) {
             assert!(is_done, "{sent:?} has nothing that keeps it from being done: {entry:?}");
         }
         if is_done {
-            check_effects(sent, &state.effects, state.windows.len());
+            let covers = |window: &&ReplayWindow| window.covers(known(sent, entry.unwrap()));
+            check_effects(sent, &state.effects, state.windows.iter().filter(covers).count());
+        }
+    }
+    check_replays(state);
+}
+
+const fn known<'a>(sent: &'a Sent, entry: &Entry) -> Known<'a> {
+    Known { id: &sent.id, event_type: sent.event_type(), first_seen_ms: entry.first_seen_ms }
+}
+
+/// What was sent again while a window was open has run under it, each handler that the window asks for, unless
+/// the window was closed.
+fn check_replays(state: &mut State) {
+    for sent in state.sent.values() {
+        let is_poison = sent.id.as_str().ends_with("-poison");
+        let Some(entry) = state.ledger.get(&sent.id).filter(|_| !is_poison) else { continue };
+        // Of two payloads under one id, only the one that came first runs.
+        if entry.payload_sha256 != payload_sha256(&sent.message().body) {
+            continue;
+        }
+        let came_in_time = |window: &&ReplayWindow| {
+            let (opened, expires) = (window.opened_at.as_millisecond(), window.expires_at.as_millisecond());
+            window.closed.is_none() && (opened..expires).contains(&sent.received_at_ms)
+        };
+        let windows = state.windows.iter().filter(came_in_time);
+        for window in windows.filter(|window| window.covers(known(sent, entry))) {
+            let is_asked_for =
+                |handler: &&String| window.handlers.is_empty() || window.handlers.contains(*handler);
+            for handler in sent.all_done().iter().filter(is_asked_for) {
+                let key = format!("{handler}@{}", window.id);
+                assert!(entry.done.contains(&key), "{sent:?} was not replayed under {window:?}: {entry:?}");
+                state.seen.replays_that_were_asked_for += 1;
+            }
         }
     }
 }

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use learnink_consumer::ledger::{Ledger, LedgerError};
+use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
 use learnink_consumer::queues::{DeadLetter, DeadLetterError, Queues};
 use learnink_consumer::record::Record;
 use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{
     Claim, ClaimRequest, Entry, Lease, Recorded, SHORTEST_LEASE, Settlement, judge, judge_settlement,
 };
-use learnink_webhook::replay::ReplayWindow;
 use tokio::time::{Instant, sleep};
 
 use crate::environment::Life;
-use crate::world::{DeadLettered, Queued, State, TIMEOUT, World};
+use crate::world::{DeadLettered, Queued, State, World};
 
 /// The world's stores as one environment reaches them.
 #[derive(Debug, Clone)]
@@ -40,11 +39,33 @@ enum Fate {
 /// The longest a call is under way after its caller has given up.
 const LATEST: Duration = Duration::from_secs(90);
 
+/// What a slow call takes at most: the engine's own limits cut it off before that.
+const SLOWEST: Duration = Duration::from_secs(8);
+
 impl Stores {
-    /// A step of the engine: it takes a moment, and the environment may not outlive it.
+    /// A step of the engine: it takes a moment, or long, and the environment may not outlive it.
     async fn step(&self) {
         self.life.step(&self.world).await;
-        sleep(self.world.up_to(Duration::from_millis(40))).await;
+        let longest = if self.world.fault(0.2) {
+            self.world.state().seen.slow_calls += 1;
+            SLOWEST
+        } else {
+            Duration::from_millis(40)
+        };
+        sleep(self.world.up_to(longest)).await;
+    }
+
+    /// Several calls that travel together: each with its own fate, or all of them throttled.
+    fn calls<Q, T: 'static>(
+        &self,
+        requests: Vec<Q>,
+        call: impl Fn(Q) -> Result<T, LedgerError>,
+    ) -> Vec<Result<T, LedgerError>> {
+        if self.world.fault(0.5) {
+            self.world.state().seen.throttled_batches += 1;
+            return requests.iter().map(|_| Err(LedgerError::new("do that", "throttled"))).collect();
+        }
+        requests.into_iter().map(call).collect()
     }
 
     fn fate(&self) -> Fate {
@@ -97,8 +118,7 @@ impl Stores {
 impl Ledger for Stores {
     async fn claim(&self, requests: Vec<ClaimRequest>) -> Vec<Result<Claim, LedgerError>> {
         self.step().await;
-        let call = |request: ClaimRequest| self.call(move |state| claim(state, &request));
-        let claims = requests.into_iter().map(call).collect();
+        let claims = self.calls(requests, |request| self.call(move |state| claim(state, &request)));
         self.step().await;
         claims
     }
@@ -121,15 +141,15 @@ impl Ledger for Stores {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Recorded, LedgerError>> {
         self.step().await;
-        let call = |settlement: Settlement| self.call(move |state| settle(state, &settlement));
-        let recorded = settlements.into_iter().map(call).collect();
+        let settle = |settlement| self.call(move |state| settle(state, &settlement));
+        let recorded = self.calls(settlements, settle);
         self.step().await;
         recorded
     }
 
-    async fn replay_windows(&self) -> Result<Vec<ReplayWindow>, LedgerError> {
+    async fn replay_windows(&self) -> Result<Vec<StoredWindow>, LedgerError> {
         self.step().await;
-        self.call(|state| state.windows.clone())
+        self.call(|state| state.windows.iter().cloned().map(Ok).collect())
     }
 }
 
@@ -142,8 +162,11 @@ fn claim(state: &mut State, request: &ClaimRequest) -> Claim {
     match &claim {
         Claim::Acquired(_) => {
             // No lock may outlive the invocation that took it.
-            let lease = request.lease.max(SHORTEST_LEASE);
-            state.promise(lease <= TIMEOUT, || format!("a lease of {lease:?} outlives its invocation"));
+            let invocation = request.owner.split('/').next().unwrap_or_default();
+            let latest_ms =
+                state.deadlines_ms[invocation].max((request.now + SHORTEST_LEASE).as_millisecond());
+            let until_ms = request.lease_until_ms();
+            state.promise(until_ms <= latest_ms, || format!("{request:?} outlives its invocation"));
             let entry = state.ledger.entry(request.id.clone()).or_insert_with(|| request.new_entry());
             entry.failure_reason = None;
             entry.lease = Some(Lease { owner: request.owner.clone(), until_ms: request.lease_until_ms() });
@@ -196,16 +219,17 @@ impl Queues for Stores {
         sent.map_err(|error| DeadLetterError::Send(Box::new(error)))
     }
 
-    async fn back_off(&self, record: Record<'_>, delay: Duration) {
+    async fn back_off(&self, record: Record<'_>, delay: Duration) -> bool {
         self.step().await;
         // Where it fails, the visibility timeout applies.
         let receipt = record.receipt_handle().unwrap_or_default().to_owned();
-        let _ = self.call(move |state| {
+        let set = self.call(move |state| {
             let is_it =
                 |queued: &&mut Queued| format!("{}/{}", queued.sqs_id, queued.receive_count) == receipt;
             if let Some(queued) = state.queue.iter_mut().find(is_it) {
                 queued.visible_at = Instant::now() + delay;
             }
         });
+        set.is_ok()
     }
 }

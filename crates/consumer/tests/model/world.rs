@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) dead_letters: Vec<DeadLettered>,
     pub(crate) ledger: HashMap<MessageId, Entry>,
     pub(crate) windows: Vec<ReplayWindow>,
+    /// When each invocation ends, by its environment's clock, in milliseconds since the epoch.
+    pub(crate) deadlines_ms: HashMap<String, i64>,
     /// The handler whose downstream is down.
     pub(crate) outage: Option<&'static str>,
     /// Which environments are at work on which message, once for each handler or item.
@@ -88,6 +90,13 @@ impl World {
     /// The time by the world's clock.
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_millisecond(START_MS).unwrap() + self.started.elapsed()
+    }
+
+    /// A message as the receiver accepts it now.
+    pub(crate) fn receive(&self, sent: Sent) -> Sent {
+        let sent = Sent { received_at_ms: self.now().as_millisecond(), ..sent };
+        self.state().send(sent.clone());
+        sent
     }
 
     /// Whether something goes wrong that does so with this share of all faults.
@@ -158,6 +167,9 @@ seen! {
     crashes,
     ledger_errors,
     lost_answers,
+    slow_calls,
+    throttled_batches,
+    lists_that_got_on,
     late_calls,
     leases_lost,
     claims_in_progress,
@@ -172,6 +184,8 @@ seen! {
     dead_lettered_by_the_queue,
     redrives,
     replayed,
+    replays_that_were_asked_for,
+    windows_closed,
     payload_mismatches,
     unknown_events,
     bodies_that_are_no_event,
