@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_consumer::DynamoDbLedger;
 use learnink_consumer::ledger::{Ledger, UnreadableWindow};
-use learnink_handlers::progress::{LearnerAndCourse, Learners};
+use learnink_handlers::progress::{Activity, LearnerAndCourse, Learners};
 use learnink_tests::engine::Engine;
 use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{Claim, ClaimRequest, Entry, History, Lease, Recorded, Settlement, judge};
@@ -374,21 +374,21 @@ async fn put(client: &aws_sdk_dynamodb::Client, table: &str, id: &MessageId, ent
 async fn the_earliest_start_and_the_latest_activity_stay_whatever_the_order(engine: Engine) {
     // The newest has no id of the customer's: the one before it must not outlive it.
     let activities = [
-        (2_000, true, "a", Some("x")),
-        (3_000, true, "b", Some("y")),
-        (4_000, false, "d", None),
-        (4_000, false, "c", Some("z")),
-        (1_000, false, "e", Some("x")),
+        (2_000, Activity::Start, "a", Some("x")),
+        (3_000, Activity::Start, "b", Some("y")),
+        (4_000, Activity::Other, "d", None),
+        (4_000, Activity::Other, "c", Some("z")),
+        (1_000, Activity::Other, "e", Some("x")),
     ];
     let mut ends = HashSet::new();
     for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 3, 0, 2, 4]] {
         let learners = Learners::new(&engine.dynamodb, engine.table("user_id", Some("course_id")).await);
         for index in order {
-            let (at_ms, is_start, id, custom_id) = activities[index];
+            let (at_ms, activity, id, custom_id) = activities[index];
             let who = LearnerAndCourse { user_id: "u", course_id: "c", custom_id };
             let at = Timestamp::from_millisecond(at_ms).unwrap();
             let version = Version::new(at, &MessageId::parse(id).unwrap());
-            learners.record(who, is_start, &version).await.unwrap();
+            learners.record(who, activity, &version).await.unwrap();
         }
         let mut rows = learners.all().await.unwrap();
         assert_eq!(rows.len(), 1);

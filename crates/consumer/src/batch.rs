@@ -36,7 +36,7 @@ use crate::ledger::{Ledger, LedgerError, StoredWindow};
 use crate::queues::{DeadLetter, Queues, attribute_text};
 use crate::record::Record;
 use crate::report::{
-    BatchReport, Degraded, Ended, Failure, HandlerReport, IN_PROGRESS, Outcome, RecordReport,
+    BatchReport, Degraded, Ended, EngineFailure, Failure, HandlerReport, Outcome, RecordReport,
 };
 use crate::verdict::{Verdict, Wait, verdict};
 use crate::{CALL_LIMIT, Consumer};
@@ -180,7 +180,7 @@ impl Ending {
     /// used up.
     fn in_progress(lease_left: Duration) -> Self {
         let reason = "another delivery of it is being handled";
-        Self::retry(Failure::of_engine(IN_PROGRESS, reason)).at_least(lease_left)
+        Self::retry(Failure::of_engine(EngineFailure::InProgress, reason)).at_least(lease_left)
     }
 
     fn retry(failure: Failure) -> Self {
@@ -189,7 +189,7 @@ impl Ending {
 
     fn ledger_failed(error: Option<LedgerError>, lease_left: Duration) -> Self {
         let reason = error.map_or_else(|| "the ledger has no answer".to_owned(), |error| with_causes(&error));
-        Self::retry(Failure::of_engine("ledger", reason)).at_least(lease_left)
+        Self::retry(Failure::of_engine(EngineFailure::Ledger, reason)).at_least(lease_left)
     }
 
     /// The ending of a record whose handlers had come to a verdict that could not be recorded.
@@ -274,8 +274,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let work = AssertUnwindSafe(self.process(record, owner, batch, &mut report)).catch_unwind();
         let ending = match tokio::time::timeout_at(end, work).await {
             Ok(Ok(ending)) => ending,
-            Ok(Err(_panic)) => Ending::retry(Failure::of_engine("panicked", "the consumer panicked")),
-            Err(_elapsed) => Ending::retry(Failure::of_engine("timed_out", "the invocation's time was up")),
+            Ok(Err(_panic)) => {
+                Ending::retry(Failure::of_engine(EngineFailure::Panicked, "the consumer panicked"))
+            }
+            Err(_elapsed) => {
+                Ending::retry(Failure::of_engine(EngineFailure::TimedOut, "the invocation's time was up"))
+            }
         };
         report.outcome = ending.outcome;
         report.failure = ending.failure;
@@ -312,7 +316,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
         if Instant::now() >= batch.invocation.end_of_work() {
             let reason = "the invocation has no time left for it";
-            return Ending::retry(Failure::of_engine("timed_out", reason));
+            return Ending::retry(Failure::of_engine(EngineFailure::TimedOut, reason));
         }
         let mut acquired = match self.acquire(record, owner, &delivery, batch, report).await {
             Ok(acquired) => acquired,
@@ -343,7 +347,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let message = match record.decode() {
             Ok(message) => Arc::new(message),
             Err(error) => {
-                let failure = Failure::of_engine("no_message", error.to_string());
+                let failure = Failure::of_engine(EngineFailure::NoMessage, error.to_string());
                 return Err(match error.class() {
                     FailureClass::Retryable => Ending::retry(failure),
                     FailureClass::Permanent => self.dead_letter(record, failure, None).await,
@@ -355,7 +359,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let envelope = match Envelope::parse(&message.body) {
             Ok(envelope) => Arc::new(envelope),
             Err(error) => {
-                let failure = Failure::of_engine("no_event", error.to_string());
+                let failure = Failure::of_engine(EngineFailure::NoEvent, error.to_string());
                 return Err(self.dead_letter(record, failure, None).await);
             }
         };
@@ -399,7 +403,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     return Err(Ending::in_progress(Duration::from_millis(left_ms.unsigned_abs())));
                 }
                 Claim::PayloadMismatch => {
-                    let failure = Failure::of_engine("payload_mismatch", PAYLOAD_MISMATCH);
+                    let failure = Failure::of_engine(EngineFailure::PayloadMismatch, PAYLOAD_MISMATCH);
                     return Err(self.dead_letter(record, failure, None).await);
                 }
             };
@@ -410,7 +414,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             let windows = match windows {
                 Ok(windows) => windows,
                 Err(reason) => {
-                    let failure = Failure::of_engine("ledger", reason);
+                    let failure = Failure::of_engine(EngineFailure::Ledger, reason);
                     let acquired = Acquired { request, history, tasks: Vec::new() };
                     if is_ours {
                         batch.settle(&acquired, Some(&failure)).await?;
@@ -600,11 +604,11 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
 
 /// Why an event is dead-lettered where the router wants that, although nothing failed.
 fn no_handler() -> Failure {
-    Failure::of_engine("unknown", "no handler takes this type and version of event")
+    Failure::of_engine(EngineFailure::Unknown, "no handler takes this type and version of event")
 }
 
 fn lease_lost() -> Ending {
-    Ending::retry(Failure::of_engine("lease_lost", "the lease ended before the work did"))
+    Ending::retry(Failure::of_engine(EngineFailure::LeaseLost, "the lease ended before the work did"))
 }
 
 #[cfg(test)]

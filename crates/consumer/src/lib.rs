@@ -36,6 +36,7 @@ use std::time::Duration;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use learnink_webhook::Router;
+use learnink_webhook::error::service_code;
 
 use crate::breaker::Breakers;
 
@@ -58,7 +59,7 @@ impl CallFailed {
         Self(match error {
             SdkError::TimeoutError(_) => format!("{service} did not answer in time"),
             SdkError::ServiceError(failure) => {
-                let code = failure.err().code().unwrap_or("no code");
+                let code = failure.err().code().and_then(service_code).unwrap_or("no code");
                 format!("{service} answered {} ({code})", failure.raw().status().as_u16())
             }
             SdkError::DispatchFailure(_) => format!("{service} could not be reached"),

@@ -138,15 +138,53 @@ pub struct HandlerReport {
     pub took: Duration,
 }
 
-/// The class of a record whose message somebody else has claimed: nothing failed, and it comes back.
-pub(crate) const IN_PROGRESS: &str = "in_progress";
+/// Why a record failed without a handler's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EngineFailure {
+    /// Somebody else has claimed the message: nothing failed, and it comes back.
+    InProgress,
+    /// The ledger did not answer.
+    Ledger,
+    /// Others may be at work by now, because the lease ended before the work did.
+    LeaseLost,
+    /// The invocation's time was up.
+    TimedOut,
+    /// The engine itself panicked.
+    Panicked,
+    /// No receiver wrote it, or one of another deploy.
+    NoMessage,
+    /// The body is no event.
+    NoEvent,
+    /// The message id came with another payload before.
+    PayloadMismatch,
+    /// No handler takes the event, and the router wants to hear of it.
+    Unknown,
+}
+
+impl EngineFailure {
+    /// The class in logs and metrics.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::InProgress => "in_progress",
+            Self::Ledger => "ledger",
+            Self::LeaseLost => "lease_lost",
+            Self::TimedOut => "timed_out",
+            Self::Panicked => "panicked",
+            Self::NoMessage => "no_message",
+            Self::NoEvent => "no_event",
+            Self::PayloadMismatch => "payload_mismatch",
+            Self::Unknown => "unknown",
+        }
+    }
+}
 
 /// Why a record was not processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The handler, where one ran.
     pub handler: Option<&'static str>,
-    /// [`Ended::name`], or what the engine met: one of few.
+    /// [`Ended::name`], or where no handler ran one of `in_progress`, `ledger`, `lease_lost`, `timed_out`,
+    /// `panicked`, `no_message`, `no_event`, `payload_mismatch` and `unknown`.
     pub class: &'static str,
     /// No payload, no personal data.
     pub reason: String,
@@ -154,8 +192,8 @@ pub struct Failure {
 
 impl Failure {
     /// A failure without a handler.
-    pub(crate) fn of_engine(class: &'static str, reason: impl Into<String>) -> Self {
-        Self { handler: None, class, reason: reason.into() }
+    pub(crate) fn of_engine(why: EngineFailure, reason: impl Into<String>) -> Self {
+        Self { handler: None, class: why.name(), reason: reason.into() }
     }
 
     /// The reason with the handler in front.
@@ -286,7 +324,8 @@ impl RecordReport {
         let dimensions = if self.failure.is_some() { BY_FAILURE } else { BY_FUNCTION };
         line.metric(self.outcome.metric(), Unit::Count, 1, dimensions);
         // So that its average is the share of records that failed.
-        let is_failed = self.failure.as_ref().is_some_and(|failure| failure.class != IN_PROGRESS);
+        let is_failed =
+            self.failure.as_ref().is_some_and(|failure| failure.class != EngineFailure::InProgress.name());
         line.metric("Failed", Unit::Count, u8::from(is_failed), BY_FUNCTION_AND_VERSION);
         line.metric("Degraded", Unit::Count, (!self.degraded.is_empty()).then_some(1), BY_FUNCTION);
         if self.event_type.is_some() && !self.known {

@@ -29,6 +29,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::civil::Date;
 use learnink_webhook::config::{ConfigError, optional, required};
+use learnink_webhook::error::service_code;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::local::LocalFileSystem;
@@ -42,8 +43,8 @@ pub use record::{Record, RecordError};
 /// The variable that switches the handler on.
 const VARIABLE: &str = "LEARNINK_ARCHIVE";
 
-/// How long one request to S3 may take, and how long all tries of one together. The handler has three
-/// quarters of an invocation's time.
+/// How long one request to S3 may take, and how long all tries of one together. The handler has 24 s of the
+/// consumer's 30.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_RETRIES: usize = 2;
@@ -85,24 +86,26 @@ impl Config {
     /// [`ConfigError`] naming the variable and what belongs there.
     pub fn at(url: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let unusable = |problem: &str| ConfigError::unusable(VARIABLE, problem);
-        let form = "it is a URL such as s3://bucket/prefix or file:///folder";
+        let form = "it must be a URL such as s3://bucket/prefix or file:///folder";
         let url = Url::parse(url.trim()).map_err(|_| unusable(form))?;
         if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
             return Err(unusable("a URL of an archive has neither `?` nor `#` nor `@`"));
         }
         let host = url.host_str().unwrap_or_default();
-        let root =
-            Path::from_url_path(url.path()).map_err(|_| unusable("its path has a part that is no name"))?;
+        let root = Path::from_url_path(url.path())
+            .map_err(|_| unusable("its path has a part that cannot be a name"))?;
         if root.as_ref().len() > LONGEST_PREFIX_BYTES {
             return Err(unusable("its path is too long for a prefix"));
         }
         let store: Arc<dyn ObjectStore> = match (url.scheme(), host) {
-            ("s3", "") => return Err(unusable("it names no bucket; it is a URL such as s3://bucket/prefix")),
+            ("s3", "") => {
+                return Err(unusable("it names no bucket; it must be a URL such as s3://bucket/prefix"));
+            }
             ("s3", bucket) => Arc::new(s3(bucket, &variable)?.build().map_err(|error| {
                 ConfigError::unusable(VARIABLE, format!("no client for S3 can be made: {}", problem(&error)))
             })?),
             ("file", "") if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => {
-                return Err(unusable("a Lambda keeps no files; it is a URL such as s3://bucket/prefix"));
+                return Err(unusable("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix"));
             }
             ("file", "") => Arc::new(LocalFileSystem::new().with_fsync(true)),
             _ => return Err(unusable(form)),
@@ -321,8 +324,7 @@ fn detail(error: &(dyn Error + 'static)) -> Option<String> {
     let text = error.to_string();
     let (_, code) = text.split_once("<Code>")?;
     let (code, _) = code.split_once("</Code>")?;
-    let is_code = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    is_code.then(|| code.to_owned())
+    service_code(code).map(str::to_owned)
 }
 
 #[cfg(test)]

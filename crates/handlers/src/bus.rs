@@ -28,6 +28,7 @@ use aws_sdk_eventbridge::operation::put_events::PutEventsError;
 use aws_sdk_eventbridge::primitives::DateTime;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use learnink_webhook::config::{ConfigError, optional};
+use learnink_webhook::error::service_code;
 use learnink_webhook::{Event, HandlerError, HandlerResult, OrPermanent, Router};
 use serde_json::{Map, Value, json};
 
@@ -164,9 +165,7 @@ fn without_personal_data(value: Value, fields: &Fields) -> Option<Value> {
 /// what is wrong with the bus, or with our rights, somebody can put right.
 /// Source: Amazon EventBridge API reference, `PutEventsResultEntry` and "Common Error Types".
 fn refused(code: &str) -> HandlerError {
-    // Codes are AWS's own words; what a proxy may have put there instead is not repeated.
-    let is_code = code.len() <= 80 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let code = if is_code { code } else { "no code" };
+    let code = service_code(code).unwrap_or("no code");
     match code {
         "InvalidArgument"
         | "MalformedDetail"

@@ -21,11 +21,20 @@ use crate::table::{Row, RowKey, TableError, read_all, set_if_less, set_if_newer}
 
 /// The payload of an event that tells what a learner did in a course.
 pub trait CourseEvent: Payload {
-    /// Whether the learner started the course with it.
-    const IS_START: bool;
+    /// What the learner did.
+    const ACTIVITY: Activity;
 
     /// Who did it, and where.
     fn learner_and_course(&self) -> LearnerAndCourse<'_>;
+}
+
+/// What a learner did in a course, as far as the table tells it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Started it.
+    Start,
+    /// Anything else.
+    Other,
 }
 
 /// A learner and a course.
@@ -40,7 +49,7 @@ pub struct LearnerAndCourse<'a> {
 }
 
 impl CourseEvent for CourseStarted {
-    const IS_START: bool = true;
+    const ACTIVITY: Activity = Activity::Start;
 
     fn learner_and_course(&self) -> LearnerAndCourse<'_> {
         LearnerAndCourse {
@@ -58,7 +67,7 @@ pub async fn record<P: CourseEvent + Sync>(event: Event<P>, app: App) -> Handler
         return Err(HandlerError::permanent("`user_id` or `course_id` is empty or too long to be a key"));
     }
     let version = Version::of(&event);
-    app.learners.record(who, P::IS_START, &version).await.map_err(HandlerError::quoting)
+    app.learners.record(who, P::ACTIVITY, &version).await.map_err(HandlerError::quoting)
 }
 
 /// Whether DynamoDB takes it as a part of a key.
@@ -104,20 +113,20 @@ impl Learners {
     pub async fn record(
         &self,
         who: LearnerAndCourse<'_>,
-        is_start: bool,
+        activity: Activity,
         version: &Version,
     ) -> Result<(), TableError> {
         let key = [("user_id", who.user_id), ("course_id", who.course_id)];
         let row = RowKey { table: &self.table, key: &key };
         let custom_id = who.custom_id.map(|id| AttributeValue::S(id.to_owned()));
-        let activity = set_if_newer(&self.client, &row, [("custom_id", custom_id)], version);
-        let start = async {
-            if is_start {
+        let latest = set_if_newer(&self.client, &row, [("custom_id", custom_id)], version);
+        let earliest = async {
+            if activity == Activity::Start {
                 set_if_less(&self.client, &row, "first_started_at_ms", version.occurred_at_ms).await?;
             }
             Ok(())
         };
-        try_join(activity, start).await?;
+        try_join(latest, earliest).await?;
         Ok(())
     }
 

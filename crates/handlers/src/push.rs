@@ -158,20 +158,22 @@ async fn send(event: Event<NotificationsSent>, push: Push) -> HandlerResult {
     let tally = Tally::default();
     let run = Run { inner, session: &session, tally: &tally, now: event.now };
     let result = event.for_each_item(&event.data.notifications, AT_ONCE, |one, key| run.send(one, key)).await;
-    let [sent, unreachable, without_id] =
-        [&tally.sent, &tally.unreachable, &tally.without_id].map(|count| count.load(Ordering::Relaxed));
+    let [sent, unreachable, without_id, refused] =
+        [&tally.sent, &tally.unreachable, &tally.without_id, &tally.refused]
+            .map(|count| count.load(Ordering::Relaxed));
     tracing::info!(
         message.id = %event.id(),
         push.sent = sent,
         push.unreachable = unreachable,
         push.without_id = without_id,
+        push.refused = refused,
         "handed {sent} notifications to {}",
         inner.sender.name(),
     );
     result
 }
 
-/// What became of the notifications of one run, but for failures: those are in its result.
+/// What became of the notifications of one run, but for those that come back: they are in its result.
 #[derive(Debug, Default)]
 struct Tally {
     sent: AtomicUsize,
@@ -179,6 +181,8 @@ struct Tally {
     unreachable: AtomicUsize,
     /// The learner has no id that the sender could know.
     without_id: AtomicUsize,
+    /// The sender will never send it, or it has no path.
+    refused: AtomicUsize,
 }
 
 /// What one run sends with.
@@ -196,9 +200,13 @@ impl Run<'_> {
             counter.fetch_add(1, Ordering::Relaxed);
             Ok(())
         };
+        let refuse = |reason: String| {
+            self.tally.refused.fetch_add(1, Ordering::Relaxed);
+            Err(HandlerError::permanent(reason))
+        };
         if !is_path(&one.path) {
             let reason = "`path` is not a path: one `/` first, then no `\\` and no control characters";
-            return Err(HandlerError::permanent(reason));
+            return refuse(reason.to_owned());
         }
         let Some(request) = self.session.request(one, &key, self.now)? else {
             return count(&self.tally.without_id);
@@ -210,7 +218,7 @@ impl Run<'_> {
         match verdict {
             Verdict::Sent => count(&self.tally.sent),
             Verdict::Unreachable => count(&self.tally.unreachable),
-            Verdict::Refused(reason) => Err(HandlerError::permanent(reason)),
+            Verdict::Refused(reason) => refuse(reason),
             Verdict::Again(reason, None) => Err(HandlerError::retryable(reason)),
             Verdict::Again(reason, Some(wait)) => Err(HandlerError::retryable(reason).retry_after(wait)),
             Verdict::Misconfigured(reason) => {

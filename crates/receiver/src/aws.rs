@@ -7,6 +7,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::retry::{RetryPartition, TokenBucket};
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use learnink_webhook::error::service_code;
 
 /// One attempt of a call may take this long.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -125,9 +126,7 @@ impl<E: ProvideErrorMetadata> From<&SdkError<E>> for CallError {
 /// Reads an error code. Services spell the same failure differently, and older codes have a prefix.
 /// Source: Amazon SQS API reference, "Common Errors"; AWS Secrets Manager API reference, `GetSecretValue`.
 fn answered(status: u16, code: &str) -> CallError {
-    // Codes are AWS's own words; what a proxy may have put there instead is not repeated.
-    let is_code = code.len() <= 80 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
-    let code = if is_code { code } else { "none" }.to_owned();
+    let code = service_code(code).unwrap_or("none").to_owned();
     let has = |part: &str| code.contains(part);
     if status == 429 || has("Throttl") || has("OverLimit") {
         CallError::Throttled { code }

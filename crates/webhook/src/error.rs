@@ -54,7 +54,8 @@ impl HandlerError {
         Self::retryable(with_causes(&error))
     }
 
-    /// Asks for at least `delay` before the next attempt, as a downstream's `Retry-After` does.
+    /// Asks for at least `delay` before the next attempt, as a downstream's `Retry-After` does; 11 h 50 min at
+    /// most, which is as long as SQS hides a message. It means nothing to a permanent error.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -118,6 +119,13 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// The code of an error that a service answered with, as far as it is one: up to 80 ASCII letters, digits, `_`
+/// and `.`. What a proxy may have put there instead may quote the request, and is not to be repeated.
+pub fn service_code(code: &str) -> Option<&str> {
+    let is_of_a_code = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+    ((1..=80).contains(&code.len()) && code.bytes().all(is_of_a_code)).then_some(code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +154,16 @@ mod tests {
     fn a_missing_value_can_be_permanent() {
         let error = None::<u8>.or_permanent("no plan").unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
+    }
+
+    #[test]
+    fn only_a_code_is_repeated() {
+        for code in ["ThrottlingException", "AWS.SimpleQueueService.NonExistentQueue", "INVALID_ARGUMENT"] {
+            assert_eq!(service_code(code), Some(code));
+        }
+        for other in ["", "<html>+254705408079</html>", "Hi Mary!", &"x".repeat(81)] {
+            assert_eq!(service_code(other), None, "{other}");
+        }
     }
 
     #[test]

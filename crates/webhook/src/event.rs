@@ -260,8 +260,8 @@ impl<T> Event<T> {
         elapsed(self.occurred_at(), self.message.received_at)
     }
 
-    /// Does `work` for each item of a list in the payload, `at_once` at a time, each with an idempotency
-    /// key of its own. What finished is not done again when the message comes back. A handler has one list;
+    /// Does `work` for each item of a list in the payload, `at_once` at a time (one, where that is 0), each with
+    /// an idempotency key of its own. What finished is not done again when the message comes back. A handler has one list;
     /// [`LARGEST_KEYS_BYTES`](crate::items::LARGEST_KEYS_BYTES) says how long it may be.
     ///
     /// An item that fails, or panics, does not stop the others, but failures in a row do: after three, one

@@ -368,7 +368,7 @@ mod tests {
                 expires_at_s: NOW_MS / 1000 + left_s,
                 failure_reason: None,
             };
-                let claim = judge(Some(&entry), &request(&wanted));
+            let claim = judge(Some(&entry), &request(&wanted));
             let all_done = wanted.iter().all(|key| done.contains(*key));
             match claim {
                 Claim::Acquired(history) if left_s > 0 => {

@@ -98,7 +98,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     ///
     /// When a handler of that name is registered already, so that a cold start fails rather than
     /// one handler being taken for the other, or when the name is not 1 to 64 of `a-z`, `0-9`, `_`, `-`
-    /// and `.`.
+    /// and `.`, or is digits alone, as the names of items are.
     #[must_use]
     #[track_caller]
     pub fn on<P, F, Fut>(self, name: &'static str, handler: F) -> Self
@@ -191,7 +191,10 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     where
         F: Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static,
     {
-        assert!(is_handler_name(name), "`{name}` is no name for a handler: 1 to 64 of a-z, 0-9, _, - and .");
+        assert!(
+            is_handler_name(name),
+            "`{name}` is no name for a handler: 1 to 64 of a-z, 0-9, _, - and ., not digits alone"
+        );
         self.register_handler(Handler { name, takes, max_age: None, call: Arc::new(call) })
     }
 

@@ -215,14 +215,18 @@ fn the_handler_is_off_unless_a_url_switches_it_on() {
 fn what_is_wrong_with_the_configuration_is_said() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let error = |url: &str| Config::at(url, lambda).unwrap_err().to_string();
-    let form = "LEARNINK_ARCHIVE cannot be used: it is a URL such as s3://bucket/prefix or file:///folder";
+    let form =
+        "LEARNINK_ARCHIVE cannot be used: it must be a URL such as s3://bucket/prefix or file:///folder";
     for url in ["bucket/prefix", "https://bucket.s3.amazonaws.com/", "file://host/folder"] {
         assert_eq!(error(url), form);
     }
-    assert!(error("s3:///prefix").ends_with("it names no bucket; it is a URL such as s3://bucket/prefix"));
+    assert!(
+        error("s3:///prefix").ends_with("it names no bucket; it must be a URL such as s3://bucket/prefix")
+    );
     assert!(error("s3://bucket/prefix?a=b").ends_with("neither `?` nor `#` nor `@`"));
     assert!(
-        error("file:///folder").ends_with("a Lambda keeps no files; it is a URL such as s3://bucket/prefix")
+        error("file:///folder")
+            .ends_with("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix")
     );
     assert!(error(&format!("s3://bucket/{}", "p".repeat(513))).ends_with("too long for a prefix"));
 

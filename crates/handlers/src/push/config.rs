@@ -27,7 +27,7 @@ const TOPIC_PREFIX: &str = "LEARNINK_FCM_TOPIC_PREFIX";
 const DEFAULT_MAX_AGE_HOURS: u32 = 24;
 
 /// What an address has to be like.
-const ADDRESS: &str = "it holds an address that starts with `https://`, without a user name; plain `http://` \
+const ADDRESS: &str = "it must be an address that starts with `https://`, without a user name; plain `http://` \
                        is for this machine only";
 
 /// The configuration of the `push` handler. `Debug` shows no secret.
@@ -83,7 +83,8 @@ impl Config {
                 secret: Source::read(&variable)?,
             },
             _ => {
-                let problem = "it holds `endpoint`, `onesignal` or `fcm`; leave it empty to send nothing";
+                let problem =
+                    "it must be `endpoint`, `onesignal` or `fcm`; leave it empty to switch push off";
                 return Err(ConfigError::unusable(SENDER, problem));
             }
         };
@@ -95,7 +96,7 @@ fn max_age(variable: impl Fn(&str) -> Option<String>) -> Result<Duration, Config
     let hours = match optional(variable, MAX_AGE) {
         None => DEFAULT_MAX_AGE_HOURS,
         Some(hours) => hours.trim().parse().ok().filter(|hours| *hours > 0).ok_or_else(|| {
-            let problem = "it holds a whole number of hours, 1 or more, after which nobody wants to be \
+            let problem = "it must be a whole number of hours, 1 or more, after which nobody wants to be \
                            notified any more";
             ConfigError::unusable(MAX_AGE, problem)
         })?,
@@ -142,7 +143,7 @@ impl Address {
         let url = optional(variable, URL).unwrap_or_else(|| ours.to_owned());
         let address = Self::parse(&url)?;
         if address.0.query().is_some() || address.0.fragment().is_some() {
-            return Err(ConfigError::unusable(URL, "it holds a base address, without `?` and `#`"));
+            return Err(ConfigError::unusable(URL, "it must be a base address, without `?` and `#`"));
         }
         Ok(address)
     }

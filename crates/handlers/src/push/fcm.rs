@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64_URL};
 use jiff::{SignedDuration, Timestamp};
+use learnink_webhook::error::service_code;
 use learnink_webhook::event::Notification;
 use learnink_webhook::{HandlerError, IdempotencyKey};
 use ring::rand::SystemRandom;
@@ -301,11 +302,8 @@ fn error_code(body: &[u8]) -> String {
     found.unwrap_or_default()
 }
 
-/// An error code is a word of Google's; what a proxy may have put there instead is not repeated.
 fn code(code: &str) -> Option<String> {
-    let is_code = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
-    let is_short = (1..=40).contains(&code.len());
-    (is_short && code.bytes().all(is_code)).then(|| format!(" ({code})"))
+    service_code(code).map(|code| format!(" ({code})"))
 }
 
 /// What FCM's answer means. It does not say of a topic whether anybody has subscribed to it.

@@ -9,7 +9,7 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use jiff::{SignedDuration, Timestamp};
 use learnink_webhook::config::{ConfigError, optional, required};
-use learnink_webhook::error::with_causes;
+use learnink_webhook::error::{service_code, with_causes};
 use tokio::sync::Mutex;
 
 /// The variable that holds the secret itself.
@@ -33,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// A secret in the shape that its sender takes.
 pub(super) trait Credential: Sized + Send + Sync {
-    /// Completes "it holds ...".
+    /// Completes "set it to ...".
     const HOLDS: &'static str;
 
     /// Checks and reads it.
@@ -58,7 +58,7 @@ impl<T: Credential> Source<T> {
     pub(super) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         if let Some(secret) = optional(&variable, VARIABLE) {
             let unusable = |Unusable(problem)| {
-                ConfigError::unusable(VARIABLE, format!("{problem}; it holds {}", T::HOLDS))
+                ConfigError::unusable(VARIABLE, format!("{problem}; set it to {}", T::HOLDS))
             };
             return Ok(Self::Environment(Arc::new(T::parse(&secret).map_err(unusable)?)));
         }
@@ -169,10 +169,8 @@ async fn read<T: Credential>((client, id): &(Client, String)) -> Result<T, Secre
     Ok(T::parse(&secret)?)
 }
 
-/// An error code is AWS's own word; what a proxy may have put there instead is not repeated.
 fn code(code: Option<&str>) -> String {
-    let is_code = |code: &&str| code.len() <= 80 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    code.filter(is_code).unwrap_or("no answer").to_owned()
+    code.and_then(service_code).unwrap_or("no answer").to_owned()
 }
 
 #[cfg(test)]

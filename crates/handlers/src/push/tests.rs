@@ -233,7 +233,9 @@ async fn run(push: &Push, notifications: &[Value]) -> (HandlerResult, Vec<String
     let event = Event::new(Arc::new(message), envelope.clone(), NAME, now(), &BTreeSet::new(), log.clone());
     let router = router(push.clone());
     let result = router.route(&envelope).handlers[0].call(event).await;
-    (result, log.after(0))
+    let mut done = log.after(0);
+    done.sort();
+    (result, done)
 }
 
 /// The reason of a run of one notification that failed, its class and its wait.
