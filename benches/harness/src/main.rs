@@ -32,7 +32,7 @@ mod system;
 mod targets;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -204,6 +204,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
     let stub = Stub::start(&arguments.certificates, SIGNING_SECRET)?;
     let receivers = receivers(&stub, arguments.receiver, arguments.tutorial);
     let receiver_count = receivers.len();
+    let optional = consumers_with_handlers(&stub, &arguments.consumer);
     let functions = [receivers, consumers(&stub, arguments.bench_consumer, arguments.consumer)].concat();
     let environment = Environment {
         aws_url: stub.url(),
@@ -213,10 +214,12 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
         cores: cores.function.clone(),
         clock: now,
     };
-    let progress = progress(functions.iter().map(|function| plan.invocations(function.input)).sum())?;
+    let invocations: usize = functions.iter().map(|function| plan.invocations(function.input)).sum();
+    let progress = progress(invocations + plan.rounds * plan.cold * optional.len())?;
     let sender = WebhookSender::new(SIGNING_SECRET, 0, now)?;
     let mut bench = Bench { plan, environment, stub, sender, progress };
     let summaries = bench.run(&functions)?;
+    let starts = bench.run_starts(&optional)?;
     bench.progress.finish_and_clear();
 
     if let Some(file) = &arguments.json {
@@ -233,6 +236,8 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
     let (receivers, consumers) = summaries.split_at_checked(receiver_count).unwrap_or_default();
     print_receivers(&bench.plan, receivers, baseline, &on_receiver);
     print_consumers(&bench.plan, consumers, &on_consumer);
+    println!("\nStarts of the consumer, by the handlers that are switched on:\n");
+    println!("{}", report::start_table(&starts));
     if !cores.are_apart() {
         println!("\nNote: functions shared their cores with what they talk to, which shows in the times.");
     }
@@ -262,6 +267,37 @@ fn receivers(stub: &Stub, receiver: PathBuf, tutorial: PathBuf) -> Vec<Function>
 
 /// The consumers that are measured, the one that the targets are about first.
 fn consumers(stub: &Stub, bench_consumer: PathBuf, consumer: PathBuf) -> Vec<Function> {
+    vec![consumer_with(stub, CONSUMER, bench_consumer, &[]), consumer_with(stub, "consumer", consumer, &[])]
+}
+
+/// The deployed consumer, by which of its optional handlers is on.
+fn consumers_with_handlers(stub: &Stub, consumer: &Path) -> Vec<Function> {
+    let url = stub.url();
+    let push = [
+        ("LEARNINK_PUSH", "endpoint"),
+        ("LEARNINK_PUSH_URL", &*url),
+        ("LEARNINK_PUSH_SECRET", SIGNING_SECRET),
+    ];
+    let archive = [("LEARNINK_ARCHIVE", "s3://bench/events")];
+    let bus = [("LEARNINK_EVENT_BUS", "bench")];
+    let all = [&push[..], &archive, &bus].concat();
+    let handlers: [(_, &[_]); 5] = [
+        ("none of them", &[]),
+        ("`push`", &push),
+        ("`archive`", &archive),
+        ("`bus`", &bus),
+        ("all three", &all),
+    ];
+    let function = |(name, variables)| consumer_with(stub, name, consumer.to_owned(), variables);
+    handlers.into_iter().map(function).collect()
+}
+
+fn consumer_with(
+    stub: &Stub,
+    name: &'static str,
+    program: PathBuf,
+    others: &[(&'static str, &str)],
+) -> Function {
     let (queue_url, dead_letter_queue_url) = (queue_url(stub, "messages"), queue_url(stub, "dead-letters"));
     let variables = [
         ("LEARNINK_QUEUE_URL", &*queue_url),
@@ -270,8 +306,7 @@ fn consumers(stub: &Stub, bench_consumer: PathBuf, consumer: PathBuf) -> Vec<Fun
         ("LEARNINK_LEARNERS_TABLE", "learners"),
         ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown-events"),
     ];
-    let function = |name, program| function(name, program, Input::Batch, &variables);
-    vec![function(CONSUMER, bench_consumer), function("consumer", consumer)]
+    function(name, program, Input::Batch, &[&variables, others].concat())
 }
 
 fn function(

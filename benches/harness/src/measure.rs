@@ -17,7 +17,7 @@ use crate::process::{Environment, Function, Input, Process};
 use crate::runtime_api::Answer;
 use crate::statistics::{median, percentile};
 use crate::stub::Stub;
-use crate::summary::{Summary, Warm};
+use crate::summary::{Start, Summary, Warm};
 
 /// How many invocations of a new size come before those that count.
 const WARM_UP: usize = 30;
@@ -130,6 +130,29 @@ impl Bench {
             summaries.push(self.summarize(function, samples)?);
         }
         Ok(summaries)
+    }
+
+    /// Starts the functions, and invokes nothing: what it takes until they ask for work, in their order.
+    ///
+    /// # Errors
+    ///
+    /// When a function does not start.
+    pub(crate) fn run_starts(&mut self, functions: &[Function]) -> anyhow::Result<Vec<Start>> {
+        let mut starts = vec![(Vec::new(), Vec::new()); functions.len()];
+        for _ in 0..self.plan.rounds * self.plan.cold {
+            for (function, (init_ms, init_cpu_ms)) in functions.iter().zip(&mut starts) {
+                let (process, init) = Process::start(function, &self.environment)?;
+                init_ms.push(milliseconds(init));
+                init_cpu_ms.push(milliseconds(process.settled_cpu_time()?));
+                self.progress.inc(1);
+            }
+        }
+        let start = |(function, (init_ms, init_cpu_ms)): (&Function, (Vec<f64>, Vec<f64>))| {
+            let median = |values: &[f64]| median(values).context("nothing was started");
+            let (init_ms, init_cpu_ms) = (median(&init_ms)?, median(&init_cpu_ms)?);
+            Ok(Start { name: function.name, init_ms, init_cpu_ms })
+        };
+        functions.iter().zip(starts).map(start).collect()
     }
 
     /// One process: a cold start, the first invocation, and the warm ones where it is their turn.

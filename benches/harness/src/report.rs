@@ -2,7 +2,7 @@
 
 use crate::batch::{RECORD_BYTES, RECORDS};
 use crate::statistics::ratio;
-use crate::summary::{Summary, Warm};
+use crate::summary::{Start, Summary, Warm};
 use crate::targets::{Verdict, Weight};
 
 /// What stands where there is nothing to say.
@@ -92,6 +92,21 @@ pub(crate) fn batch_table(summaries: &[Summary]) -> String {
             format!("{:.0}", summary.zip_kb),
             warm(|warm| format!("{:.0}", warm.dynamodb_calls)),
             warm(|warm| format!("{:.0}", warm.dynamodb_round_trips)),
+        ]);
+    }
+    table.render()
+}
+
+/// Starts of the consumer, one a row, with what each adds to the first.
+pub(crate) fn start_table(starts: &[Start]) -> String {
+    let mut table = Table::new(&["consumer with", "init ms", "init CPU ms", "added"]);
+    for start in starts {
+        let added = starts.first().map(|first| start.init_cpu_ms - first.init_cpu_ms);
+        table.row(vec![
+            start.name.to_owned(),
+            format!("{:.1}", start.init_ms),
+            format!("{:.2}", start.init_cpu_ms),
+            added.map_or_else(|| NOTHING.to_owned(), |added| format!("{added:.2}")),
         ]);
     }
     table.render()

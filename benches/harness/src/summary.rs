@@ -42,6 +42,17 @@ pub(crate) struct Warm {
     pub(crate) dynamodb_round_trips: f64,
 }
 
+/// What it takes a function to start, without an invocation: medians.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    /// The function's name.
+    pub(crate) name: &'static str,
+    /// From the start of the process to its first request for work, in milliseconds.
+    pub(crate) init_ms: f64,
+    /// The CPU time of that, in milliseconds.
+    pub(crate) init_cpu_ms: f64,
+}
+
 impl Summary {
     /// The medians for webhooks of that size, where it was measured.
     pub(crate) fn warm(&self, size_bytes: usize) -> Option<&Warm> {
