@@ -1,5 +1,10 @@
 //! The real Lambda binaries under a Runtime API, with ministack as their AWS.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use learnink_handlers::progress::Learners;
 use learnink_local::EventSource;
 use learnink_tests::binaries::binary;
@@ -9,6 +14,7 @@ use learnink_tests::read;
 use learnink_tests::runtime_api::{Function, Outcome};
 use learnink_tests::signing::{self, OTHER_SECRET, SECRET, now_s};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 struct Stack {
@@ -42,6 +48,10 @@ impl Stack {
     }
 
     async fn consumer(&self) -> Function {
+        self.consumer_with(&[]).await
+    }
+
+    async fn consumer_with(&self, others: &[(&str, &str)]) -> Function {
         let variables = [
             ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
             ("AWS_ENDPOINT_URL", ministack_endpoint()),
@@ -51,7 +61,7 @@ impl Stack {
             ("LEARNINK_LEARNERS_TABLE", &self.learners),
             ("LEARNINK_UNKNOWN_EVENTS_TABLE", &self.unknown_events),
         ];
-        Function::start(binary("consumer"), &variables).await
+        Function::start(binary("consumer"), &[&variables, others].concat()).await
     }
 
     /// Hands what is on the queue to the consumer, as the event source mapping does.
@@ -136,6 +146,85 @@ async fn the_real_binaries_take_a_signed_webhook_to_the_learners_table() {
         assert!(output.contains(r#""message.id":"msg_1""#), "{output}");
         assert_is_private(&output);
     }
+}
+
+/// An endpoint that repeats what it is sent in all that it answers, and takes one notification in five.
+async fn echoing_endpoint() -> String {
+    let count = AtomicUsize::new(0);
+    let echo = async |State(count): State<Arc<AtomicUsize>>, headers: HeaderMap, body: String| {
+        let status = [200, 400, 429, 500, 302][count.fetch_add(1, Ordering::Relaxed) % 5];
+        let mut repeated = headers.clone();
+        repeated.remove("content-length");
+        repeated.insert("x-body", HeaderValue::from_bytes(body.as_bytes()).unwrap());
+        (StatusCode::from_u16(status).unwrap(), repeated, body)
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(echo).with_state(Arc::new(count));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn with_every_handler_on_nothing_personal_is_logged_at_whatever_level() {
+    learnink_aws::install_tls_provider();
+    let stack = Stack::start().await;
+    let events = aws_sdk_eventbridge::Client::new(&stack.engine.sqs);
+    events.create_event_bus().name("automations").send().await.unwrap();
+    let bucket = format!("{}/logged", ministack_endpoint());
+    assert!(reqwest::Client::new().put(bucket).send().await.unwrap().status().is_success());
+    let consumer = stack
+        .consumer_with(&[
+            ("LEARNINK_PUSH", "endpoint"),
+            ("LEARNINK_PUSH_URL", &echoing_endpoint().await),
+            ("LEARNINK_PUSH_SECRET", OTHER_SECRET),
+            ("LEARNINK_PUSH_MAX_AGE", "1000000"),
+            ("LEARNINK_ARCHIVE", "s3://logged/events"),
+            ("LEARNINK_EVENT_BUS", "automations"),
+            ("LEARNINK_EVENT_BUS_FIELDS", "*"),
+        ])
+        .await;
+
+    let one = |number: usize, path: &str| {
+        json!({
+            "title": format!("Hi Mary {number}!"), "body": "training today", "path": path,
+            "user_id": "u", "custom_id": null, "phone_number": "+254705408079",
+        })
+    };
+    let event = |event_type: &str, data: Value| {
+        json!({
+            "type": event_type, "api_version": "2022-11-15", "timestamp": "2026-01-01T00:00:00Z", "data": data,
+        })
+        .to_string()
+    };
+    let mut notifications: Vec<_> = (0..20).map(|number| one(number, "/learning")).collect();
+    notifications.extend([one(20, "+254705408079"), json!({ "title": "Mary", "path": 254_705_408_079_u64 })]);
+    let bodies = [
+        event("notifications.sent", json!({ "notifications": notifications })),
+        event(
+            "user.course.started",
+            json!({ "user_id": "u", "course_id": "c", "phone_number": "+254705408079" }),
+        ),
+        event("user.course.started", json!({ "user_id": 254_705_408_079_u64, "course_id": "Mary" })),
+        event("example.unknown", json!({ "name": "Mary", "phone_number": "+254705408079" })),
+        "no event: Mary, +254705408079".to_owned(),
+    ];
+    let mut receiver = stack.receiver().await;
+    for (number, body) in bodies.iter().enumerate() {
+        assert_eq!(status(&receiver.invoke(request(&format!("msg_{number}"), body)).await), 200);
+    }
+    let consumer = Mutex::new(consumer);
+    let mut found = 0;
+    while found < bodies.len() {
+        found += stack.poll(&consumer).await;
+    }
+    let output = consumer.into_inner().into_output().await;
+    for handled in ["push=retryable", "archive=done", "bus=done", "progress=permanent", "unknown=done"] {
+        assert!(output.contains(handled), "`{handled}` is missing: {output}");
+    }
+    assert!(output.contains(r#""push.refused":"#), "{output}");
+    assert_is_private(&output);
+    assert!(!output.contains(&OTHER_SECRET["whsec_".len()..]), "{output}");
 }
 
 #[tokio::test]
@@ -229,7 +318,7 @@ async fn a_function_that_is_not_configured_says_which_variable_is_missing() {
     for (name, variable) in [("receiver", "LEARNINK_SIGNING_SECRET_ID"), ("consumer", "LEARNINK_QUEUE_URL")] {
         let function = Function::start(binary(name), &[]).await;
         let output = function.wait_output().await;
-        assert!(output.contains(&format!("{variable} is not set; it holds ")), "{output}");
+        assert!(output.contains(&format!("{variable} is not set; set it to ")), "{output}");
     }
 }
 

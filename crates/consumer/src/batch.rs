@@ -46,6 +46,10 @@ use crate::{CALL_LIMIT, Consumer};
 /// settlement that is tried twice four; what has no time left then is up to the next delivery.
 const LONGEST_MARGIN: Duration = CALL_LIMIT.saturating_mul(3);
 
+/// What items under way are given to finish in: a quarter of the time for work, and no more than this. It is
+/// how long one call of a handler may be expected to take.
+const LONGEST_DRAIN: Duration = Duration::from_secs(5);
+
 /// What is kept free after that to answer: an answer that comes too late brings the whole batch back.
 const LONGEST_ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
@@ -89,6 +93,13 @@ impl Invocation {
     /// From here on nothing is started, and handlers that still run are given up.
     fn end_of_work(&self) -> Instant {
         self.started + self.remaining.saturating_sub((self.remaining / 4).min(LONGEST_MARGIN))
+    }
+
+    /// From here on no more items of a list are started: those that are under way may finish by the end of
+    /// work, so that nothing is cut off between what it did and the record of it.
+    fn end_of_starts(&self) -> Instant {
+        let end = self.end_of_work();
+        end - ((end - self.started) / 4).min(LONGEST_DRAIN)
     }
 
     /// By then the answer is given, whatever is unfinished.
@@ -482,7 +493,13 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Some(self.run_handler(handler, task, delivery, &acquired.history.done, &log, batch))
         });
         let notes = self.note_items(&log, &acquired.request, &mut report.degraded);
-        report.handlers = match select(Box::pin(join_all(runs)), Box::pin(notes)).await {
+        let close = async {
+            tokio::time::sleep_until(batch.invocation.end_of_starts()).await;
+            log.close();
+            std::future::pending::<()>().await;
+        };
+        let beside = async { select(Box::pin(notes), Box::pin(close)).await.factor_first().0 };
+        report.handlers = match select(Box::pin(join_all(runs)), Box::pin(beside)).await {
             Either::Left((handlers, _)) => handlers,
             Either::Right(((), _)) => return Err(lease_lost()),
         };
@@ -495,7 +512,13 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 done.extend(task.completes.iter().cloned());
             }
         }
-        Ok(verdict(&report.handlers))
+        let verdict = verdict(&report.handlers);
+        if matches!(verdict, Verdict::Never(_)) {
+            for task in &acquired.tasks {
+                task.forget_refusals(done);
+            }
+        }
+        Ok(verdict)
     }
 
     /// Runs one handler until it ends, panics, or the time is up.
@@ -532,6 +555,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let got_on = log.has_item_of(&task.key);
         let ended = match work {
             Ok(Ok(Ok(()))) => Ended::Done,
+            Ok(Ok(Err(error))) if error.goes_on() => Ended::Unfinished,
             Ok(Ok(Err(error))) => Ended::Failed(error),
             Ok(Err(_panic)) => Ended::Panicked,
             Err(_elapsed) if got_on => Ended::Unfinished,
@@ -626,5 +650,7 @@ mod tests {
         assert_eq!(ends(30), [24_000, 29_500]);
         assert_eq!(ends(2), [1_500, 1_900]);
         assert_eq!(ends(0), [0, 0]);
+        let starts = |seconds| (invocation(seconds).end_of_starts() - start).as_millis();
+        assert_eq!([30, 2, 0].map(starts), [19_000, 1_125, 0]);
     }
 }

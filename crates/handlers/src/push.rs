@@ -48,8 +48,12 @@
 //!
 //! An item that was sent is recorded and not sent again. So is one that cannot reach anybody: without an id
 //! that the sender knows, or to a learner who has no subscription. One whose sender is busy, broken or closed
-//! to us comes back; one that the sender refuses, or whose `path` is not one, never will, and does not stop the
-//! others. One log line per run counts them.
+//! to us comes back. One that the sender refuses, or that has another shape or no proper `path`, is recorded as
+//! refused and does not stop the others: once they are sent, the message goes to the dead-letter queue, with
+//! the positions of the refused in the reason, and a redrive tries those alone. One log line per run counts
+//! them all.
+//!
+//! A list of thousands takes several deliveries, of seven: at 200 ms for each notification, 1,500 fit into one.
 
 mod config;
 mod endpoint;
@@ -68,8 +72,10 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use jiff::Timestamp;
 use learnink_webhook::event::{Notification, NotificationsSent};
-use learnink_webhook::{Event, HandlerError, HandlerResult, IdempotencyKey, Router};
+use learnink_webhook::items::Item;
+use learnink_webhook::{Event, HandlerError, HandlerResult, IdempotencyKey, MessageId, Router};
 use ring::digest::{SHA256, digest};
+use tokio::sync::Semaphore;
 
 use config::{Address, SenderConfig};
 use endpoint::SigningKeys;
@@ -83,8 +89,9 @@ pub use config::Config;
 /// How the ledger remembers the handler.
 const NAME: &str = "push";
 
-/// How many notifications of one message are under way at once. `OneSignal`'s free plan takes 150 requests a
-/// second, which 16 at a time with 100 ms each stay close to.
+/// How many notifications are under way at once in one execution environment, of all its messages. With the ten
+/// environments that `template.yaml` allows that is 160; FCM takes 1,000 at once for a project.
+/// Source: Firebase guides, "Throttling and quotas".
 const AT_ONCE: usize = 16;
 
 /// Who sends notifications, with its connections and what it knows us by. Cloned, these are shared. `Debug`
@@ -95,6 +102,8 @@ pub struct Push(Arc<Inner>);
 struct Inner {
     sender: Sender,
     http: Http,
+    /// Leave for [`AT_ONCE`] requests.
+    leave: Semaphore,
     max_age: Duration,
 }
 
@@ -112,7 +121,11 @@ impl Push {
     ///
     /// When the program has not installed a TLS provider.
     pub fn new(aws: &SdkConfig, config: &Config) -> Self {
-        Self::with_time_limit(aws, config, TIME_LIMIT)
+        let time_limit = match config.sender {
+            SenderConfig::Fcm { .. } => fcm::TIME_LIMIT,
+            SenderConfig::Endpoint { .. } | SenderConfig::OneSignal { .. } => TIME_LIMIT,
+        };
+        Self::with_time_limit(aws, config, time_limit)
     }
 
     fn with_time_limit(aws: &SdkConfig, config: &Config, time_limit: Duration) -> Self {
@@ -131,7 +144,8 @@ impl Push {
             }
         };
         let http = Http::new(&address, AT_ONCE, time_limit);
-        Self(Arc::new(Inner { sender, http, max_age: config.max_age }))
+        let leave = Semaphore::new(AT_ONCE);
+        Self(Arc::new(Inner { sender, http, leave, max_age: config.max_age }))
     }
 }
 
@@ -155,34 +169,47 @@ pub fn router(push: Push) -> Router {
 async fn send(event: Event<NotificationsSent>, push: Push) -> HandlerResult {
     let inner = &*push.0;
     let session = inner.sender.session(&inner.http, event.now).await?;
-    let tally = Tally::default();
+    let tally = Tally::new(&event, inner.sender.name());
     let run = Run { inner, session: &session, tally: &tally, now: event.now };
-    let result = event.for_each_item(&event.data.notifications, AT_ONCE, |one, key| run.send(one, key)).await;
-    let [sent, unreachable, without_id, refused] =
-        [&tally.sent, &tally.unreachable, &tally.without_id, &tally.refused]
-            .map(|count| count.load(Ordering::Relaxed));
-    tracing::info!(
-        message.id = %event.id(),
-        push.sent = sent,
-        push.unreachable = unreachable,
-        push.without_id = without_id,
-        push.refused = refused,
-        "handed {sent} notifications to {}",
-        inner.sender.name(),
-    );
-    result
+    event.for_each_item(&event.data.notifications, AT_ONCE, |one, key| run.send(one, key)).await
 }
 
-/// What became of the notifications of one run, but for those that come back: they are in its result.
-#[derive(Debug, Default)]
-struct Tally {
+/// What became of the notifications of one run, but for those that come back: they are in its result. Written
+/// to the log when the run ends, also where it is cut off.
+#[derive(Debug)]
+struct Tally<'a> {
+    message: &'a MessageId,
+    sender: &'static str,
     sent: AtomicUsize,
     /// The sender knows no device of the learner's.
     unreachable: AtomicUsize,
     /// The learner has no id that the sender could know.
     without_id: AtomicUsize,
-    /// The sender will never send it, or it has no path.
+    /// The sender will never send it, or it is no notification.
     refused: AtomicUsize,
+}
+
+impl<'a> Tally<'a> {
+    fn new(event: &'a Event<NotificationsSent>, sender: &'static str) -> Self {
+        let zero = || AtomicUsize::new(0);
+        let (sent, unreachable, without_id, refused) = (zero(), zero(), zero(), zero());
+        Self { message: event.id(), sender, sent, unreachable, without_id, refused }
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        let sent = *self.sent.get_mut();
+        tracing::info!(
+            message.id = %self.message,
+            push.sent = sent,
+            push.unreachable = *self.unreachable.get_mut(),
+            push.without_id = *self.without_id.get_mut(),
+            push.refused = *self.refused.get_mut(),
+            "handed {sent} notifications to {}",
+            self.sender,
+        );
+    }
 }
 
 /// What one run sends with.
@@ -190,12 +217,12 @@ struct Tally {
 struct Run<'a> {
     inner: &'a Inner,
     session: &'a Session<'a>,
-    tally: &'a Tally,
+    tally: &'a Tally<'a>,
     now: Timestamp,
 }
 
 impl Run<'_> {
-    async fn send(self, one: &Notification, key: IdempotencyKey) -> HandlerResult {
+    async fn send(self, one: &Item<Notification>, key: IdempotencyKey) -> HandlerResult {
         let count = |counter: &AtomicUsize| {
             counter.fetch_add(1, Ordering::Relaxed);
             Ok(())
@@ -204,6 +231,10 @@ impl Run<'_> {
             self.tally.refused.fetch_add(1, Ordering::Relaxed);
             Err(HandlerError::permanent(reason))
         };
+        let one = match one.read() {
+            Ok(one) => one,
+            Err(error) => return refuse(error.to_string()),
+        };
         if !is_path(&one.path) {
             let reason = "`path` is not a path: one `/` first, then no `\\` and no control characters";
             return refuse(reason.to_owned());
@@ -211,9 +242,14 @@ impl Run<'_> {
         let Some(request) = self.session.request(one, &key, self.now)? else {
             return count(&self.tally.without_id);
         };
+        // Never closed; without leave nothing is sent.
+        let _leave = self.inner.leave.acquire().await?;
         let verdict = match self.inner.http.call(request, self.now).await {
             Ok(answer) => self.session.judge(&answer),
-            Err(error) => Verdict::Again(format!("{} {error}", self.inner.sender.name()), None),
+            Err(error) => {
+                let wait = self.inner.sender.wait_without_an_answer();
+                Verdict::Again(format!("{} {error}", self.inner.sender.name()), wait)
+            }
         };
         match verdict {
             Verdict::Sent => count(&self.tally.sent),
@@ -237,6 +273,14 @@ impl Sender {
             Self::Endpoint { .. } => endpoint::NAME,
             Self::OneSignal { .. } => onesignal::NAME,
             Self::Fcm { .. } => fcm::NAME,
+        }
+    }
+
+    /// The wait after a request without an answer.
+    const fn wait_without_an_answer(&self) -> Option<Duration> {
+        match self {
+            Self::Endpoint { .. } | Self::OneSignal { .. } => None,
+            Self::Fcm { .. } => Some(fcm::SHORT_WAIT),
         }
     }
 
@@ -296,7 +340,7 @@ impl Session<'_> {
         now: Timestamp,
     ) -> Result<Option<Request>, HandlerError> {
         match self {
-            Self::Endpoint { address, keys } => endpoint::request(address, keys, one, key, now).map(Some),
+            Self::Endpoint { address, keys } => endpoint::request(address, keys, one, key, now),
             Self::OneSignal { address, app_id, key: api_key } => {
                 onesignal::request(address, app_id, api_key, one, key)
             }

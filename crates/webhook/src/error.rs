@@ -34,12 +34,19 @@ pub struct HandlerError {
     class: FailureClass,
     reason: String,
     retry_after: Option<Duration>,
+    goes_on: bool,
 }
 
 impl HandlerError {
     /// The work may succeed later. `reason` is logged: no payload, no personal data.
     pub fn retryable(reason: impl Into<String>) -> Self {
-        Self { class: FailureClass::Retryable, reason: reason.into(), retry_after: None }
+        Self { class: FailureClass::Retryable, reason: reason.into(), retry_after: None, goes_on: false }
+    }
+
+    /// The work got on, recorded how far, and is longer than an invocation: the message comes back at once for
+    /// the rest, as one more of its deliveries. `reason` is logged: no payload, no personal data.
+    pub fn unfinished(reason: impl Into<String>) -> Self {
+        Self { goes_on: true, ..Self::retryable(reason) }
     }
 
     /// The work will never succeed. `reason` is logged and travels with the message to the
@@ -65,6 +72,11 @@ impl HandlerError {
     /// Again or never.
     pub const fn class(&self) -> FailureClass {
         self.class
+    }
+
+    /// Whether the work got on, and goes on at once.
+    pub const fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// The shortest wait the handler asked for, if it did.

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::error::HandlerResult;
 use crate::idempotency::IdempotencyKey;
-use crate::items::{ItemLog, Items};
+use crate::items::{Item, ItemLog, Items};
 use crate::message::{LONGEST_EVENT_TYPE_BYTES, Message, MessageId};
 use crate::personal::Personal;
 
@@ -264,9 +264,11 @@ impl<T> Event<T> {
     /// an idempotency key of its own. What finished is not done again when the message comes back. A handler has one list;
     /// [`LARGEST_KEYS_BYTES`](crate::items::LARGEST_KEYS_BYTES) says how long it may be.
     ///
-    /// An item that fails, or panics, does not stop the others, but failures in a row do: after three, one
+    /// An item that fails, panics or is refused does not stop the others, but failures in a row do: after three, one
     /// more item tries, and if it fails as well the rest waits for the next attempt, so that a sick
-    /// downstream is spared. Each attempt begins elsewhere in the list.
+    /// downstream is spared. Each attempt begins elsewhere in the list. What was refused is not tried again
+    /// until a redrive. When the time of the invocation ends, no more is started, and the message comes back at
+    /// once for the rest.
     ///
     /// # Errors
     ///
@@ -309,8 +311,8 @@ impl Payload for CourseStarted {
 /// forward. The list can be long.
 #[derive(Debug, Clone, Deserialize)]
 pub struct NotificationsSent {
-    /// One entry per learner and notification.
-    pub notifications: Vec<Notification>,
+    /// One entry per learner and notification, each read by itself.
+    pub notifications: Vec<Item<Notification>>,
 }
 
 impl Payload for NotificationsSent {
@@ -359,8 +361,8 @@ mod tests {
         assert_eq!(data.course_id, "83dc4f73-0e56-4fd5-8cdc-4aa5d53fdfe8");
 
         let data: NotificationsSent = Envelope::parse(SENT.as_bytes()).unwrap().data().unwrap();
-        assert_eq!(data.notifications[0].path, "/learning");
-        assert_eq!(data.notifications[0].title.expose(), "Hi Mary!");
+        let first = data.notifications[0].read().unwrap();
+        assert_eq!((first.path.as_str(), first.title.expose().as_str()), ("/learning", "Hi Mary!"));
     }
 
     #[test]

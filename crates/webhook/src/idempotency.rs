@@ -10,7 +10,7 @@
 //!
 //! Every attempt at the same work has the same key, so that whoever is called twice with it, because the
 //! first call's success never reached the ledger, can see that it is the same work. The ledger keeps the
-//! part after the message id.
+//! part after the message id, and `push/17!` for an item that was refused.
 
 use std::fmt;
 
@@ -18,6 +18,9 @@ use crate::message::MessageId;
 
 /// Separates the message id, the handler and the item.
 const PART: char = '/';
+
+/// Follows an item that was refused.
+const REFUSED: char = '!';
 
 /// Separates a handler from the replay window that runs it again.
 const REPLAY: char = '@';
@@ -63,6 +66,21 @@ pub(crate) fn item_key(task: &str, index: usize) -> String {
     format!("{task}{PART}{index}")
 }
 
+/// The ledger's key of an item that will never succeed.
+pub(crate) fn refused_key(task: &str, index: usize) -> String {
+    format!("{task}{PART}{index}{REFUSED}")
+}
+
+/// The items of a task that were refused, by their positions, among the keys of what is done.
+pub(crate) fn refused_of<'a>(
+    task: &'a str,
+    done: impl Iterator<Item = &'a str>,
+) -> impl Iterator<Item = usize> {
+    done.filter_map(move |key| {
+        key.strip_suffix(REFUSED)?.strip_prefix(task)?.strip_prefix(PART)?.parse().ok()
+    })
+}
+
 /// The items of a task, by their positions, among the keys of what is done.
 pub(crate) fn items_of<'a>(
     task: &'a str,
@@ -93,10 +111,11 @@ mod tests {
 
     #[test]
     fn only_the_items_of_the_task_itself_are_found() {
-        let done = ["push", "push/1", "push/20", "push@1f0c/3", "pushes/4", "push/x"];
+        let done = ["push", "push/1", "push/20", "push/7!", "push@1f0c/3", "pushes/4", "push/x"];
         let items = |task| items_of(task, done.into_iter()).collect::<Vec<_>>();
         assert_eq!(items("push"), [1, 20]);
         assert_eq!(items("push@1f0c"), [3]);
+        assert_eq!(refused_of("push", done.into_iter()).collect::<Vec<_>>(), [7]);
     }
 
     #[test]

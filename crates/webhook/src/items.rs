@@ -14,18 +14,22 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use crate::breaker::Breaker;
 use crate::error::{FailureClass, HandlerError, HandlerResult};
-use crate::idempotency::{IdempotencyKey, item_key, items_of};
+use crate::idempotency::{IdempotencyKey, item_key, items_of, refused_key, refused_of};
 
-/// The items of one message that finished under the present claim, of all its handlers.
+/// The items of one message that finished, or were refused, under the present claim, of all its handlers.
 #[derive(Debug, Default)]
 pub struct ItemLog {
     /// The ledger's keys, in the order in which the items finished.
     keys: Mutex<Vec<String>>,
     changed: Notify,
+    is_closing: AtomicBool,
 }
 
 impl ItemLog {
@@ -37,6 +41,12 @@ impl ItemLog {
     /// Whether an item of `task` finished.
     pub fn has_item_of(&self, task: &str) -> bool {
         items_of(task, self.keys().iter().map(String::as_str)).next().is_some()
+    }
+
+    /// Has no more items started, because the time of the invocation ends: those that are under way may still
+    /// finish.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
     }
 
     /// Waits until something finished since the last wait.
@@ -60,6 +70,7 @@ impl ItemLog {
 pub(crate) struct Items {
     task: String,
     done: Arc<BTreeSet<usize>>,
+    refused: Arc<BTreeSet<usize>>,
     /// How much the entry's keys take already.
     keys_bytes: usize,
     log: Arc<ItemLog>,
@@ -77,8 +88,15 @@ impl Items {
     /// The items of `task`, of which the ledger holds some among what is `done`.
     pub(crate) fn new(task: &str, done: &BTreeSet<String>, log: Arc<ItemLog>) -> Self {
         let keys_bytes = done.iter().map(String::len).sum();
-        let done = items_of(task, done.iter().map(String::as_str)).collect();
-        Self { task: task.to_owned(), done: Arc::new(done), keys_bytes, log, has_begun: Arc::default() }
+        let keys = || done.iter().map(String::as_str);
+        Self {
+            task: task.to_owned(),
+            done: Arc::new(items_of(task, keys()).collect()),
+            refused: Arc::new(refused_of(task, keys()).collect()),
+            keys_bytes,
+            log,
+            has_begun: Arc::default(),
+        }
     }
 
     /// See [`Event::for_each_item`](crate::Event::for_each_item). `start` is any number: the attempt begins
@@ -101,9 +119,10 @@ impl Items {
                 "the handler has more than one list of items; it may have one",
             ));
         }
-        let is_pending = |(index, _): &(usize, &'a I)| !self.done.contains(index);
+        let is_pending =
+            |(index, _): &(usize, &'a I)| !self.done.contains(index) && !self.refused.contains(index);
         let mut pending: Vec<_> = items.iter().enumerate().filter(is_pending).collect();
-        let longest_key = item_key(&self.task, items.len()).len();
+        let longest_key = refused_key(&self.task, items.len()).len();
         if self.keys_bytes.saturating_add(pending.len().saturating_mul(longest_key)) > LARGEST_KEYS_BYTES {
             return Err(HandlerError::permanent(format!(
                 "{} items are more than the ledger can remember of a message",
@@ -118,9 +137,12 @@ impl Items {
         let mut running = FuturesUnordered::new();
         let mut breaker = Breaker::default();
         let mut has_tried = false;
-        let mut summary = Summary { items: items.len(), ..Summary::default() };
+        let refused = (*self.refused).clone();
+        let mut summary = Summary { items: items.len(), refused, ..Summary::default() };
         loop {
-            let most = if !breaker.is_open() {
+            let most = if self.log.is_closing.load(Ordering::Relaxed) {
+                0
+            } else if !breaker.is_open() {
                 has_tried = false;
                 at_once.max(1)
             } else if running.is_empty() && !has_tried {
@@ -136,13 +158,13 @@ impl Items {
             let Some(attempt) = running.next().await else { break };
             match &attempt {
                 Attempt::Finished => breaker.answered(),
-                Attempt::Failed(error) if error.class() == FailureClass::Retryable => breaker.failed(),
+                Attempt::Failed(_) => breaker.failed(),
                 // Says nothing of the downstream, which may not have been called.
-                Attempt::Failed(_) | Attempt::Panicked => has_tried = false,
+                Attempt::Refused(..) | Attempt::Panicked => has_tried = false,
             }
             summary.add(attempt);
         }
-        summary.withheld = pending.len();
+        summary.left = pending.len();
         summary.result()
     }
 
@@ -163,6 +185,11 @@ impl Items {
                 self.log.finished(item_key(&self.task, index));
                 Attempt::Finished
             }
+            Ok(Err(error)) if error.class() == FailureClass::Permanent => {
+                // Not tried again with the rest, and with the next redrive.
+                self.log.finished(refused_key(&self.task, index));
+                Attempt::Refused(index, error)
+            }
             Ok(Err(error)) => Attempt::Failed(error),
             Err(_panic) => Attempt::Panicked,
         }
@@ -171,7 +198,10 @@ impl Items {
 
 enum Attempt {
     Finished,
+    /// It may succeed later.
     Failed(HandlerError),
+    /// It never will.
+    Refused(usize, HandlerError),
     Panicked,
 }
 
@@ -179,51 +209,102 @@ enum Attempt {
 #[derive(Default)]
 struct Summary {
     items: usize,
-    retryable: usize,
-    permanent: usize,
-    withheld: usize,
-    first_retryable: Option<HandlerError>,
-    first_permanent: Option<HandlerError>,
+    /// How many finished at this attempt.
+    finished: usize,
+    /// How many may succeed later.
+    failed: usize,
+    first_failed: Option<HandlerError>,
     longest_wait: Option<Duration>,
+    /// The positions of those that never will, at this attempt and at earlier ones.
+    refused: BTreeSet<usize>,
+    first_refused: Option<HandlerError>,
+    /// How many were not tried.
+    left: usize,
 }
+
+/// So many positions of refused items are named.
+const NAMED: usize = 5;
 
 impl Summary {
     fn add(&mut self, attempt: Attempt) {
         match attempt {
-            Attempt::Finished => {}
+            Attempt::Finished => self.finished += 1,
             Attempt::Panicked => self.add(Attempt::Failed(HandlerError::retryable("the handler panicked"))),
             Attempt::Failed(error) => {
+                self.failed += 1;
                 self.longest_wait = self.longest_wait.max(error.minimum_delay());
-                let (count, first) = match error.class() {
-                    FailureClass::Retryable => (&mut self.retryable, &mut self.first_retryable),
-                    FailureClass::Permanent => (&mut self.permanent, &mut self.first_permanent),
-                };
-                *count += 1;
-                first.get_or_insert(error);
+                self.first_failed.get_or_insert(error);
+            }
+            Attempt::Refused(index, error) => {
+                self.refused.insert(index);
+                self.first_refused.get_or_insert(error);
             }
         }
     }
 
     fn result(self) -> HandlerResult {
-        let Self { items, retryable, permanent, withheld, .. } = self;
-        if let Some(first) = self.first_retryable {
-            let refused =
-                if permanent > 0 { format!(", {permanent} never will succeed") } else { String::new() };
-            let untried = if withheld > 0 { format!(", {withheld} were not tried") } else { String::new() };
-            let error = HandlerError::retryable(format!(
-                "{retryable} of {items} items failed{refused}{untried}; the first: {first}"
-            ));
-            return Err(match self.longest_wait {
-                Some(wait) => error.retry_after(wait),
-                None => error,
-            });
+        let items = self.items;
+        let mut parts = Vec::new();
+        if self.failed > 0 {
+            parts.push(format!("{} of {items} items failed", self.failed));
         }
-        match self.first_permanent {
-            Some(first) => Err(HandlerError::permanent(format!(
-                "{permanent} of {items} items will never succeed; the first: {first}"
-            ))),
-            None => Ok(()),
+        if self.left > 0 {
+            parts.push(format!("{} of {items} items were not tried", self.left));
         }
+        if !self.refused.is_empty() {
+            let mut named: Vec<_> = self.refused.iter().take(NAMED).map(ToString::to_string).collect();
+            if self.refused.len() > NAMED {
+                named.push("...".to_owned());
+            }
+            let count = self.refused.len();
+            parts.push(format!("{count} of {items} items will never succeed ({})", named.join(", ")));
+        }
+        if let Some(first) = self.first_failed.as_ref().or(self.first_refused.as_ref()) {
+            parts.push(format!("the first: {first}"));
+        }
+        let reason = parts.join("; ");
+        Err(match (self.failed, self.left, self.refused.is_empty()) {
+            (0, 0, true) => return Ok(()),
+            (0, 0, false) => HandlerError::permanent(reason),
+            (0, ..) if self.finished > 0 => HandlerError::unfinished(reason),
+            _ => match self.longest_wait {
+                Some(wait) => HandlerError::retryable(reason).retry_after(wait),
+                None => HandlerError::retryable(reason),
+            },
+        })
+    }
+}
+
+/// One entry of a list in a payload, read by itself: one of another shape fails alone.
+#[derive(Debug, Clone)]
+pub struct Item<T>(Result<T, OfAnotherShape>);
+
+/// An entry that is not what its list has. It says where, and never repeats what stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not what the list has (line {line}, column {column} of the item)")]
+struct OfAnotherShape {
+    line: usize,
+    column: usize,
+}
+
+impl<T> Item<T> {
+    /// The entry.
+    ///
+    /// # Errors
+    ///
+    /// Permanent, where it has another shape.
+    pub fn read(&self) -> Result<&T, HandlerError> {
+        self.0.as_ref().map_err(|error| HandlerError::permanent(error.to_string()))
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Item<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(
+            serde_json::from_str(raw.get())
+                .map_err(|error| OfAnotherShape { line: error.line(), column: error.column() }),
+        ))
     }
 }
 
@@ -292,8 +373,9 @@ mod tests {
         let run = run(3, &[], |item| if item == 0 { refuse() } else { Ok(()) }).await;
         let error = run.result.unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
-        assert_eq!(error.to_string(), "1 of 3 items will never succeed; the first: no such learner");
-        assert_eq!(run.finished, ["push/1", "push/2"]);
+        let text = "1 of 3 items will never succeed (0); the first: no such learner";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(run.finished, ["push/0!", "push/1", "push/2"]);
     }
 
     #[tokio::test]
@@ -308,10 +390,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_that_the_ledger_could_not_keep_is_refused() {
-        // `push/20000` has ten bytes.
-        let most = LARGEST_KEYS_BYTES / 10;
+        // `push/10000!` has eleven bytes.
+        let most = LARGEST_KEYS_BYTES / 11;
         assert_eq!(run(most, &[], |_| Ok(())).await.finished.len(), most);
-        for (items, done) in [(most + 1, &[][..]), (most, &["push@w1/0"])] {
+        for (items, done) in [(most + 1, &[][..]), (most, &["push@w1/1000"])] {
             let run = run(items, done, |_| Ok(())).await;
             assert_eq!(run.result.unwrap_err().class(), FailureClass::Permanent);
             assert!(run.tried.is_empty());
@@ -323,7 +405,7 @@ mod tests {
         let run = run(100, &[], |_| busy()).await;
         assert_eq!(run.tried.len(), OPENS_AFTER as usize + 1);
         let text = run.result.unwrap_err().to_string();
-        assert_eq!(text, "4 of 100 items failed, 96 were not tried; the first: busy");
+        assert_eq!(text, "4 of 100 items failed; 96 of 100 items were not tried; the first: busy");
     }
 
     #[tokio::test]
@@ -341,7 +423,54 @@ mod tests {
         let run = run(10, &[], |item| if item < 3 { busy() } else { refuse() }).await;
         assert_eq!(run.tried.len(), 10);
         let text = run.result.unwrap_err().to_string();
-        assert_eq!(text, "3 of 10 items failed, 7 never will succeed; the first: busy");
+        let expected =
+            "3 of 10 items failed; 7 of 10 items will never succeed (3, 4, 5, 6, 7, ...); the first: busy";
+        assert_eq!(text, expected);
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_not_tried_again_with_the_rest() {
+        let again = run(3, &["push/0!", "push/1"], |_| busy()).await;
+        assert_eq!(again.tried, ["msg_1/push/2"]);
+        let text = again.result.unwrap_err().to_string();
+        assert_eq!(text, "1 of 3 items failed; 1 of 3 items will never succeed (0); the first: busy");
+
+        let last = run(3, &["push/0!", "push/1"], |_| Ok(())).await;
+        let error = last.result.unwrap_err();
+        assert_eq!(error.class(), FailureClass::Permanent);
+        assert_eq!(error.to_string(), "1 of 3 items will never succeed (0)");
+    }
+
+    #[tokio::test]
+    async fn at_the_end_of_the_time_no_more_is_started_and_what_is_under_way_finishes() {
+        let log = Arc::new(ItemLog::default());
+        let items = Items::new("push", &BTreeSet::new(), log.clone());
+        let key = IdempotencyKey::new(&MessageId::parse("msg_1").unwrap(), "push");
+        let list: Vec<_> = (0..100).collect();
+        let work = |&item: &usize, _| {
+            let log = log.clone();
+            async move {
+                if item == 2 {
+                    log.close();
+                }
+                tokio::task::yield_now().await;
+                Ok(())
+            }
+        };
+        let error = items.for_each(&key, &list, 4, 0, work).await.unwrap_err();
+        assert!(error.goes_on());
+        assert_eq!(error.to_string(), "96 of 100 items were not tried");
+        assert_eq!(log.after(0).len(), 4);
+    }
+
+    #[test]
+    fn an_item_of_another_shape_fails_alone_and_is_not_repeated() {
+        let list: Vec<Item<u8>> = serde_json::from_str(r#"[1, "+254705408079", 3]"#).unwrap();
+        assert_eq!((list[0].read(), list[2].read()), (Ok(&1), Ok(&3)));
+        let error = list[1].read().unwrap_err();
+        assert_eq!(error.class(), FailureClass::Permanent);
+        assert_eq!(error.to_string(), "it is not what the list has (line 1, column 15 of the item)");
+        assert!(!format!("{list:?}").contains("2547"));
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::idempotency::{item_key, items_of, replay_key};
+use crate::idempotency::{item_key, items_of, refused_key, refused_of, replay_key};
 use crate::message::MessageId;
 
 /// Leave to do again what is done.
@@ -138,6 +138,15 @@ impl Task {
         for index in items {
             done.remove(&item_key(&self.key, index));
         }
+        self.forget_refusals(done);
+    }
+
+    /// Takes out of `done` which items were refused, so that a redrive tries them again.
+    pub fn forget_refusals(&self, done: &mut BTreeSet<String>) {
+        let refused: Vec<_> = refused_of(&self.key, done.iter().map(String::as_str)).collect();
+        for index in refused {
+            done.remove(&refused_key(&self.key, index));
+        }
     }
 }
 
@@ -214,7 +223,8 @@ mod tests {
 
     #[test]
     fn the_items_of_what_is_done_are_forgotten_and_no_others() {
-        let mut done = ["push/0", "push/17", "push@w1/0", "progress/3", "progress"].map(str::to_owned).into();
+        let done = ["push/0", "push/17", "push/18!", "push@w1/0", "progress/3", "progress"];
+        let mut done = done.map(str::to_owned).into();
         let task = tasks(&["push"], &done, &[]).remove(0);
         task.forget_items(&mut done);
         assert_eq!(done.into_iter().collect::<Vec<_>>(), ["progress", "progress/3", "push@w1/0"]);

@@ -56,6 +56,8 @@ impl App {
             let done = state.done(id);
             let is_done = done.contains(&suffix) || done.contains(task);
             state.promise(!is_done, || format!("{key} is recorded as done, and runs again"));
+            let is_refused = done.contains(&format!("{suffix}!"));
+            state.promise(!is_refused, || format!("{key} is recorded as refused, and runs again"));
             if state.effects.contains_key(key.as_str()) {
                 state.seen.calls_after_a_cut_between_effect_and_record += 1;
             }

@@ -191,10 +191,11 @@ fn settle(state: &mut State, settlement: &Settlement) -> Recorded {
         }
         return recorded;
     }
-    // The items of a handler are forgotten once it is done.
+    // The items of a handler are forgotten once it is done, and which were refused once it will never be.
     let is_covered = |key: &String| {
         let handler = key.split('/').next().unwrap_or_default();
-        settlement.done.contains(key) || (handler != key && settlement.done.contains(handler))
+        let is_refusal = key.ends_with('!');
+        is_refusal || settlement.done.contains(key) || (handler != key && settlement.done.contains(handler))
     };
     let forgotten: Vec<_> = entry.done.iter().filter(|key| !is_covered(key)).cloned().collect();
     entry.done.clone_from(&settlement.done);

@@ -10,7 +10,7 @@ use reqwest::Url;
 use super::endpoint::SigningKeys;
 use super::fcm::{self, ServiceAccount};
 use super::onesignal::{self, ApiKey};
-use super::secret::Source;
+use super::secret::{Source, VARIABLE as SECRET};
 
 /// The variable that chooses the sender.
 const SENDER: &str = "LEARNINK_PUSH";
@@ -66,7 +66,7 @@ impl Config {
     ///
     /// [`ConfigError`] naming the variable and what belongs there, and never its value.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ConfigError> {
-        let Some(sender) = optional(&variable, SENDER) else { return Ok(None) };
+        let Some(sender) = optional(&variable, SENDER) else { return Self::off(variable) };
         let sender = match sender.trim() {
             "endpoint" => {
                 let url = required(&variable, URL, "the HTTPS address that notifications are posted to")?;
@@ -89,6 +89,20 @@ impl Config {
             }
         };
         Ok(Some(Self { sender, max_age: max_age(&variable)? }))
+    }
+
+    /// Without a sender, nobody who has set one up must wait for notifications in vain.
+    fn off(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ConfigError> {
+        match [URL, APP_ID, SECRET].into_iter().find(|name| optional(&variable, name).is_some()) {
+            Some(name) => {
+                let problem = format!(
+                    "there is no sender to use it; set {SENDER} to `endpoint`, `onesignal` or `fcm`, or leave \
+                     {name} empty"
+                );
+                Err(ConfigError::unusable(name, problem))
+            }
+            None => Ok(None),
+        }
     }
 }
 
@@ -219,7 +233,17 @@ mod tests {
     #[test]
     fn without_a_sender_the_handler_is_switched_off() {
         assert!(read(&[], &[]).unwrap().is_none());
-        assert!(read(&ENDPOINT, &[(SENDER, " ")]).unwrap().is_none());
+        assert!(read(&[], &[(SENDER, " "), (MAX_AGE, "24"), (TOPIC_PREFIX, "learner-")]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_sender_that_is_set_up_and_not_chosen_is_an_error() {
+        for variable in [URL, APP_ID, SECRET] {
+            let error = read(&[], &[(variable, "pigeons")]).unwrap_err();
+            let expected =
+                format!("{variable} cannot be used: there is no sender to use it; set LEARNINK_PUSH to");
+            assert!(error.starts_with(&expected) && !error.contains("pigeons"), "{error}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use svix::webhooks::Webhook;
 use super::config::{Address, URL};
 use super::http::{Answer, Request, Verdict};
 use super::secret::{Credential, Unusable, WHERE_TO_LOOK};
+use super::some_id;
 
 /// How the endpoint is called in reasons.
 pub(super) const NAME: &str = "the endpoint";
@@ -52,14 +53,17 @@ struct Posted<'a> {
     custom_id: Option<&'a str>,
 }
 
-/// The request for one notification, signed as of `now`.
+/// The request for one notification, signed as of `now`; none where the learner has no id at all.
 pub(super) fn request(
     address: &Address,
     keys: &SigningKeys,
     one: &Notification,
     key: &IdempotencyKey,
     now: Timestamp,
-) -> Result<Request, HandlerError> {
+) -> Result<Option<Request>, HandlerError> {
+    if some_id(Some(&one.user_id)).or_else(|| some_id(one.custom_id.as_deref())).is_none() {
+        return Ok(None);
+    }
     let body = serde_json::to_string(&Posted {
         title: one.title.expose(),
         body: one.body.expose(),
@@ -77,7 +81,7 @@ pub(super) fn request(
         ("webhook-signature", signatures),
         ("webhook-id", id),
     ];
-    Ok(Request { url: address.url(), headers, content_type: "application/json", body })
+    Ok(Some(Request { url: address.url(), headers, content_type: "application/json", body }))
 }
 
 /// What the endpoint's answer means; the body does not matter.

@@ -46,8 +46,15 @@ const ASKED_FOR: SignedDuration = SignedDuration::from_hours(1);
 /// A token is not used in the last minutes of its life: the run that it starts may take some.
 const MARGIN: SignedDuration = SignedDuration::from_mins(5);
 
+/// One request may take this long. FCM gives its own calls up to 10 s; who gives up earlier sends twice, for
+/// it knows no idempotency key. Source: "Best practices when sending FCM messages at scale".
+pub(super) const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// The wait after an answer, or none, that names no other. Source: the same.
+pub(super) const SHORT_WAIT: Duration = Duration::from_secs(10);
+
 /// The wait after a 429 that names none. Source: "Best practices when sending FCM messages at scale".
-const DEFAULT_WAIT: Duration = Duration::from_mins(1);
+const LONG_WAIT: Duration = Duration::from_mins(1);
 
 /// A service account's key, from the JSON file that Google hands out.
 pub(super) struct ServiceAccount {
@@ -326,10 +333,13 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
         404 => check(&format!("the project_id in {WHERE_TO_LOOK}")),
         300..=399 | 405 | 410 => check(URL),
         429 => {
-            let wait = answer.retry_after.unwrap_or(DEFAULT_WAIT);
+            let wait = answer.retry_after.unwrap_or(LONG_WAIT);
             Verdict::Again(format!("{NAME} answered {status}{code}"), Some(wait))
         }
-        408 | 425 | 500.. => Verdict::Again(format!("{NAME} answered {status}{code}"), answer.retry_after),
+        408 | 425 | 500.. => {
+            let wait = answer.retry_after.unwrap_or(SHORT_WAIT);
+            Verdict::Again(format!("{NAME} answered {status}{code}"), Some(wait))
+        }
         _ => Verdict::Refused(format!("{NAME} refused it with {status}{code}")),
     }
 }

@@ -389,23 +389,29 @@ async fn an_item_that_will_never_be_sent_does_not_stop_the_others() {
         notification("u", Some("1"), "//evil.test"),
         notification("u", Some("2"), "https://evil.test"),
         notification("u", Some("3"), "/learning?tab=1#top"),
+        json!({ "title": "Hi Mary!", "body": "+254705408079", "path": null, "user_id": "u" }),
     ];
     for push in all(&server) {
         let (result, done) = run(&push, &items).await;
         let error = result.unwrap_err();
-        assert_eq!((error.class(), done), (FailureClass::Permanent, vec!["push/2".to_owned()]));
-        assert_eq!(
-            error.to_string(),
-            "2 of 3 items will never succeed; the first: `path` is not a path: one `/` first, then no `\\` and \
-             no control characters"
-        );
+        let expected = ["push/0!", "push/1!", "push/2", "push/3!"].map(str::to_owned);
+        assert_eq!((error.class(), done), (FailureClass::Permanent, expected.to_vec()));
+        let text = error.to_string();
+        let (counts, first) = text.split_once("; the first: ").unwrap();
+        assert_eq!(counts, "3 of 4 items will never succeed (0, 1, 3)");
+        let reasons = [
+            "`path` is not a path: one `/` first, then no `\\` and no control characters",
+            "it is not what the list has (line 1, column 35 of the item)",
+        ];
+        assert!(reasons.contains(&first), "{first}");
     }
 }
 
 #[tokio::test]
 async fn a_learner_whom_the_sender_cannot_know_is_done_without_a_request() {
     let server = Server::start([answer(200, r#"{"id":"515c0de5"}"#)]).await;
-    let [_, onesignal, fcm] = all(&server);
+    let [endpoint, onesignal, fcm] = all(&server);
+    assert_eq!(run(&endpoint, &[notification(" ", None, "/")]).await.1, ["push/0"]);
     let items = [notification("u", None, "/"), notification("u", Some(" "), "/")];
     assert_eq!(run(&onesignal, &items).await, (Ok(()), vec!["push/0".to_owned(), "push/1".to_owned()]));
     assert_eq!(run(&fcm, &[notification("", None, "/")]).await.1, ["push/0"]);
@@ -418,6 +424,26 @@ async fn a_learner_without_a_subscription_is_done() {
     let server = Server::start([answer(200, body)]).await;
     let (result, done) = run(&push("onesignal", &server, API_KEY), &[mary()]).await;
     assert_eq!((result, done), (Ok(()), vec!["push/0".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_was_sent_and_not_recorded_goes_out_again_under_the_same_id() {
+    for (number, name) in ["endpoint", "onesignal", "fcm"].into_iter().enumerate() {
+        // The first is taken, and its answer never arrives.
+        let server = Server::start([Reply::Close, answer(200, r#"{"id":"515c0de5"}"#)]).await;
+        let push = all(&server).into_iter().nth(number).unwrap();
+        assert!(run(&push, &[mary()]).await.0.is_err());
+        assert_eq!(run(&push, &[mary()]).await.0, Ok(()));
+        let sent = server.received().into_iter().filter(|request| request.uri.path() != "/token");
+        let ids: Vec<_> = sent
+            .map(|request| match name {
+                "endpoint" => request.header("webhook-id").to_owned(),
+                "onesignal" => request.json()["idempotency_key"].to_string(),
+                _ => request.json()["message"]["android"]["notification"]["tag"].to_string(),
+            })
+            .collect();
+        assert_eq!((ids.len(), &ids[0]), (2, &ids[1]), "{name}");
+    }
 }
 
 #[tokio::test]
