@@ -215,11 +215,25 @@ async fn a_month_is_kept_and_proven(place: Place) {
     let at = record.body.windows(6).position(|window| window == b"+25470").unwrap();
     record.body[at + 1] = b'3';
     place.overwrite(name, record.encode()).await;
+    // One bit of two objects as they are stored: in gzip's header, where gzip itself would not miss it, and in
+    // what is compressed.
+    let (header, content) = (&kept[124], &kept[125]);
+    for ((flipped, bytes), at) in [(header, 4), (content, content.1.len() / 2)] {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        place.overwrite(flipped, bytes).await;
+    }
     let verified = place.learnink(&["verify"]).await;
-    assert_eq!(text(&verified.stdout), format!("{name}: no signature matches\n300 records, 1 bad\n"));
+    let expected = format!(
+        "{name}: no signature matches\n{}: it is not gzip, or damaged\n{}: it is not gzip, or damaged\n\
+         300 records, 3 bad\n",
+        header.0, content.0
+    );
+    assert_eq!(text(&verified.stdout), expected);
     assert_eq!((text(&verified.stderr), verified.status.code()), (String::new(), Some(1)));
-    // The others can be proven without it.
+    // The others can be proven without them.
     let day = name.day().unwrap();
+    assert!([header, content].iter().all(|(name, _)| name.day() == Some(day)));
     let (before, after) = (day.yesterday().unwrap().to_string(), day.tomorrow().unwrap().to_string());
     for days in [["2026-03-01", &before], [&after, "2026-03-31"]] {
         let verified = place.learnink(&["verify", "--from", days[0], "--to", days[1]]).await;
@@ -272,9 +286,11 @@ async fn what_keeps_an_archive_from_being_read_is_said() {
     assert_eq!(empty.status.code(), Some(1));
     assert_eq!(text(&empty.stderr), format!("error: there is nothing to verify in {}\n", place.url));
     let nothing = place.learnink(&["export", "--from", "2026-03-01", "--to", "2026-03-01"]).await;
+    let expected =
+        format!("error: there is nothing to export in {} from 2026-03-01 to 2026-03-01\n", place.url);
     assert_eq!(
-        (text(&nothing.stdout), text(&nothing.stderr)),
-        (String::new(), "0 records exported\n".to_owned())
+        (text(&nothing.stdout), text(&nothing.stderr), nothing.status.code()),
+        (String::new(), expected, Some(1))
     );
     let backwards = place.learnink(&["export", "--from", "2026-03-02", "--to", "2026-03-01"]).await;
     assert_eq!(text(&backwards.stderr), "error: --from 2026-03-02 is after --to 2026-03-01\n");

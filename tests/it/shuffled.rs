@@ -25,7 +25,8 @@ struct Start {
     at_ms: i64,
 }
 
-/// Deliveries of which about half are duplicates, in any order. Times are so few that some are equal.
+/// Deliveries of which about half are duplicates, in any order. Times are so few that some are equal, and some are
+/// of clocks that are ahead: later than everything was received.
 fn deliveries(seed: u64) -> Vec<Start> {
     let mut random = fastrand::Rng::with_seed(seed);
     let events: Vec<_> = (0..DELIVERIES / 2)
@@ -33,7 +34,7 @@ fn deliveries(seed: u64) -> Vec<Start> {
             id: format!("msg_{number}"),
             user_id: format!("learner-{}", random.usize(0..LEARNERS)),
             course_id: format!("course-{}", random.u8(0..3)),
-            at_ms: RECEIVED_AT_S * 1_000 + random.i64(0..40) * 1_000,
+            at_ms: RECEIVED_AT_S * 1_000 - random.i64(-5..40) * 1_000,
         })
         .collect();
     let mut deliveries = events.clone();
@@ -51,22 +52,24 @@ fn in_order(deliveries: &[Start]) -> Progress {
     for start in deliveries {
         let key = (start.user_id.clone(), start.course_id.clone());
         let (first, last) = state.entry(key).or_insert((i64::MAX, i64::MIN));
-        *first = start.at_ms.min(*first);
-        *last = start.at_ms.max(*last);
+        let at_ms = start.at_ms.min(RECEIVED_AT_S * 1_000);
+        *first = at_ms.min(*first);
+        *last = at_ms.max(*last);
     }
     state
 }
 
 async fn deliver(deliveries: &[Start]) -> Progress {
     let engine = Engine::embedded().await;
-    let config = Config {
-        learners_table: engine.table("user_id", Some("course_id")).await,
-        unknown_events_table: engine.table("message_id", None).await,
-        push: None,
-        archive: None,
-        bus: None,
-    };
-    let app = App::new(&engine.dynamodb, &config);
+    let (learners, unknown_events) =
+        (engine.table("user_id", Some("course_id")).await, engine.table("message_id", None).await);
+    let config = Config::read(|name| match name {
+        "LEARNINK_LEARNERS_TABLE" => Some(learners.clone()),
+        "LEARNINK_UNKNOWN_EVENTS_TABLE" => Some(unknown_events.clone()),
+        _ => None,
+    })
+    .unwrap();
+    let app = App::new(&engine.dynamodb, &engine.dynamodb, &config);
     let consumer = Consumer::new(
         learnink_handlers::router(app.clone()),
         DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await),

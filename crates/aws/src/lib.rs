@@ -5,6 +5,8 @@
 //! environment and nothing else: no profile files, no metadata server, no token exchange.
 //! `docs/performance.md` has the figures.
 
+mod error;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use learnink_webhook::config::{MissingVariable, required};
+
+pub use error::CallFailed;
 
 /// Makes ring the TLS provider of whatever asks for none by name, as `reqwest` does. Programs call it first
 /// thing in `main`; a second call changes nothing.
@@ -113,6 +117,6 @@ mod tests {
     #[test]
     fn without_a_region_the_error_names_the_variable() {
         let error = sdk_config(|_| None).unwrap_err();
-        assert_eq!(error.to_string(), "AWS_REGION is not set; it holds the AWS region, which Lambda sets");
+        assert_eq!(error.to_string(), "AWS_REGION is not set; set it to the AWS region, which Lambda sets");
     }
 }

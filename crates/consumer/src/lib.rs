@@ -34,9 +34,7 @@ pub use report::{BatchReport, HandlerReport, Outcome, RecordReport};
 use std::time::Duration;
 
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
-use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use learnink_webhook::Router;
-use learnink_webhook::error::service_code;
 
 use crate::breaker::Breakers;
 
@@ -47,25 +45,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// the invocation. The queue brings back what they cut off.
 fn call_limits() -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(CALL_LIMIT / 2).operation_timeout(CALL_LIMIT).build()
-}
-
-/// A call failed, by its code. The SDK's own text can quote an item, or a receipt handle.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct CallFailed(String);
-
-impl CallFailed {
-    fn new<E: ProvideErrorMetadata>(service: &str, error: &SdkError<E>) -> Self {
-        Self(match error {
-            SdkError::TimeoutError(_) => format!("{service} did not answer in time"),
-            SdkError::ServiceError(failure) => {
-                let code = failure.err().code().and_then(service_code).unwrap_or("no code");
-                format!("{service} answered {} ({code})", failure.raw().status().as_u16())
-            }
-            SdkError::DispatchFailure(_) => format!("{service} could not be reached"),
-            _ => format!("the call to {service} could not be made, or its answer not be understood"),
-        })
-    }
 }
 
 /// Runs the handlers of a [`Router`] for batches of messages, each once per message.

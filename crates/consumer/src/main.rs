@@ -25,7 +25,7 @@ async fn run() -> anyhow::Result<()> {
     let handlers = learnink_handlers::Config::read(variable)?;
     let aws = learnink_aws::sdk_config(variable)?;
     let consumer = Consumer::new(
-        learnink_handlers::router(App::new(&aws, &handlers)),
+        learnink_handlers::router(App::new(&aws, &aws, &handlers)),
         DynamoDbLedger::new(&aws, config.ledger_table),
         SqsQueues::new(&aws, config.queue_url, config.dead_letter_queue_url),
         fastrand::f64,

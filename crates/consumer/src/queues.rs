@@ -9,9 +9,10 @@ use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use jiff::Timestamp;
+use learnink_aws::CallFailed;
 
+use crate::call_limits;
 use crate::record::Record;
-use crate::{CallFailed, call_limits};
 
 /// The attributes that a dead-lettered message has besides its own. SQS takes ten in all; the
 /// receiver writes seven at most.

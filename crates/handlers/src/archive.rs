@@ -38,6 +38,7 @@ use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutMode, RetryCon
 use reqwest::Url;
 
 pub use name::Name;
+use record::LARGEST_BYTES;
 pub use record::{Record, RecordError};
 
 /// The variable that switches the handler on.
@@ -165,7 +166,9 @@ async fn keep(event: Event, archive: Archive) -> HandlerResult {
     match archive.keep(&name, &Record::from(message)).await {
         Ok(()) => Ok(()),
         // Trying again cannot help, and writing over it would end what it is there for.
-        Err(error @ ArchiveError::Taken(_)) => Err(HandlerError::permanent(error.to_string())),
+        Err(error @ (ArchiveError::Taken(_) | ArchiveError::TooLarge { .. })) => {
+            Err(HandlerError::permanent(error.to_string()))
+        }
         Err(error @ ArchiveError::Store { .. }) => Err(HandlerError::quoting(error)),
     }
 }
@@ -187,6 +190,12 @@ pub enum ArchiveError {
     /// Something else stands under the record's name. Permanent.
     #[error("the archive has an object of other content under this record's name: {0}")]
     Taken(Name),
+    /// An object is no record, and may be larger than memory: it is not read. Permanent.
+    #[error("it has {bytes} bytes, more than any record")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+    },
 }
 
 /// Which records.
@@ -220,8 +229,11 @@ impl Archive {
         match put.await {
             Ok(_) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. }) => {
-                let kept = Record::decode(&self.read(name).await?);
-                let is_the_same = kept.is_ok_and(|kept| kept.is_of_the_message_of(record));
+                let is_the_same = match self.read(name).await {
+                    Ok(kept) => Record::decode(&kept).is_ok_and(|kept| kept.is_of_the_message_of(record)),
+                    Err(ArchiveError::TooLarge { .. }) => false,
+                    Err(error) => return Err(error),
+                };
                 if is_the_same { Ok(()) } else { Err(ArchiveError::Taken(name.clone())) }
             }
             Err(error) => Err(failed("write to", &error)),
@@ -232,11 +244,16 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// [`ArchiveError::Store`].
+    /// [`ArchiveError::TooLarge`] and [`ArchiveError::Store`].
     pub async fn read(&self, name: &Name) -> Result<Bytes, ArchiveError> {
         let path = self.path(name)?;
-        let read = async { self.0.store.get(&path).await?.bytes().await };
-        read.await.map_err(|error| failed("read", &error))
+        let object = self.0.store.get(&path).await.map_err(|error| failed("read", &error))?;
+        let bytes = object.meta.size;
+        // Compressed, a record is smaller than its JSON may become.
+        if bytes > LARGEST_BYTES as u64 {
+            return Err(ArchiveError::TooLarge { bytes });
+        }
+        object.bytes().await.map_err(|error| failed("read", &error))
     }
 
     /// The names of everything that `selection` has, in order. Without days, objects are among them that are

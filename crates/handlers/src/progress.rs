@@ -1,7 +1,8 @@
 //! `user.course.*`: what each learner does in each course, in a table.
 //!
 //! Events arrive out of order and days late, so a row keeps the earliest start and the latest activity:
-//! whatever the order of arrival, it ends the same.
+//! whatever the order of arrival, it ends the same. What a phone whose clock is ahead dates into the future
+//! counts from when it was received, as [`Version`] says.
 //!
 //! Of LearnInk's course events only `user.course.started` is documented in public. When you find another
 //! one in your Event Catalog, describe its payload, implement [`CourseEvent`] for it, and register
@@ -85,9 +86,11 @@ pub struct LearnersCourse {
     pub course_id: String,
     /// The id in the customer's own system, where there is one.
     pub custom_id: Option<String>,
-    /// When the learner first started it, if that was told; milliseconds are kept.
+    /// When the learner first started it, if that was told, and never later than that was received;
+    /// milliseconds are kept.
     pub first_started_at: Option<Timestamp>,
-    /// When the learner last did something in it; milliseconds are kept.
+    /// When the learner last did something in it, and never later than that was received; milliseconds are
+    /// kept.
     pub last_activity_at: Timestamp,
 }
 

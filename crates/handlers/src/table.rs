@@ -4,30 +4,51 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
+use learnink_aws::CallFailed;
 use learnink_webhook::newest::Version;
 
 /// A table did not answer, or holds a row that this program does not write. Retryable.
+///
+/// It says what was asked of which table and the code that DynamoDB answered with, and repeats nothing of the
+/// answer, which may quote the row: handlers hand its text on with
+/// [`HandlerError::quoting`](learnink_webhook::HandlerError::quoting).
 #[derive(Debug, thiserror::Error)]
 #[error("could not {operation} the table `{table}`")]
 pub struct TableError {
     operation: &'static str,
     table: String,
-    #[source]
-    source: Box<dyn std::error::Error + Send + Sync>,
+    source: TableFailure,
 }
 
+/// Why.
+#[derive(Debug, thiserror::Error)]
+enum TableFailure {
+    #[error(transparent)]
+    Call(#[from] CallFailed),
+    #[error("a row is not one that this program writes")]
+    ForeignRow,
+}
+
+/// How DynamoDB is called in reasons.
+const SERVICE: &str = "DynamoDB";
+
 impl TableError {
-    pub(crate) fn write(table: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { operation: "write to", table: table.to_owned(), source: source.into() }
+    pub(crate) fn write<E: ProvideErrorMetadata>(table: &str, error: &SdkError<E>) -> Self {
+        Self {
+            operation: "write to",
+            table: table.to_owned(),
+            source: CallFailed::new(SERVICE, error).into(),
+        }
     }
 
-    fn read(table: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { operation: "read", table: table.to_owned(), source: source.into() }
+    fn read(table: &str, source: TableFailure) -> Self {
+        Self { operation: "read", table: table.to_owned(), source }
     }
 }
 
@@ -123,7 +144,7 @@ impl RowKey<'_> {
             Ok(_) => Ok(Written::Yes),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Written::Unchanged),
-                _ => Err(TableError::write(self.table, error)),
+                _ => Err(TableError::write(self.table, &error)),
             },
         }
     }
@@ -154,12 +175,47 @@ pub(crate) async fn read_all<T: Ord>(
     let mut items = scan.table_name(table).into_paginator().items().send();
     let mut rows = Vec::new();
     while let Some(item) = items.next().await {
-        let row = Row(item.map_err(|error| TableError::read(table, error))?);
-        let parsed = parse(&row);
-        rows.push(
-            parsed.ok_or_else(|| TableError::read(table, "a row is not one that this program writes"))?,
-        );
+        let item = item.map_err(|error| TableError::read(table, CallFailed::new(SERVICE, &error).into()))?;
+        rows.push(parse(&Row(item)).ok_or_else(|| TableError::read(table, TableFailure::ForeignRow))?);
     }
     rows.sort();
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router as HttpRouter;
+    use axum::http::StatusCode;
+    use learnink_webhook::{HandlerError, MessageId};
+
+    use super::*;
+    use crate::tests::aws_with;
+
+    /// DynamoDB, which quotes what it was given.
+    async fn client() -> Client {
+        let answer =
+            r#"{"__type":"com.amazon.coral.validate#ValidationException","message":"+254705408079"}"#;
+        let server = HttpRouter::new().fallback(async move || (StatusCode::BAD_REQUEST, answer));
+        Client::new(&aws_with(server).await)
+    }
+
+    #[tokio::test]
+    async fn what_dynamodb_says_of_a_row_reaches_no_reason() {
+        let client = client().await;
+        let row = RowKey { table: "learners", key: &[("user_id", "u")] };
+        let version = Version::new(Timestamp::UNIX_EPOCH, &MessageId::parse("msg_1").unwrap());
+        let written = set_if_newer(&client, &row, [], &version).await.unwrap_err();
+        let put = client.put_item().table_name("unknown").send().await.unwrap_err();
+        let read = read_all("learners", client.scan(), |_| Some(())).await.unwrap_err();
+        for (error, operation) in [
+            (written, "write to the table `learners`"),
+            (TableError::write("unknown", &put), "write to the table `unknown`"),
+            (read, "read the table `learners`"),
+        ] {
+            let reason = HandlerError::quoting(&error).to_string();
+            let expected = format!("could not {operation}: DynamoDB answered 400 (ValidationException)");
+            assert_eq!(reason, expected);
+            assert!(!format!("{error:?}").contains("2547"), "{error:?}");
+        }
+    }
 }

@@ -75,7 +75,7 @@ impl UnknownEvents {
             .item("svix_signature", text(&message.signature))
             .item("body", AttributeValue::B(Blob::new(message.body.clone())))
             .item("expires_at", number(message.received_at.as_second().saturating_add(KEPT_FOR_S)));
-        put.send().await.map_err(|error| TableError::write(&self.table, error))?;
+        put.send().await.map_err(|error| TableError::write(&self.table, &error))?;
         Ok(())
     }
 

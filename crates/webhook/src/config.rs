@@ -2,7 +2,7 @@
 
 /// A variable that has to be set and isn't, or is empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} is not set; it holds {holds}")]
+#[error("{variable} is not set; set it to {holds}")]
 pub struct MissingVariable {
     /// The environment variable.
     pub variable: &'static str,

@@ -11,9 +11,13 @@ use crate::message::MessageId;
 
 /// The place of an event in the order of events: first by when it happened, then by message id, so that
 /// of two in the same millisecond the same one always wins.
+///
+/// Nothing happens after it was received. An event that says so comes from a device whose clock is ahead, and
+/// would be newer than everything until that time has come: its place is when it was received. A clock that
+/// is behind cannot be told from an event that comes late, and is believed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// When it happened, in milliseconds since the epoch.
+    /// When it happened, or was received where that is earlier, in milliseconds since the epoch.
     pub occurred_at_ms: i64,
     /// The message that told of it.
     pub message_id: MessageId,
@@ -27,13 +31,50 @@ impl Version {
 
     /// The version of a state that `event` leads to.
     pub fn of<T>(event: &Event<T>) -> Self {
-        Self::new(event.occurred_at(), event.id())
+        // As the message carries it, so that every delivery of it leads to the same version.
+        let received_at = event.message.received_at;
+        Self::new(event.occurred_at().min(received_at), event.id())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::event::Envelope;
+    use crate::message::Message;
+
+    const RECEIVED_AT: &str = "2026-03-01T12:00:00Z";
+
+    /// The version of an event that says it happened then.
+    fn of_event(occurred_at: &str) -> Version {
+        let body =
+            format!(r#"{{"type":"example.type","timestamp":"{occurred_at}","data":{{}}}}"#).into_bytes();
+        let envelope = Arc::new(Envelope::parse(&body).unwrap());
+        let message = Message {
+            id: MessageId::parse("msg_1").unwrap(),
+            signed_at_s: 0,
+            signature: String::new(),
+            received_at: RECEIVED_AT.parse().unwrap(),
+            event_type: None,
+            body,
+        };
+        let now = "2040-01-01T00:00:00Z".parse().unwrap();
+        Version::of(&Event::new(message.into(), envelope, "a", now, &BTreeSet::new(), Arc::default()))
+    }
+
+    #[test]
+    fn an_event_from_the_future_is_as_new_as_its_arrival() {
+        let at = |time: &str| time.parse::<Timestamp>().unwrap().as_millisecond();
+        for late in ["2031-01-01T00:00:00Z", "2026-03-01T12:00:00.001Z", "9999-12-30T00:00:00Z"] {
+            assert_eq!(of_event(late).occurred_at_ms, at(RECEIVED_AT), "{late}");
+        }
+        for early in ["2026-03-01T12:00:00Z", "2026-03-01T11:59:59.999Z", "1970-01-01T00:00:00Z"] {
+            assert_eq!(of_event(early).occurred_at_ms, at(early), "{early}");
+        }
+    }
 
     #[test]
     fn the_later_event_is_the_newer_and_the_message_id_decides_between_equals() {

@@ -19,6 +19,7 @@ use aws_sdk_dynamodb::types::{
     ReturnValuesOnConditionCheckFailure,
 };
 use futures_util::future::join_all;
+use learnink_aws::CallFailed;
 use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{
     Claim, ClaimRequest, Entry, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
@@ -26,7 +27,7 @@ use learnink_webhook::ledger::{
 use learnink_webhook::replay::{Closing, ReplayWindow};
 
 use super::{Ledger, LedgerError, StoredWindow, UnreadableWindow};
-use crate::{CallFailed, call_limits};
+use crate::call_limits;
 
 /// The attributes of an item.
 mod attribute {

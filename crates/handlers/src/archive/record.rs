@@ -9,9 +9,9 @@ use std::io::{Read, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use flate2::Compression;
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
+use flate2::{Compression, GzBuilder};
 use jiff::Timestamp;
 use learnink_webhook::message::{LARGEST_BODY_BYTES, Message, MessageId};
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,16 @@ const VERSION: u32 = 1;
 
 /// The largest record in bytes of JSON: each byte of a body may take six, as `\u0000` does, and the headers
 /// are small.
-const LARGEST_BYTES: usize = 6 * LARGEST_BODY_BYTES + 64 * 1024;
+pub(super) const LARGEST_BYTES: usize = 6 * LARGEST_BODY_BYTES + 64 * 1024;
+
+/// The gzip header of every record: no flags, no time, no extra flags, no operating system. Nothing checks these
+/// bytes for whoever reads gzip, so that a record with others would be as good as it was.
+/// Source: RFC 1952, "File format specification".
+const HEADER: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, NO_OPERATING_SYSTEM];
+const NO_OPERATING_SYSTEM: u8 = 255;
+
+/// How many bytes gzip has behind what it compressed: a checksum and a length.
+const TRAILER_BYTES: usize = 8;
 
 /// What is kept of a message. `Debug` shows neither the signature nor the body.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,14 +51,14 @@ pub struct Record {
 /// Bytes that are no record. It never repeats them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// They are not gzip, or cut off.
+    /// They are not gzip as [`Record::encode`] writes it, or any of them is another than it wrote.
     #[error("it is not gzip, or damaged")]
     NotGzip,
     /// They become more than any record has.
     #[error("it is larger than any record")]
     TooLarge,
     /// They are gzip of something else.
-    #[error("it does not have a record's fields (line {line}, column {column})")]
+    #[error("it does not have a record's fields, and these alone (line {line}, column {column})")]
     NotARecord {
         /// From 1.
         line: usize,
@@ -69,6 +78,7 @@ pub enum RecordError {
 
 /// The record as JSON.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Shape {
     version: u32,
     received_at: Timestamp,
@@ -82,6 +92,7 @@ struct Shape {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Headers {
     #[serde(rename = "svix-id")]
     id: String,
@@ -135,7 +146,9 @@ impl Record {
         let [(_, id), (_, timestamp), (_, signature)] = self.headers();
         let headers = Headers { id, timestamp, signature };
         let shape = Shape { version: VERSION, received_at: self.received_at, headers, body, body_base64 };
-        let mut encoder = GzEncoder::new(Vec::with_capacity(self.body.len() / 2), Compression::default());
+        let gzip = Vec::with_capacity(self.body.len() / 2);
+        let mut encoder: GzEncoder<_> =
+            GzBuilder::new().operating_system(NO_OPERATING_SYSTEM).write(gzip, Compression::default());
         serde_json::to_writer(&mut encoder, &shape).expect("a Vec takes every byte");
         encoder.write_all(b"\n").and_then(|()| encoder.finish()).expect("a Vec takes every byte")
     }
@@ -147,6 +160,9 @@ impl Record {
     /// [`RecordError`] when they are none that [`Record::encode`] may have returned.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let json = decompressed(bytes, LARGEST_BYTES)?;
+        if has_spare_bits(bytes, &json) {
+            return Err(RecordError::NotGzip);
+        }
         let not_a_record =
             |error: serde_json::Error| RecordError::NotARecord { line: error.line(), column: error.column() };
         let version = serde_json::from_slice::<Versioned>(&json).map_err(not_a_record)?.version;
@@ -172,15 +188,34 @@ impl Record {
     }
 }
 
+/// What gzip holds, where it is one member with a record's header, and nothing behind it.
 fn decompressed(gzip: &[u8], limit_bytes: usize) -> Result<Vec<u8>, RecordError> {
+    if !gzip.starts_with(&HEADER) {
+        return Err(RecordError::NotGzip);
+    }
     // One byte more than allowed is enough to know, whatever the object claims to become.
     let mut json = Vec::new();
-    let read = MultiGzDecoder::new(gzip).take(limit_bytes as u64 + 1).read_to_end(&mut json);
-    match read {
+    let mut limited = GzDecoder::new(gzip).take(limit_bytes as u64 + 1);
+    match limited.read_to_end(&mut json) {
         Err(_) => Err(RecordError::NotGzip),
         Ok(bytes) if bytes > limit_bytes => Err(RecordError::TooLarge),
+        Ok(_) if !limited.into_inner().into_inner().is_empty() => Err(RecordError::NotGzip),
         Ok(_) => Ok(json),
     }
+}
+
+/// Whether a bit is set behind the end of what is compressed. Its last byte is rarely full; the bits that are left
+/// are zero, and whoever reads gzip skips them.
+/// Source: RFC 1951, "Non-compressed blocks" and "Details of block format".
+fn has_spare_bits(gzip: &[u8], json: &[u8]) -> bool {
+    let mut other = gzip.to_vec();
+    let Some(last) = gzip.len().checked_sub(TRAILER_BYTES + 1).and_then(|at| other.get_mut(at)) else {
+        return false;
+    };
+    // They are the highest ones: without one that means something, the rest does not become the same.
+    let Some(highest) = last.checked_ilog2() else { return false };
+    *last ^= 1 << highest;
+    decompressed(&other, json.len()).is_ok_and(|same| same == json)
 }
 
 impl fmt::Debug for Record {
@@ -215,7 +250,7 @@ mod tests {
     }
 
     fn gzip(json: &str) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(json.as_bytes()).unwrap();
         encoder.finish().unwrap()
     }
@@ -238,11 +273,48 @@ mod tests {
         assert_eq!(changed("\"version\":1", "\"version\":2"), RecordError::Version(2));
         assert_eq!(changed("msg_p5", "msg.p5"), RecordError::Header("svix-id"));
         assert_eq!(changed("\"1614265330\"", "\"+1614265330\""), RecordError::Header("svix-timestamp"));
-        assert_eq!(changed(",\"body\"", ",\"bidy\""), RecordError::Body);
+        assert_eq!(changed("\"version\":1,\"received_at\"", "\"version\":2,\"at\""), RecordError::Version(2));
         assert_eq!(changed(",\"body\"", ",\"body_base64\":\"\",\"body\""), RecordError::Body);
         assert_eq!(changed(",\"body\"", ",\"body_base64\""), RecordError::Body);
         let twice = changed(",\"body\"", ",\"body\":\"\",\"body\"");
-        assert_eq!(twice.to_string(), "it does not have a record's fields (line 1, column 220)");
+        assert_eq!(
+            twice.to_string(),
+            "it does not have a record's fields, and these alone (line 1, column 220)"
+        );
+        for (from, to) in [(",\"body\"", ",\"bidy\""), ("{\"svix-id\"", "{\"more\":1,\"svix-id\"")] {
+            assert!(matches!(changed(from, to), RecordError::NotARecord { .. }), "{to}");
+        }
+    }
+
+    #[test]
+    fn every_record_starts_alike() {
+        for body in [&b""[..], b"{}", &[0xFF; 10_000]] {
+            assert!(record(body).encode().starts_with(&HEADER));
+        }
+    }
+
+    #[test]
+    fn a_record_in_which_any_bit_is_another_is_damaged() {
+        // Long enough to be compressed; the bodies' lengths move the end to each bit of the last byte.
+        for length in 0..16 {
+            let body =
+                format!(r#"{{"phone_number":"+254705408079","title":"{}"}}"#, "Hi Mary! ".repeat(length));
+            let good = record(body.as_bytes()).encode();
+            assert!(Record::decode(&good).is_ok());
+            for bit in 0..good.len() * 8 {
+                let mut damaged = good.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert!(Record::decode(&damaged).is_err(), "bit {bit} of {}", good.len() * 8);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_stands_behind_a_record() {
+        let good = record(b"{}").encode();
+        for more in [&b"\0"[..], b"more", &gzip(""), &good] {
+            assert_eq!(Record::decode(&[&good, more].concat()), Err(RecordError::NotGzip));
+        }
     }
 
     #[test]

@@ -120,6 +120,26 @@ async fn an_object_of_other_content_under_the_name_is_a_permanent_failure_that_s
 }
 
 #[tokio::test]
+async fn an_object_that_is_larger_than_any_record_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = in_folder(folder.path());
+    handled(&archive, &first()).await.unwrap();
+    let names = archive.list(&Selection::default()).await.unwrap();
+    // Of holes: it takes no space, and would fill the memory.
+    let file = std::fs::File::create(folder.path().join(NAME)).unwrap();
+    for bytes in [LARGEST_BYTES as u64 + 1, 5 << 40] {
+        file.set_len(bytes).unwrap();
+        let error = archive.read(&names[0]).await.unwrap_err();
+        assert_eq!(error, ArchiveError::TooLarge { bytes });
+        assert_eq!(error.to_string(), format!("it has {bytes} bytes, more than any record"));
+    }
+    let error = handled(&archive, &first()).await.unwrap_err();
+    assert_eq!((error.class(), error.to_string().contains("other content")), (FailureClass::Permanent, true));
+    file.set_len(LARGEST_BYTES as u64).unwrap();
+    assert_eq!(archive.read(&names[0]).await.unwrap().len(), LARGEST_BYTES);
+}
+
+#[tokio::test]
 async fn a_store_that_fails_is_asked_again_and_its_answer_is_not_repeated() {
     let busy = "<Error><Code>SlowDown</Code><Message>Please reduce</Message></Error>";
     let mismatch = "<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>x-amz-security-token:t0k3n\
