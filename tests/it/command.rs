@@ -7,18 +7,24 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use jiff::Timestamp;
 use learnink_consumer::ledger::Ledger;
 use learnink_consumer::{DynamoDbLedger, queues};
+use learnink_local::pipeline::DEAD_LETTER_QUEUE;
+use learnink_local::{LocalSqs, sdk_config, state};
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, ministack_endpoint};
 use learnink_tests::root;
-use learnink_webhook::ledger::{ClaimRequest, Settlement};
+use learnink_webhook::ledger::{ClaimRequest, Settlement, payload_sha256};
 use learnink_webhook::{Message, MessageId};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a message that the tests put on a queue carries.
+const EVENT: &[u8] = br#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;
 
 /// A running `learnink dev`.
 struct Dev {
@@ -98,8 +104,15 @@ impl Dev {
     fn open_window(&self, covers: &[&str]) -> String {
         let window = ["replay", "open", "--by", "kim", "--reason", "its grant was lost"];
         let said = self.run(&[&window, covers].concat());
-        let id = said.strip_prefix("opened replay window ").and_then(|said| said.split(',').next());
-        id.unwrap_or_else(|| panic!("{said}")).to_owned()
+        let id = said.strip_prefix("opened replay window ").and_then(|said| said.split_once(' '));
+        let (id, said) = id.unwrap_or_else(|| panic!("{said}"));
+        assert!(said.starts_with(&format!("in {}, until ", self.ledger())), "{said}");
+        id.to_owned()
+    }
+
+    /// What the commands call its ledger.
+    fn ledger(&self) -> String {
+        format!("the ledger of `learnink dev` ({})", self.folder)
     }
 
     fn signal(&self, signal: &str) {
@@ -142,7 +155,7 @@ fn what_dev_prints_is_enough_to_send_a_webhook_and_see_what_came_of_it() {
     assert_eq!(learners[0]["course_id"], "83dc4f73-0e56-4fd5-8cdc-4aa5d53fdfe8");
 
     let (lines, code) = dev.interrupt();
-    assert_eq!(lines.last().unwrap(), "stopped: everything that was acknowledged is handled");
+    assert_eq!(lines.last().unwrap(), "stopped: nothing is left on the queue");
     assert_eq!(code, Some(0));
 
     let again = Dev::start(folder.path());
@@ -167,6 +180,8 @@ fn the_bad_cases_can_be_made_and_are_told_apart() {
     assert!(dev.send(&["events/example.unknown.json"]).status.success());
     dev.line_with("no handler for this type or version: left to unknown");
     assert_eq!(dev.json("unknown")[0]["event_type"], "example.unknown");
+    let by_type = dev.run(&["unknown"]);
+    assert!(by_type.contains("First happened") && by_type.ends_with("1 in all\n"), "{by_type}");
     assert!(dev.send(&["events/not-json.txt"]).status.success());
     dev.line_with("dead-lettered: the body is not JSON");
     assert!(dev.send(&["--id", "msg_again"]).status.success());
@@ -174,6 +189,76 @@ fn the_bad_cases_can_be_made_and_are_told_apart() {
     assert!(dev.send(&["--id", "msg_again"]).status.success());
     dev.line_with("handled before: nothing done twice");
     assert_eq!(dev.json("learners").len(), 1);
+}
+
+#[test]
+fn what_is_not_handled_yet_is_counted_and_what_is_too_old_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody listens there.
+    let variables = [
+        ("LEARNINK_PUSH", "endpoint"),
+        ("LEARNINK_PUSH_URL", "http://127.0.0.1:1/"),
+        ("LEARNINK_PUSH_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ];
+    let dev = Dev::start_with(folder.path(), &variables);
+    assert!(dev.send(&["events/notifications.sent.json"]).status.success());
+    assert!(dev.line_with("notifications.sent").ends_with(", push: too old, not called"));
+    for (count, waiting) in [("2", "2 messages are"), ("3", "5 messages are")] {
+        assert!(dev.send(&["--count", count, "events/notifications.sent.json"]).status.success());
+        for command in ["unknown", "learners"] {
+            let output = learnink(&[command, "--state", &dev.folder]).output().unwrap();
+            let expected = format!("{waiting} still on the queue; what they bring may not be shown yet\n");
+            assert_eq!(text(&output.stderr), expected);
+        }
+    }
+    assert_eq!(dev.run(&["unknown"]), "no event without a handler has been stored\n");
+    assert_eq!(dev.run(&["learners"]), "no course start has been recorded\n");
+    let (lines, _) = dev.interrupt();
+    assert_eq!(lines.last().unwrap(), "stopped: 5 messages are kept for the next start");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_dev_reach_a_bus_in_aws() {
+    Engine::ministack().await;
+    let folder = tempfile::tempdir().unwrap();
+    let aws = [
+        ("LEARNINK_EVENT_BUS", "default"),
+        ("AWS_REGION", learnink_local::REGION),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_ENDPOINT_URL", ministack_endpoint()),
+    ];
+    let dev = Dev::start_with(folder.path(), &aws);
+    let line = dev.sent("msg_1");
+    assert!(line.contains("bus in ") && line.contains("progress in "), "{line}");
+    // The tables stay on this machine.
+    assert_eq!(dev.json("learners").len(), 1);
+    assert!(!dev.sent("msg_1").contains("bus"));
+}
+
+#[test]
+fn a_handler_that_needs_aws_says_so_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let dev = ["dev", "--port", "0", "--state", state.to_str().unwrap()];
+    let push = [("LEARNINK_PUSH", "endpoint"), ("LEARNINK_PUSH_URL", "https://example.com/")];
+    let cases = [
+        (
+            &[("LEARNINK_EVENT_BUS", "automations")][..],
+            "error: LEARNINK_EVENT_BUS names something in AWS: AWS_REGION is not set; export the stack's region, \
+             such as eu-west-1",
+        ),
+        (
+            &[push[0], push[1], ("LEARNINK_PUSH_SECRET_ID", "push"), ("AWS_REGION", "eu-west-1")],
+            "error: LEARNINK_PUSH_SECRET_ID names something in AWS: there are no AWS credentials in the environment; \
+             with a profile: eval \"$(aws configure export-credentials --format env)\"",
+        ),
+    ];
+    for (variables, expected) in cases {
+        let mut command = learnink(&dev);
+        command.env_remove("AWS_REGION").env_remove("AWS_ACCESS_KEY_ID");
+        assert_eq!(error_of(command.envs(variables.iter().copied())), expected);
+    }
 }
 
 #[test]
@@ -230,7 +315,11 @@ fn a_killed_dev_loses_nothing_that_it_acknowledged() {
 
 /// The one line that `learnink` says before it gives up.
 fn error(arguments: &[&str]) -> String {
-    let output = learnink(arguments).output().unwrap();
+    error_of(&mut learnink(arguments))
+}
+
+fn error_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
     let error = text(&output.stderr);
     assert_eq!(error.lines().count(), 1, "{error}");
@@ -261,6 +350,71 @@ fn what_keeps_dev_from_starting_is_one_clear_line() {
     assert_eq!(
         bad_secret,
         "error: the signing secret cannot be used: the signing secret has a key of 5 bytes, fewer than 24"
+    );
+    let no_secret = error(&["dev", "--port", "0", "--state", other, "--secret", "abc"]);
+    assert_eq!(
+        no_secret,
+        "error: the signing secret cannot be used: the signing secret is not base64, with or without `whsec_` in \
+         front; copy it again"
+    );
+}
+
+#[test]
+fn what_the_system_says_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    std::fs::create_dir(folder.path().join("queues.jsonl")).unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, expected) in [
+        (["dev", "--port", "0", "--state", file], format!("error: cannot use {file}: ")),
+        (["dev", "--port", "0", "--state", state], format!("error: cannot use {state}/queues.jsonl: ")),
+        // An address for documentation, which no machine has (RFC 5737).
+        (
+            ["dev", "--host", "192.0.2.1", "--state", state],
+            "error: cannot listen on 192.0.2.1:9000: ".to_owned(),
+        ),
+    ] {
+        let error = error(&arguments);
+        assert!(error.starts_with(&expected), "{error}");
+        assert_eq!(error.matches("(os error").count(), 1, "{error}");
+    }
+}
+
+/// What is wrong with the arguments themselves.
+fn usage_error(arguments: &[&str]) -> String {
+    let output = learnink(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+#[test]
+fn an_argument_that_cannot_be_read_says_what_is_expected() {
+    let days = ["archive", "export", "--archive", "file:///tmp", "--from", "March", "--to", "2026-03-01"];
+    for (arguments, expected) in [
+        (
+            &["send", "--url", "localhost:9000"][..],
+            "expected a URL such as http://127.0.0.1:9000/webhooks/learnink",
+        ),
+        (&["send", "--age", "soon"], "expected a duration such as 10m"),
+        (&days, "expected a date such as 2026-03-01"),
+    ] {
+        let error = usage_error(arguments);
+        assert!(error.contains(expected), "{error}");
+    }
+    let days = ["--from", "2026-03-01", "--to", "2026-03-01"];
+    let elsewhere = error(&[&["archive", "export", "--archive", "ftp://acme"], &days[..]].concat());
+    assert!(
+        elsewhere.starts_with("error: --archive (or LEARNINK_ARCHIVE) cannot be used: it "),
+        "{elsewhere}"
+    );
+    assert!(elsewhere.ends_with("such as s3://bucket/prefix or file:///folder"), "{elsewhere}");
+    let mut in_s3 = learnink(&[&["archive", "export", "--archive", "s3://acme"], &days[..]].concat());
+    let error = error_of(in_s3.env_remove("AWS_REGION"));
+    assert!(
+        error.ends_with("AWS_REGION is not set; export the stack's region, such as eu-west-1"),
+        "{error}"
     );
 }
 
@@ -298,7 +452,8 @@ fn send_says_what_is_missing() {
     assert_eq!(
         error(&["send", "--state", state]),
         format!(
-            "error: there is no signing secret in {state}; start `cargo dev` there first, or pass --secret"
+            "error: there is no signing secret in {state}; start `cargo dev` there first, or set \
+             LEARNINK_SIGNING_SECRET"
         )
     );
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -314,11 +469,29 @@ fn send_says_what_is_missing() {
 }
 
 #[test]
+fn what_may_be_wrong_with_the_secret_or_the_path_is_hinted_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    let another = ["--secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"];
+    let hint = |output: &Output| text(&output.stderr);
+    assert!(hint(&dev.send(&another)).starts_with("401: the receiver does not hold this secret"));
+    assert_eq!(hint(&dev.send(&["--tamper"])), "");
+    let url = dev.url.replace("/webhooks/learnink", "/");
+    let elsewhere = learnink(&["send", "--url", &url, "--state", &dev.folder]).output().unwrap();
+    assert!(hint(&elsewhere).ends_with("its path is usually /webhooks/learnink\n"), "{}", hint(&elsewhere));
+    dev.line_with("answered 404, not queued: webhooks are received at /webhooks/learnink alone");
+}
+
+#[test]
 fn before_the_first_start_there_is_nothing_to_show() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().to_str().unwrap();
     let output = learnink(&["learners", "--state", state]).output().unwrap();
-    assert_eq!(text(&output.stdout), "nothing is stored here yet; start `cargo dev` and send a webhook\n");
+    let nothing = format!(
+        "no `learnink dev` has run in {state}; start `cargo dev` and send a webhook, or name a deployed table with \
+         --table\n"
+    );
+    assert_eq!(text(&output.stdout), nothing);
     let output = learnink(&["learners", "--json", "--state", state]).output().unwrap();
     assert_eq!(text(&output.stdout), "[]\n");
 }
@@ -330,12 +503,17 @@ fn under_a_replay_window_a_message_is_handled_again_once() {
     assert!(dev.sent("msg_1").contains("handled by progress"));
     assert!(dev.sent("msg_1").contains("handled before"));
     let window = dev.open_window(&["--message", "msg_1", "msg_2"]);
+    let other = ["replay", "open", "--message", "msg_1", "msg_9", "--reason", "why", "--by", "kim"];
+    let warned = learnink(&[&other[..], &["--state", &dev.folder]].concat()).output().unwrap();
+    let warning =
+        format!("warning: {} has no message msg_9, so that the window does nothing for it\n", dev.ledger());
+    assert_eq!((text(&warned.stderr), warned.status.code()), (warning, Some(0)));
     for expected in ["handled by progress", "handled before"] {
         let line = dev.sent("msg_1");
         assert!(line.contains(expected), "{line}");
     }
     let listed = dev.run(&["replay", "list"]);
-    for part in [&window, "msg_1, msg_2", "all handlers", "kim", "its grant was lost", "open", "1 in all"] {
+    for part in [&window, "msg_1, msg_2", "all handlers", "kim", "its grant was lost", "open", "2 in all"] {
         assert!(listed.contains(part), "{part}: {listed}");
     }
 }
@@ -359,18 +537,19 @@ fn a_replay_window_that_is_closed_lets_nothing_in_and_is_closed_without_dev_as_w
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     };
-    assert_eq!(close(&first), format!("closed replay window {first}\n"));
+    let ledger = dev.ledger();
+    assert_eq!(close(&first), format!("closed replay window {first} in {ledger}\n"));
     dev.interrupt();
-    assert_eq!(close(&second), format!("closed replay window {second}\n"));
+    assert_eq!(close(&second), format!("closed replay window {second} in {ledger}\n"));
     let again = close(&second);
     assert!(
-        again.starts_with(&format!("replay window {second} had ended already: closed by lee")),
+        again.starts_with(&format!("replay window {second} in {ledger} had ended already: closed by lee")),
         "{again}"
     );
 
     let dev = Dev::start(folder.path());
     assert!(dev.sent("msg_3").contains("handled before"));
-    assert_eq!(dev.run(&["replay", "list"]), "no replay window is open\n");
+    assert_eq!(dev.run(&["replay", "list"]), format!("no replay window is open in {ledger}\n"));
     let all = dev.json("replay list --all");
     assert_eq!(all.len(), 2);
     for window in &all {
@@ -384,21 +563,25 @@ fn what_keeps_a_replay_window_from_being_opened_or_closed_is_one_clear_line() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().to_str().unwrap();
     let open = ["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim", "--state", state];
-    let nothing = "nothing is stored here yet; start `cargo dev` and send a webhook";
+    let nothing = format!(
+        "no `learnink dev` has run in {state}; start `cargo dev`, or name a deployed ledger with --ledger"
+    );
     assert_eq!(error(&open), format!("error: {nothing}"));
     assert_eq!(
         text(&learnink(&["replay", "list", "--state", state]).output().unwrap().stdout),
         format!("{nothing}\n")
     );
 
-    let _dev = Dev::start(folder.path());
+    let dev = Dev::start(folder.path());
     let unknown = error(&[&open[..], &["--handler", "pusch"]].concat());
     assert!(unknown.starts_with("error: no handler is named `pusch`; there are: progress, "), "{unknown}");
     let unknown = error(&["replay", "close", "zz", "--by", "kim", "--state", state]);
-    assert!(unknown.starts_with("error: no replay window has the id `zz`; "), "{unknown}");
-    let in_aws =
-        learnink(&["replay", "list", "--ledger", "t"]).env_remove("AWS_ACCESS_KEY_ID").output().unwrap();
-    assert!(text(&in_aws.stderr).contains("aws configure export-credentials"), "{}", text(&in_aws.stderr));
+    let nowhere = format!("error: no replay window in {} has the id `zz`; ", dev.ledger());
+    assert!(unknown.starts_with(&nowhere), "{unknown}");
+    assert!(unknown.ends_with("lists them; add --all for those that ended"), "{unknown}");
+    let mut in_aws = learnink(&["replay", "list", "--ledger", "t"]);
+    let in_aws = error_of(in_aws.env("AWS_REGION", "eu-west-1").env_remove("AWS_ACCESS_KEY_ID"));
+    assert!(in_aws.contains("aws configure export-credentials"), "{in_aws}");
 }
 
 #[test]
@@ -432,11 +615,49 @@ fn dead_letters_are_listed_with_their_reasons_and_without_what_they_carry() {
     assert!(text(&limited.stdout).contains("1 in all"), "{}", text(&limited.stdout));
     assert_eq!(text(&limited.stderr), "there may be more; --limit shows them\n");
 
+    let (lines, _) = dev.interrupt();
+    assert_eq!(lines.last().unwrap(), "stopped: nothing is left on the queue; 2 dead letters are kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_somebody_else_is_looking_at_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    for id in ["msg_1", "msg_2"] {
+        assert!(dev.send(&["--id", id, "events/not-json.txt"]).status.success());
+        dev.line_with(id);
+    }
+    let endpoint = state::sqs_endpoint(folder.path()).unwrap().unwrap();
+    let sqs = aws_sdk_sqs::Client::new(&sdk_config(&endpoint));
+    let list = || {
+        let output = learnink(&["dlq", "list", "--state", &dev.folder]).output().unwrap();
+        assert!(output.status.success());
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let look_at_one = async || {
+        let request = sqs.receive_message().queue_url(LocalSqs::queue_url(DEAD_LETTER_QUEUE));
+        let request = request.max_number_of_messages(1).visibility_timeout(600).wait_time_seconds(5);
+        assert_eq!(request.send().await.unwrap().messages.unwrap().len(), 1);
+    };
+    let why = "on the queue and not shown, because somebody else is looking; try again in 30 s\n";
+    look_at_one().await;
+    let (shown, hidden) = list();
+    assert!(shown.ends_with("1 in all\n"), "{shown}");
+    assert_eq!(hidden, format!("1 more is {why}"));
+    assert_eq!(list().1, hidden);
+    look_at_one().await;
+    assert_eq!(list(), ("no dead letter can be looked at now\n".to_owned(), format!("2 are {why}")));
+
     let state = dev.folder.clone();
     dev.signal("-KILL");
     drop(dev);
-    let stopped = error(&["dlq", "list", "--state", &state]);
-    assert!(stopped.ends_with("start `cargo dev` first"), "{stopped}");
+    assert_eq!(
+        error(&["dlq", "list", "--state", &state]),
+        format!(
+            "error: `learnink dev` is not running in {state}; start `cargo dev`, or name a deployed queue with \
+             --queue and --ledger"
+        )
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -456,12 +677,7 @@ async fn the_same_commands_reach_a_queue_and_a_table_in_aws() {
     leave(&ledger, "msg_00", Some("push: busy")).await;
     leave(&ledger, "msg_01", None).await;
     let aws = |arguments: &[&str]| {
-        let mut command = learnink(arguments);
-        command.args(["--ledger", &table]).env("AWS_ENDPOINT_URL", ministack_endpoint());
-        for variable in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
-            command.env(variable, learnink_local::REGION);
-        }
-        let output = command.output().unwrap();
+        let output = in_aws(&[arguments, &["--ledger", &table]].concat()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     };
@@ -473,13 +689,82 @@ async fn the_same_commands_reach_a_queue_and_a_table_in_aws() {
     assert_eq!(reasons[0], "push: busy (on its last delivery)");
     assert!(reasons[1].starts_with("the consumer crashed or timed out"), "{reasons:?}");
     assert!(
-        reasons[2..].iter().all(|reason| reason.starts_with("no consumer could claim it")),
+        reasons[2..].iter().all(|reason| reason.starts_with("no consumer has claimed it")),
         "{reasons:?}"
     );
 
     let window = ["replay", "open", "--message", "msg_00", "--reason", "why", "--by", "kim"];
-    assert!(aws(&window).contains("have LearnInk send the messages again"));
+    let opened = aws(&window);
+    assert!(
+        opened.contains(&format!(" in the ledger `{table}` in {}, until ", learnink_local::REGION)),
+        "{opened}"
+    );
+    assert!(opened.contains("have LearnInk send the messages again"), "{opened}");
     assert!(aws(&["replay", "list"]).contains("1 in all"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_in_aws_is_named_with_the_code_that_aws_answers() {
+    let engine = Engine::ministack().await;
+    let pair = engine.queues(30, 1).await;
+    let error = |arguments: &[&str]| error_of(&mut in_aws(arguments));
+    let region = learnink_local::REGION;
+    let not_found = "DynamoDB answered 400 (ResourceNotFoundException)";
+    let ledger = format!("error: cannot use the ledger `none` in {region}: ");
+    let windows = error(&["replay", "list", "--ledger", "none"]);
+    assert!(windows.starts_with(&ledger) && windows.ends_with(not_found), "{windows}");
+    let no_queue = pair.url.replace("queue", "other");
+    assert_eq!(
+        error(&["dlq", "list", "--queue", &no_queue, "--ledger", "none"]),
+        format!(
+            "error: cannot read the queue {no_queue}: AWS answered 400 (AWS.SimpleQueueService.NonExistentQueue)"
+        )
+    );
+    assert_eq!(
+        error(&["unknown", "--table", "none"]),
+        format!("error: could not read the table `none` in {region}: {not_found}")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tables_of_a_deployed_stack_are_shown_too() {
+    let engine = Engine::ministack().await;
+    let (unknown, learners) =
+        (engine.table("message_id", None).await, engine.table("user_id", Some("course_id")).await);
+    let client = aws_sdk_dynamodb::Client::new(&engine.dynamodb);
+    for (id, occurred_at_ms) in [("msg_1", "1767225600000"), ("msg_2", "1767312000000")] {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let put = client.put_item().table_name(&unknown).item("message_id", text(id));
+        let put = put.item("event_type", text("example.type")).item("api_version", text("2022-11-15"));
+        let put = put.item("occurred_at_ms", AttributeValue::N(occurred_at_ms.to_owned()));
+        put.send().await.unwrap();
+    }
+    let shown = |arguments: &[&str]| {
+        let output = in_aws(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let by_type = shown(&["unknown", "--table", &unknown]);
+    let row = by_type.lines().find(|line| line.contains("example.type")).unwrap();
+    let row: Vec<_> = row.split_whitespace().collect();
+    let expected =
+        ["example.type", "2022-11-15", "2", "2026-01-01", "00:00:00Z", "2026-01-02", "00:00:00Z", "msg_2"];
+    assert_eq!(row, expected, "{by_type}");
+    assert!(by_type.ends_with("2 in all\n"), "{by_type}");
+    let events: Vec<Value> =
+        serde_json::from_str(&shown(&["unknown", "--json", "--table", &unknown])).unwrap();
+    assert_eq!(events.len(), 2);
+    assert_eq!(shown(&["learners", "--table", &learners]), "no course start has been recorded\n");
+}
+
+/// A command for a stack in AWS, which is ministack.
+fn in_aws(arguments: &[&str]) -> Command {
+    let mut command = learnink(arguments);
+    command.env("AWS_ENDPOINT_URL", ministack_endpoint());
+    for variable in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        command.env(variable, learnink_local::REGION);
+    }
+    command
 }
 
 /// Sends a message of a receiver to a queue, with more attributes than that writes.
@@ -490,7 +775,7 @@ async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)
         signature: "v1,aa".to_owned(),
         received_at: Timestamp::UNIX_EPOCH,
         event_type: Some("example.type".to_owned()),
-        body: br#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#.into(),
+        body: EVENT.into(),
     };
     let message = message.encode().unwrap();
     let own = message.attributes.iter().map(|own| (own.name, own.value.as_str()));
@@ -507,7 +792,7 @@ async fn leave(ledger: &DynamoDbLedger, id: &str, failure_reason: Option<&str>) 
     let (id, now) = (MessageId::parse(id).unwrap(), Timestamp::UNIX_EPOCH);
     let request = ClaimRequest {
         id: id.clone(),
-        payload_sha256: "aa".to_owned(),
+        payload_sha256: payload_sha256(EVENT),
         keys: vec!["push".to_owned()],
         owner: "consumer".to_owned(),
         now,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use learnink_consumer::{Outcome, RecordReport};
 use learnink_handlers::progress::LearnersCourse;
-use learnink_local::pipeline::{DEAD_LETTER_QUEUE, Numbers, QUEUE, handlers_config};
+use learnink_local::pipeline::{DEAD_LETTER_QUEUE, QUEUE, StackLimits, handlers_config};
 use learnink_local::{LocalSqs, Observation, Options, Pipeline, State, sdk_config};
 use learnink_tests::signing::{self, SECRET, now_s};
 use reqwest::StatusCode;
@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Retries within seconds instead of minutes.
-pub(crate) const QUICK: Numbers =
-    Numbers { consumer_timeout_s: 2, visibility_timeout_s: 2, max_receive_count: 20 };
+pub(crate) const QUICK: StackLimits =
+    StackLimits { consumer_timeout_s: 2, visibility_timeout_s: 2, max_receive_count: 20 };
 
 pub(crate) struct Laptop {
     pub(crate) pipeline: Pipeline,
@@ -28,12 +28,12 @@ pub(crate) struct Laptop {
 
 impl Laptop {
     /// Starts with everything in memory.
-    pub(crate) async fn start(numbers: Numbers) -> Self {
-        Self::start_in(None, numbers).await
+    pub(crate) async fn start(limits: StackLimits) -> Self {
+        Self::start_in(None, limits).await
     }
 
     /// Starts on what an earlier one left in `folder`.
-    pub(crate) async fn start_in(folder: Option<&Path>, numbers: Numbers) -> Self {
+    pub(crate) async fn start_in(folder: Option<&Path>, limits: StackLimits) -> Self {
         let (observer, observations) = mpsc::unbounded_channel();
         // The shortest of retries.
         let random = || 0.0;
@@ -41,8 +41,9 @@ impl Laptop {
             address: ([127, 0, 0, 1], 0).into(),
             state: folder.map(|folder| State::open(folder).unwrap()),
             signing_secret: SECRET.to_owned(),
-            numbers,
+            limits,
             handlers: handlers_config(|_| None).unwrap(),
+            aws: None,
             random,
             observer,
         };

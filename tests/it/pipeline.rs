@@ -3,7 +3,7 @@
 use aws_sdk_sqs::types::MessageAttributeValue;
 use learnink_consumer::Outcome;
 use learnink_local::LocalSqs;
-use learnink_local::pipeline::{Numbers, QUEUE};
+use learnink_local::pipeline::{QUEUE, StackLimits};
 use learnink_tests::read;
 use reqwest::StatusCode;
 
@@ -11,7 +11,7 @@ use crate::laptop::{Laptop, QUICK, started};
 
 #[tokio::test]
 async fn a_signed_webhook_ends_as_a_learners_row() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     assert_eq!(laptop.post("msg_1", read("events/user.course.started.json")).await, StatusCode::OK);
     let record = laptop.next_record().await;
     assert_eq!((record.outcome, record.handlers[0].name), (Outcome::Processed, "progress"));
@@ -26,7 +26,7 @@ async fn a_signed_webhook_ends_as_a_learners_row() {
 
 #[tokio::test]
 async fn the_same_webhook_again_is_answered_200_and_applied_once() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     let body = read("events/user.course.started.json");
     assert_eq!(laptop.post("msg_1", body.clone()).await, StatusCode::OK);
     assert_eq!(laptop.next_record().await.outcome, Outcome::Processed);
@@ -40,7 +40,7 @@ async fn the_same_webhook_again_is_answered_200_and_applied_once() {
 
 #[tokio::test]
 async fn the_same_id_with_another_body_is_dead_lettered_and_not_applied() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     laptop.post("msg_1", started("first", "c", "2026-01-01T00:00:00Z")).await;
     assert_eq!(laptop.next_record().await.outcome, Outcome::Processed);
     laptop.post("msg_1", started("second", "c", "2026-01-01T00:00:00Z")).await;
@@ -81,7 +81,7 @@ async fn of_two_thousand_webhooks_all_are_applied_and_none_again_once_recorded_t
 
 #[tokio::test]
 async fn an_unknown_type_is_kept_as_it_was_signed() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     assert_eq!(laptop.post("msg_1", read("events/example.unknown.json")).await, StatusCode::OK);
     let record = laptop.next_record().await;
     assert_eq!((record.outcome, record.known), (Outcome::Processed, false));
@@ -92,7 +92,7 @@ async fn an_unknown_type_is_kept_as_it_was_signed() {
 
 #[tokio::test]
 async fn an_unknown_event_that_is_too_large_for_a_row_is_dead_lettered() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     let padding = format!("\"note\": \"{}\", \"note\"", " ".repeat(400 * 1024));
     let large = read("events/example.unknown.json").replace("\"note\"", &padding);
     assert_eq!(laptop.post("msg_1", large).await, StatusCode::OK);
@@ -104,7 +104,7 @@ async fn an_unknown_event_that_is_too_large_for_a_row_is_dead_lettered() {
 
 #[tokio::test]
 async fn a_version_of_the_future_is_kept_and_not_taken_for_todays() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     let future = started("u", "c", "2031-01-01T00:00:00Z").replace("2022-11-15", "2031-01-01");
     assert_eq!(laptop.post("msg_1", future).await, StatusCode::OK);
     assert!(!laptop.next_record().await.known);
@@ -116,7 +116,7 @@ async fn a_version_of_the_future_is_kept_and_not_taken_for_todays() {
 
 #[tokio::test]
 async fn a_genuine_body_that_is_no_event_is_dead_lettered_with_its_reason_and_headers() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     let cases = [
         ("", "the body is empty"),
         ("not json", "the body is not JSON (line 1, column 2)"),
@@ -142,7 +142,7 @@ async fn a_genuine_body_that_is_no_event_is_dead_lettered_with_its_reason_and_he
 
 #[tokio::test]
 async fn data_of_another_shape_is_dead_lettered_and_the_reason_does_not_quote_it() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     let body = started("u", "c", "2026-01-01T00:00:00Z").replace("\"u\"", "{\"phone\":\"+254705408079\"}");
     assert_eq!(laptop.post("msg_1", body).await, StatusCode::OK);
     assert_eq!(laptop.next_record().await.outcome, Outcome::DeadLettered);
@@ -175,8 +175,8 @@ async fn a_record_that_no_receiver_wrote_is_dead_lettered_and_its_batch_is_not()
 
 #[tokio::test]
 async fn a_message_of_another_format_version_comes_back_until_sqs_puts_it_aside() {
-    let numbers = Numbers { max_receive_count: 2, ..QUICK };
-    let mut laptop = Laptop::start(numbers).await;
+    let limits = StackLimits { max_receive_count: 2, ..QUICK };
+    let mut laptop = Laptop::start(limits).await;
     let two = MessageAttributeValue::builder().data_type("String").string_value("2").build().unwrap();
     let request = laptop.sqs().send_message().queue_url(LocalSqs::queue_url(QUEUE)).message_body("?");
     request.message_attributes("format-version", two).send().await.unwrap();
@@ -192,7 +192,7 @@ async fn a_message_of_another_format_version_comes_back_until_sqs_puts_it_aside(
 
 #[tokio::test]
 async fn two_megabytes_pass_where_they_fit_the_queue_compressed() {
-    let mut laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let mut laptop = Laptop::start(StackLimits::TEMPLATE).await;
     let body = started(&"u".repeat(1_000), "c", "2026-01-01T00:00:00Z");
     let body = body.replace("\"object\"", &format!("\"padding\":\"{}\",\"object\"", " ".repeat(2_000_000)));
     assert_eq!(laptop.post("msg_1", body).await, StatusCode::OK);
@@ -205,7 +205,7 @@ async fn two_megabytes_pass_where_they_fit_the_queue_compressed() {
 
 #[tokio::test]
 async fn whatever_is_not_proven_to_be_learninks_is_refused_with_an_empty_answer_and_not_queued() {
-    let laptop = Laptop::start(Numbers::TEMPLATE).await;
+    let laptop = Laptop::start(StackLimits::TEMPLATE).await;
     let cases = crate::refusals::all();
     for case in &cases {
         let response = case.send(&laptop).await;

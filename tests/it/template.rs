@@ -15,7 +15,8 @@ mod transformed;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use learnink_local::pipeline::{LEARNERS_TABLE, LEDGER_TABLE, Numbers, UNKNOWN_EVENTS_TABLE};
+use learnink_handlers::push::Config as PushConfig;
+use learnink_local::pipeline::{LEARNERS_TABLE, LEDGER_TABLE, StackLimits, UNKNOWN_EVENTS_TABLE};
 use serde_json::{Value, json};
 
 use transformed::{Rule, Template, Violations};
@@ -98,23 +99,30 @@ fn what_the_longest_values_make_of_a_versions_description_fits() {
     const LONGEST_DESCRIPTION: usize = 256;
     let template = &SHAPES[1];
     for name in ["ReceiverFunctionVersion", "ConsumerFunctionVersion"] {
-        let parameters = template.inputs(&template.properties(name)["Description"]);
-        // An app's id never stands beside the address of an endpoint, which may be longer.
-        let is_value = |name: &&String| !template.is_condition(name) && *name != "OneSignalAppId";
+        let description = &template.properties(name)["Description"];
+        let parameters = template.inputs(description);
+        // Of the values for one sender, one stands there: an endpoint's address, which may be the longest.
+        let is_value = |name: &&String| {
+            !template.is_condition(name) && !["OneSignalAppId", "FcmTopicPrefix"].contains(&name.as_str())
+        };
         let values = parameters.iter().filter(is_value);
-        let longest: usize = values.map(|name| 1 + longest(&template.json["Parameters"][name])).sum();
+        let longest: usize = values.map(|name| longest(&template.json["Parameters"][name])).sum();
+        // A value that is empty has its space as well.
+        let between = description["Fn::Join"][1].as_array().map_or(parameters.len(), Vec::len) - 1;
+        let longest = longest + between;
         assert!(longest <= LONGEST_DESCRIPTION, "{name} could be described by {longest} characters");
     }
 }
 
-/// The longest value that a parameter takes: of those listed, or as its pattern or its limit says.
+/// The longest value that a parameter takes: of those listed, or as its pattern or its limits say.
 fn longest(parameter: &Value) -> usize {
     let values = parameter["AllowedValues"].as_array().into_iter().flatten();
     let listed = values.map(|value| value.to_string().trim_matches('"').len()).max();
     let limit = parameter["MaxLength"].as_u64().and_then(|limit| usize::try_from(limit).ok());
     let pattern = parameter["AllowedPattern"].as_str().unwrap_or_default();
     let most = pattern.rsplit_once("{0,").and_then(|(_, most)| most.strip_suffix('}')?.parse().ok());
-    listed.or(limit).or(most).unwrap_or_else(|| panic!("{parameter} has no longest value"))
+    let number = parameter["MaxValue"].as_u64().map(|number| number.to_string().len());
+    listed.or(limit).or(most).or(number).unwrap_or_else(|| panic!("{parameter} has no longest value"))
 }
 
 #[test]
@@ -160,13 +168,34 @@ fn whatever_changes_of_a_function_reaches_its_alias() {
 }
 
 #[test]
+fn what_the_push_parameters_allow_the_consumer_takes() {
+    let parameter = |name: &str, limit: &str| SHAPES[1].json["Parameters"][name][limit].clone();
+    let ages = ["MinValue", "MaxValue", "Default"].map(|limit| parameter("PushMaxAge", limit).to_string());
+    let prefixes =
+        [parameter("FcmTopicPrefix", "Default").as_str().unwrap().to_owned(), "aZ9_.~-".to_owned()];
+    let longest = longest(&SHAPES[1].json["Parameters"]["FcmTopicPrefix"]);
+    for prefix in prefixes.into_iter().chain([String::new(), "p".repeat(longest)]) {
+        for age in &ages {
+            let read = PushConfig::read(|name| match name {
+                "LEARNINK_PUSH" => Some("fcm".to_owned()),
+                "LEARNINK_PUSH_SECRET_ID" => Some("push".to_owned()),
+                "LEARNINK_PUSH_MAX_AGE" => Some(age.clone()),
+                "LEARNINK_FCM_TOPIC_PREFIX" => Some(prefix.clone()),
+                _ => None,
+            });
+            assert!(read.is_ok(), "{prefix} {age}: {read:?}");
+        }
+    }
+}
+
+#[test]
 fn the_laptop_has_the_numbers_of_the_template() {
-    let numbers = Numbers::TEMPLATE;
+    let limits = StackLimits::TEMPLATE;
     let batch_size = learnink_local::event_source::BATCH_SIZE.unsigned_abs();
     for (path, number) in [
-        ("ConsumerFunction/Properties/Timeout", numbers.consumer_timeout_s),
-        ("MessageQueue/Properties/VisibilityTimeout", numbers.visibility_timeout_s),
-        ("MessageQueue/Properties/RedrivePolicy/maxReceiveCount", numbers.max_receive_count),
+        ("ConsumerFunction/Properties/Timeout", limits.consumer_timeout_s),
+        ("MessageQueue/Properties/VisibilityTimeout", limits.visibility_timeout_s),
+        ("MessageQueue/Properties/RedrivePolicy/maxReceiveCount", limits.max_receive_count),
         ("ConsumerMapping/Properties/BatchSize", batch_size),
     ] {
         assert_eq!(SHAPES[1].at(path), Some(&json!(number)), "{path}");

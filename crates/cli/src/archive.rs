@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use jiff::civil::Date;
 use learnink_handlers::archive::{Archive, Config, Selection};
+use learnink_webhook::config::ConfigError;
 
-use crate::variable;
+use crate::{aws, variable};
 
 /// How many objects are read at a time. Bodies are up to 6 MiB, so it bounds the memory, too.
 const READS_AT_ONCE: usize = 32;
@@ -43,8 +44,23 @@ struct Source {
 
 impl Source {
     fn open(&self) -> anyhow::Result<Archive> {
-        let config = Config::at(&self.url, variable).with_context(|| format!("cannot open {}", self.url))?;
+        if self.url.starts_with("s3://") {
+            aws::check_environment(variable).with_context(|| format!("cannot open {}", self.url))?;
+        }
+        let config = Config::at(&self.url, variable).map_err(|error| match error {
+            // It speaks of the consumer's variable.
+            ConfigError::Unusable { problem, .. } => {
+                anyhow::anyhow!("--archive (or LEARNINK_ARCHIVE) cannot be used: {problem}")
+            }
+            error @ ConfigError::Missing(_) => anyhow::Error::from(error),
+        })?;
         Ok(Archive::open(&config))
+    }
+
+    /// What is selected, for a text.
+    fn what(&self) -> String {
+        let of_type = self.event_type.as_ref().map(|name| format!(" of type {name}")).unwrap_or_default();
+        format!("{}{of_type}", self.url)
     }
 
     fn selection(&self, days: Option<(Date, Date)>) -> anyhow::Result<Selection> {
@@ -61,6 +77,11 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args).await,
         Command::Export(args) => export::run(&args).await,
     }
+}
+
+/// A day, from the command line.
+fn date(text: &str) -> Result<Date, String> {
+    text.parse().map_err(|_| "expected a date such as 2026-03-01".to_owned())
 }
 
 /// What a count is of.

@@ -7,14 +7,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
-use learnink_consumer::report::Failure;
+use anyhow::Context;
+use aws_config::SdkConfig;
+use learnink_consumer::report::{Ended, Failure};
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
-use learnink_local::pipeline::{Numbers, handlers_config};
+use learnink_local::pipeline::{Left, StackLimits, handlers_config};
 use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
-use learnink_receiver::{Outcome as ReceiverOutcome, Receipt};
+use learnink_receiver::{Outcome as ReceiverOutcome, PATH, Receipt};
+use learnink_webhook::config::optional;
 use tokio::sync::mpsc;
 
-use crate::{DEFAULT_STATE, StateFolder, milliseconds, variable};
+use crate::{DEFAULT_STATE, StateFolder, aws, milliseconds, variable};
 
 const DEFAULT_PORT: u16 = 9000;
 
@@ -22,7 +25,7 @@ const DEFAULT_PORT: u16 = 9000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// By how much the consumer's news of a message may come before the receiver's.
-const MOMENT: Duration = Duration::from_secs(1);
+const LONGEST_LAG: Duration = Duration::from_secs(1);
 
 const SAMPLE: &str = "events/user.course.started.json";
 
@@ -30,7 +33,7 @@ const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
-const LATER: Style = AnsiColor::Yellow.on_default();
+const PENDING: Style = AnsiColor::Yellow.on_default();
 
 /// Options of `learnink dev`.
 #[derive(clap::Args)]
@@ -41,7 +44,8 @@ pub(crate) struct Args {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
-    /// Signing secret, or several separated by spaces; without it, one is made and kept
+    /// Signing secret, or several separated by spaces; without it, one is made and kept. Others on this
+    /// machine can read the command line, and not the variable
     #[arg(long, env = "LEARNINK_SIGNING_SECRET", hide_env_values = true)]
     secret: Option<String>,
     #[command(flatten)]
@@ -61,13 +65,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // Somebody else's secret is not for this terminal.
     let shown_secret = if secret_is_given { "the one you gave".to_owned() } else { signing_secret.clone() };
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
+    let handlers = handlers_config(variable)?;
+    let aws = aws_of_handlers(&handlers)?;
     let (observer, mut observations) = mpsc::unbounded_channel();
     let options = Options {
         address: SocketAddr::new(args.host, args.port),
         state: Some(state),
         signing_secret,
-        numbers: Numbers::TEMPLATE,
-        handlers: handlers_config(variable)?,
+        limits: StackLimits::TEMPLATE,
+        handlers,
+        aws,
         random: fastrand::f64,
         observer,
     };
@@ -104,13 +111,34 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     while let Ok(observation) = observations.try_recv() {
         lines.print(observation);
     }
-    let queue = match left {
-        0 => "everything that was acknowledged is handled".to_owned(),
-        1 => "1 message is kept for the next start".to_owned(),
-        left => format!("{left} messages are kept for the next start"),
-    };
-    anstream::println!("stopped: {queue}");
+    anstream::println!("stopped: {}", kept(left));
     Ok(())
+}
+
+/// What is kept for the next start.
+fn kept(Left { messages, dead_letters }: Left) -> String {
+    let messages = match messages {
+        0 => "nothing is left on the queue".to_owned(),
+        1 => "1 message is kept for the next start".to_owned(),
+        messages => format!("{messages} messages are kept for the next start"),
+    };
+    match dead_letters {
+        0 => messages,
+        1 => format!("{messages}; 1 dead letter is kept"),
+        dead_letters => format!("{messages}; {dead_letters} dead letters are kept"),
+    }
+}
+
+/// How handlers reach what is not on this machine; `None` where none of them needs it.
+fn aws_of_handlers(handlers: &learnink_handlers::Config) -> anyhow::Result<Option<SdkConfig>> {
+    let has_secret_in_aws = handlers.push.is_some() && optional(variable, "LEARNINK_PUSH_SECRET").is_none();
+    let needed_for = match &handlers.bus {
+        Some(_) => "LEARNINK_EVENT_BUS",
+        None if has_secret_in_aws => "LEARNINK_PUSH_SECRET_ID",
+        None => return Ok(None),
+    };
+    let aws = aws::config().with_context(|| format!("{needed_for} names something in AWS"))?;
+    Ok(Some(aws))
 }
 
 /// Says what to do where the cause allows it.
@@ -162,16 +190,18 @@ fn interrupts() -> anyhow::Result<mpsc::Receiver<()>> {
 
 /// What to type in the second terminal, with no more options than it needs.
 fn next_command(url: &str, folder: &Path, secret_is_given: bool) -> String {
-    let mut command = "cargo learnink send".to_owned();
+    let mut command = String::new();
+    if secret_is_given {
+        // Not an option: others on this machine can read those.
+        command.push_str("LEARNINK_SIGNING_SECRET=YOUR_SECRET ");
+    }
+    command.push_str("cargo learnink send");
     if !url.starts_with(&format!("http://127.0.0.1:{DEFAULT_PORT}/")) {
         // Writing to a `String` does not fail.
         let _ = write!(command, " --url {url}");
     }
     if folder != Path::new(DEFAULT_STATE) {
         let _ = write!(command, " --state {}", folder.display());
-    }
-    if secret_is_given {
-        command.push_str(" --secret YOUR_SECRET");
     }
     if Path::new(SAMPLE).exists() {
         let _ = write!(command, " {SAMPLE}");
@@ -201,7 +231,7 @@ impl Lines {
         match observation {
             Observation::Received(receipt) => match (&receipt.outcome, &receipt.message_id) {
                 (ReceiverOutcome::Accepted, Some(id)) => {
-                    if self.early.remove(id).is_none_or(|since| since.elapsed() > MOMENT) {
+                    if self.early.remove(id).is_none_or(|since| since.elapsed() > LONGEST_LAG) {
                         self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
                     }
                     None
@@ -211,7 +241,7 @@ impl Lines {
             Observation::Consumed(record) => {
                 let received = record.message_id.as_ref().and_then(|id| self.take(id));
                 if let (None, Some(id), 1) = (&received, &record.message_id, record.receive_count) {
-                    self.early.retain(|_, since| since.elapsed() <= MOMENT);
+                    self.early.retain(|_, since| since.elapsed() <= LONGEST_LAG);
                     self.early.insert(id.clone(), Instant::now());
                 }
                 Some(consumed(&record, received.as_deref()))
@@ -237,7 +267,16 @@ fn accepted(receipt: &Receipt) -> String {
 fn not_accepted(receipt: &Receipt) -> String {
     let event_type = receipt.event_type.as_deref().unwrap_or("-");
     let id = receipt.message_id.as_deref().unwrap_or("-");
-    let why = receipt.outcome.detail().unwrap_or_else(|| receipt.outcome.name().to_owned());
+    let why = match &receipt.outcome {
+        ReceiverOutcome::NotFound => format!("webhooks are received at {PATH} alone"),
+        ReceiverOutcome::MethodNotAllowed => "webhooks are posted, and this was no POST".to_owned(),
+        ReceiverOutcome::NoRequest => "it was no HTTP request".to_owned(),
+        outcome @ (ReceiverOutcome::Accepted
+        | ReceiverOutcome::Refused(_)
+        | ReceiverOutcome::TooLarge(_)
+        | ReceiverOutcome::BodyTooLarge
+        | ReceiverOutcome::Unavailable(_)) => outcome.detail().unwrap_or_default(),
+    };
     let status = receipt.outcome.answer().status_code;
     format!("{BAD}✗{BAD:#} {event_type:<21} {id}  {BAD}answered {status}{BAD:#}, not queued: {why}")
 }
@@ -249,33 +288,27 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
         Some(received) => received.to_owned(),
         None => format!("delivery {} from the queue", record.receive_count),
     };
-    let handlers: Vec<_> = record
-        .handlers
-        .iter()
-        .filter(|handler| handler.ended.is_done())
-        .map(|handler| format!("{} in {}", handler.name, milliseconds(handler.took)))
-        .collect();
-    let handlers = handlers.join(", ");
     let reason = record.failure.as_ref().map(Failure::text).unwrap_or_default();
     let (mark, ending) = match record.outcome {
         ConsumerOutcome::Processed if record.known => {
-            (format!("{GOOD}✓{GOOD:#}"), format!("handled by {handlers}"))
+            (format!("{GOOD}✓{GOOD:#}"), handled("handled by", record))
         }
         ConsumerOutcome::Processed => {
-            (format!("{LATER}?{LATER:#}"), format!("no handler for this type or version: left to {handlers}"))
+            let left_to = handled("left to", record);
+            (format!("{PENDING}?{PENDING:#}"), format!("no handler for this type or version: {left_to}"))
         }
         ConsumerOutcome::Duplicate => {
             (format!("{GOOD}={GOOD:#}"), "handled before: nothing done twice".to_owned())
         }
         ConsumerOutcome::Ignored => {
-            (format!("{LATER}?{LATER:#}"), "no handler for this type or version".to_owned())
+            (format!("{PENDING}?{PENDING:#}"), "no handler for this type or version".to_owned())
         }
         ConsumerOutcome::Retry => {
             let when = match record.retry_in {
                 Some(delay) => format!("in {} s", delay.as_secs_f64().ceil()),
                 None => "when the queue's visibility timeout ends".to_owned(),
             };
-            (format!("{LATER}↻{LATER:#}"), format!("{LATER}comes back {when}{LATER:#}: {reason}"))
+            (format!("{PENDING}↻{PENDING:#}"), format!("{PENDING}comes back {when}{PENDING:#}: {reason}"))
         }
         ConsumerOutcome::DeadLettered => {
             (format!("{BAD}✗{BAD:#}"), format!("{BAD}dead-lettered{BAD:#}: {reason}"))
@@ -284,11 +317,23 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
     format!("{mark} {event_type:<21} {id}  {DIM}{received}{DIM:#}, {ending}")
 }
 
+/// Which handlers did something, and which were not asked to.
+fn handled(by: &str, record: &RecordReport) -> String {
+    let ended = |wanted| record.handlers.iter().filter(move |handler| handler.ended == wanted);
+    let done: Vec<_> = ended(Ended::Done)
+        .map(|handler| format!("{} in {}", handler.name, milliseconds(handler.took)))
+        .collect();
+    let done = (!done.is_empty()).then(|| format!("{by} {}", done.join(", ")));
+    let too_late = ended(Ended::TooLate).map(|handler| format!("{}: too old, not called", handler.name));
+    done.into_iter().chain(too_late).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use jiff::Timestamp;
+    use learnink_consumer::HandlerReport;
     use learnink_receiver::Refusal;
 
     use super::*;
@@ -354,6 +399,56 @@ mod tests {
             lines([received(ReceiverOutcome::Refused(Refusal::TimestampTooOld))]),
             ["✗ user.course.started   msg_1  answered 401, not queued: the signature is too old"]
         );
+    }
+
+    #[test]
+    fn what_is_no_webhook_is_told_in_words() {
+        for (outcome, line) in [
+            (
+                ReceiverOutcome::NotFound,
+                "answered 404, not queued: webhooks are received at /webhooks/learnink alone",
+            ),
+            (
+                ReceiverOutcome::MethodNotAllowed,
+                "answered 405, not queued: webhooks are posted, and this was no POST",
+            ),
+        ] {
+            let lines = lines([received(outcome)]);
+            assert!(lines[0].ends_with(line), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_handler_for_which_an_event_is_too_old_is_not_said_to_have_handled_it() {
+        let handler = |name, ended| HandlerReport {
+            name,
+            key: name.to_owned(),
+            ended,
+            took: Duration::from_micros(1_250),
+        };
+        let line = |handlers| {
+            let Observation::Consumed(record) = consumed(ConsumerOutcome::Processed) else { unreachable!() };
+            lines([Observation::Consumed(RecordReport { handlers, ..record })]).remove(0)
+        };
+        let both = line(vec![handler("push", Ended::TooLate), handler("archive", Ended::Done)]);
+        assert!(both.ends_with(", handled by archive in 1.2 ms, push: too old, not called"), "{both}");
+        let late = line(vec![handler("push", Ended::TooLate)]);
+        assert!(late.ends_with("from the queue, push: too old, not called"), "{late}");
+    }
+
+    #[test]
+    fn what_is_kept_is_counted() {
+        let kept = |messages, dead_letters| kept(Left { messages, dead_letters });
+        assert_eq!(kept(0, 0), "nothing is left on the queue");
+        assert_eq!(kept(0, 1), "nothing is left on the queue; 1 dead letter is kept");
+        assert_eq!(kept(1, 0), "1 message is kept for the next start");
+        assert_eq!(kept(2, 3), "2 messages are kept for the next start; 3 dead letters are kept");
+    }
+
+    #[test]
+    fn the_next_command_shows_no_secret_to_others() {
+        let next = next_command("http://127.0.0.1:9000/webhooks/learnink", Path::new(DEFAULT_STATE), true);
+        assert!(next.starts_with("LEARNINK_SIGNING_SECRET=YOUR_SECRET cargo learnink send"), "{next}");
     }
 
     #[test]

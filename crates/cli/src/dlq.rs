@@ -1,8 +1,8 @@
 //! `learnink dlq`: the dead letters, and why they are there.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName};
 use jiff::Timestamp;
@@ -14,11 +14,12 @@ use learnink_webhook::ledger::Entry;
 use learnink_webhook::message::{self, DecodeError, attribute};
 use serde::Serialize;
 
-use crate::ledger::{IN_AWS, OpenLedger, aws};
+use crate::aws::{self, IN_AWS};
+use crate::ledger::OpenLedger;
 use crate::{StateFolder, table};
 
 /// How long a message that was looked at stays hidden, where it could not be shown again at once.
-const HIDDEN_FOR_S: i32 = 30;
+const HIDDEN_FOR: Duration = Duration::from_secs(30);
 
 /// Long polling asks all of SQS's servers; short polling may miss what there is.
 /// Source: Amazon SQS developer guide, "Amazon SQS short and long polling".
@@ -40,10 +41,16 @@ pub(crate) enum Command {
 The reason is what the consumer wrote beside the message. One that SQS moved by itself, after its last \
 delivery, has the reason of that delivery, from the ledger.
 
-SQS lets nobody look without receiving: while they are read, for {HIDDEN_FOR_S} s at most, the dead letters \
-are hidden from others, and their receive counts grow. One that somebody else is looking at is not listed.
+SQS has no way to look at messages without receiving them: while they are read, for {} s at most, \
+the dead letters are hidden from others, and their receive counts grow. What somebody else is looking at is \
+counted and not listed.
 
-{IN_AWS}"))]
+Once the cause is put right, have them tried again in AWS:
+  aws sqs start-message-move-task --source-arn DEAD_LETTER_QUEUE_ARN --destination-arn QUEUE_ARN
+These are the outputs DeadLetterQueueArn and QueueArn. The destination has to be named: SQS does not know where \
+the consumer's copies came from. `learnink dev` moves none; send it the webhook again, under the same --id.
+
+{IN_AWS}", HIDDEN_FOR.as_secs()))]
 pub(crate) struct ListArgs {
     /// URL of the dead-letter queue in AWS; without it, that of `learnink dev`
     #[arg(long, value_name = "URL", requires = "ledger")]
@@ -51,7 +58,7 @@ pub(crate) struct ListArgs {
     /// Name of the ledger's table in AWS
     #[arg(long, value_name = "TABLE", requires = "queue")]
     ledger: Option<String>,
-    /// Show so many, at most
+    /// Show at most this many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
     limit: u16,
     /// Print a JSON array
@@ -64,13 +71,15 @@ pub(crate) struct ListArgs {
 /// Shows the dead letters.
 pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let (queue, ledger) = open(args).await?;
+    let (messages, unseen) = queue.peek(args.limit.into()).await?;
+    let may_be_more = messages.len() == usize::from(args.limit);
     let mut letters = Vec::new();
-    for message in queue.peek(args.limit.into()).await? {
+    for message in messages {
         letters.push(read(&message, &ledger).await?);
     }
     letters.sort_by(|a, b| (a.received_at, &a.message_id).cmp(&(b.received_at, &b.message_id)));
     let header = ["Message id", "Type", "Received", "Receive count", "Handler", "Reason"];
-    let row = |letter: &DeadLetter| {
+    let rows = letters.iter().map(|letter| {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         [
             or_dash(&letter.message_id),
@@ -80,17 +89,30 @@ pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
             or_dash(&letter.handler),
             letter.reason.clone(),
         ]
-    };
-    table::print(args.json, &letters, header, row, "no dead letters")?;
-    if letters.len() == usize::from(args.limit) {
+    });
+    if args.json {
+        table::print_json(&letters)?;
+    } else {
+        let empty = if unseen > 0 { "no dead letter can be looked at now" } else { "no dead letters" };
+        table::print(header, rows, letters.len(), empty)?;
+    }
+    if may_be_more {
         anstream::eprintln!("there may be more; --limit shows them");
+    }
+    if unseen > 0 {
+        let more = if letters.is_empty() { "" } else { " more" };
+        let count = if unseen == 1 { format!("1{more} is") } else { format!("{unseen}{more} are") };
+        anstream::eprintln!(
+            "{count} on the queue and not shown, because somebody else is looking; try again in {} s",
+            HIDDEN_FOR.as_secs()
+        );
     }
     Ok(())
 }
 
 async fn open(args: &ListArgs) -> anyhow::Result<(Queue, OpenLedger)> {
     if let (Some(url), Some(table)) = (&args.queue, &args.ledger) {
-        let aws = aws()?;
+        let aws = aws::config()?;
         let queue = Queue { client: Client::new(&aws), url: url.clone() };
         return Ok((queue, OpenLedger::in_aws(&aws, table)));
     }
@@ -98,7 +120,7 @@ async fn open(args: &ListArgs) -> anyhow::Result<(Queue, OpenLedger)> {
     let endpoint = state::sqs_endpoint(folder)?;
     let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
         anyhow::bail!(
-            "`learnink dev` is not running in {}, and its queues are in it; start `cargo dev` first",
+            "`learnink dev` is not running in {}; start `cargo dev`, or name a deployed queue with --queue and --ledger",
             folder.display()
         );
     };
@@ -113,24 +135,30 @@ struct Queue {
 }
 
 impl Queue {
-    /// Receives what is visible, up to `limit`, and shows it to others again.
-    async fn peek(&self, limit: usize) -> anyhow::Result<Vec<Message>> {
-        let mut messages = Vec::new();
-        // Those that were received longer ago than they are hidden for come again.
-        let mut seen = HashSet::new();
-        while messages.len() < limit {
-            let most = MOST_AT_A_TIME.min(limit - messages.len());
+    /// Receives what is visible, up to `limit`, and shows it to others again. With less than that comes how many
+    /// more there are, which somebody else hides.
+    async fn peek(&self, limit: usize) -> anyhow::Result<(Vec<Message>, usize)> {
+        let mut seen = Seen::default();
+        let mut news = Instant::now();
+        loop {
+            let most = MOST_AT_A_TIME.min(limit - seen.messages.len());
             let received = self.receive(i32::try_from(most)?).await?;
-            let known = messages.len();
-            messages.extend(received.into_iter().filter(|message| seen.insert(message.message_id.clone())));
-            if messages.len() == known {
+            let is_empty = received.is_empty();
+            if seen.add(received) > 0 {
+                news = Instant::now();
+            }
+            if seen.messages.len() == limit || is_empty || news.elapsed() > HIDDEN_FOR {
                 break;
             }
         }
-        for messages in messages.chunks(MOST_AT_A_TIME) {
+        let shown = seen.messages.len();
+        // Before they are shown again: the embedded SQS does not count those.
+        let count =
+            if shown < limit { aws::count_messages(&self.client, &self.url).await } else { Ok(shown) };
+        for messages in seen.messages.chunks(MOST_AT_A_TIME) {
             self.show_again(messages).await;
         }
-        Ok(messages)
+        Ok((seen.messages, count?.saturating_sub(shown)))
     }
 
     async fn receive(&self, most: i32) -> anyhow::Result<Vec<Message>> {
@@ -139,11 +167,13 @@ impl Queue {
             .receive_message()
             .queue_url(&self.url)
             .max_number_of_messages(most)
-            .visibility_timeout(HIDDEN_FOR_S)
+            .visibility_timeout(HIDDEN_FOR.as_secs().try_into()?)
             .wait_time_seconds(WAIT_S)
             .message_attribute_names("All")
             .message_system_attribute_names(MessageSystemAttributeName::All);
-        let received = request.send().await.with_context(|| format!("cannot read the queue {}", self.url))?;
+        let received = request.send().await.map_err(|error| {
+            anyhow::anyhow!("cannot read the queue {}: {}", self.url, aws::reason(&error))
+        })?;
         Ok(received.messages.unwrap_or_default())
     }
 
@@ -160,8 +190,32 @@ impl Queue {
         let request =
             self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
         if request.send().await.is_err() {
-            anstream::eprintln!("the messages stay hidden from others for up to {HIDDEN_FOR_S} s");
+            anstream::eprintln!("the messages stay hidden from others for up to {} s", HIDDEN_FOR.as_secs());
         }
+    }
+}
+
+/// What has been received of a queue. Those that were received longer ago than they are hidden for come again.
+#[derive(Debug, Default)]
+struct Seen {
+    messages: Vec<Message>,
+    /// Where each is among them, by SQS message id.
+    positions: HashMap<Option<String>, usize>,
+}
+
+impl Seen {
+    /// How many of these are new. Of a message that is known, the newer receipt is kept: with an older one
+    /// it cannot be shown again.
+    fn add(&mut self, received: Vec<Message>) -> usize {
+        let known = self.messages.len();
+        for message in received {
+            let at = *self.positions.entry(message.message_id.clone()).or_insert(self.messages.len());
+            match self.messages.get_mut(at) {
+                Some(seen) => *seen = message,
+                None => self.messages.push(message),
+            }
+        }
+        self.messages.len() - known
     }
 }
 
@@ -183,7 +237,7 @@ struct DeadLetter {
     sqs_message_id: Option<String>,
 }
 
-async fn read(message: &Message, OpenLedger { ledger, .. }: &OpenLedger) -> anyhow::Result<DeadLetter> {
+async fn read(message: &Message, ledger: &OpenLedger) -> anyhow::Result<DeadLetter> {
     let decoded = message::Message::decode(message.body().unwrap_or_default(), |name| text(message, name));
     let webhook = match decoded {
         Ok(webhook) => webhook,
@@ -320,6 +374,18 @@ mod tests {
         }
         let crashed = shown(&message(&ATTRIBUTES, true), None);
         assert_eq!(crashed.reason, Why::ConsumerStopped.to_string());
+    }
+
+    #[test]
+    fn a_message_that_comes_again_is_listed_once_with_its_newest_receipt() {
+        let received =
+            |id: &str, receipt: &str| Message::builder().message_id(id).receipt_handle(receipt).build();
+        let mut seen = Seen::default();
+        assert_eq!(seen.add(vec![received("a", "1"), received("b", "2")]), 2);
+        assert_eq!(seen.add(vec![received("a", "3"), received("c", "4")]), 1);
+        assert_eq!(seen.add(vec![received("b", "5")]), 0);
+        let receipts: Vec<_> = seen.messages.iter().filter_map(Message::receipt_handle).collect();
+        assert_eq!(receipts, ["3", "5", "4"]);
     }
 
     #[test]

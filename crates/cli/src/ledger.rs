@@ -5,21 +5,20 @@ use std::path::Path;
 use anyhow::Context;
 use aws_config::SdkConfig;
 use learnink_consumer::DynamoDbLedger;
+use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
 use learnink_local::pipeline::LEDGER_TABLE;
 use learnink_local::{LocalDynamoDb, sdk_config};
+use learnink_webhook::MessageId;
+use learnink_webhook::ledger::Entry;
+use learnink_webhook::replay::{Closing, ReplayWindow};
 
-use crate::{stored, variable};
+use crate::{aws, stored};
 
-/// How the commands for AWS are told which; below their help.
-pub(crate) const IN_AWS: &str = "\
-In AWS, region and credentials come from the environment alone. Where a profile has them:
-  export AWS_REGION=eu-west-1
-  eval \"$(aws configure export-credentials --format env)\"
-The names of queue and table are outputs of the stack: DeadLetterQueueUrl, LedgerTableName.";
-
-/// A ledger to ask.
+/// A ledger to ask, and where it is, for whoever meant another.
 pub(crate) struct OpenLedger {
-    pub(crate) ledger: DynamoDbLedger,
+    ledger: DynamoDbLedger,
+    /// Such as "the ledger `table` in eu-west-1".
+    pub(crate) name: String,
     /// What it is kept in, where that is on this machine.
     _dynamodb: Option<LocalDynamoDb>,
 }
@@ -27,7 +26,8 @@ pub(crate) struct OpenLedger {
 impl OpenLedger {
     /// The ledger in the DynamoDB table `table`.
     pub(crate) fn in_aws(aws: &SdkConfig, table: &str) -> Self {
-        Self { ledger: DynamoDbLedger::new(aws, table), _dynamodb: None }
+        let name = format!("the ledger `{table}` in {}", aws::region(aws));
+        Self { ledger: DynamoDbLedger::new(aws, table), name, _dynamodb: None }
     }
 
     /// The ledger of `learnink dev`, whether or not it is running; `None` before its first start.
@@ -35,17 +35,36 @@ impl OpenLedger {
         let dynamodb = stored::open(folder).await?;
         Ok(dynamodb.map(|dynamodb| Self {
             ledger: DynamoDbLedger::new(&sdk_config(dynamodb.endpoint()), LEDGER_TABLE.name),
+            name: format!("the ledger of `learnink dev` ({})", folder.display()),
             _dynamodb: Some(dynamodb),
         }))
     }
-}
 
-/// The configuration of AWS's clients, from the environment.
-pub(crate) fn aws() -> anyhow::Result<SdkConfig> {
-    // Without credentials a call fails for reasons that nobody would guess from its error.
-    variable("AWS_ACCESS_KEY_ID").context(
-        "there are no AWS credentials in the environment; with a profile: \
-         eval \"$(aws configure export-credentials --format env)\"",
-    )?;
-    learnink_aws::sdk_config(variable).context("AWS cannot be asked")
+    /// What the ledger holds for a message.
+    pub(crate) async fn entry(&self, id: &MessageId) -> anyhow::Result<Option<Entry>> {
+        self.answered(self.ledger.entry(id).await)
+    }
+
+    /// The replay windows, and those that cannot be read.
+    pub(crate) async fn replay_windows(&self) -> anyhow::Result<Vec<StoredWindow>> {
+        self.answered(self.ledger.replay_windows().await)
+    }
+
+    /// Opens a replay window.
+    pub(crate) async fn open_replay_window(&self, window: &ReplayWindow) -> anyhow::Result<()> {
+        self.answered(self.ledger.open_replay_window(window).await)
+    }
+
+    /// Closes a replay window; `None` where there is none of this id.
+    pub(crate) async fn close_replay_window(
+        &self,
+        id: &str,
+        closing: Closing,
+    ) -> anyhow::Result<Option<ReplayWindow>> {
+        self.answered(self.ledger.close_replay_window(id, closing).await)
+    }
+
+    fn answered<T>(&self, answer: Result<T, LedgerError>) -> anyhow::Result<T> {
+        answer.with_context(|| format!("cannot use {}", self.name))
+    }
 }

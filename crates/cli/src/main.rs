@@ -1,6 +1,7 @@
 //! `learnink`: the pipeline on a laptop, signed webhooks to try it with, and what came of them.
 
 mod archive;
+mod aws;
 mod dev;
 mod dlq;
 mod ledger;
@@ -33,9 +34,12 @@ enum Command {
     Send(send::Args),
     /// Show which learner started which course, as the `progress` handler recorded it
     Learners(stored::Args),
-    /// Show the events that no handler takes yet
+    /// Show the events that no handler took when they arrived
+    ///
+    /// The table has a row for each type and version, --json one for each event. Events are kept for 90 days.
+    /// Once there is a handler for them, LearnInk's Replay brings them back, and it runs.
     Unknown(stored::Args),
-    /// Have messages handled again that are done: open, list and close replay windows
+    /// Handle messages again that are already done: open, list and close replay windows
     #[command(subcommand)]
     Replay(replay::Command),
     /// Look at the dead-letter queue

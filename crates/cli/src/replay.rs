@@ -9,7 +9,6 @@ use clap::builder::NonEmptyStringValueParser;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
-use learnink_consumer::ledger::Ledger;
 use learnink_handlers::{App, OPTIONAL_HANDLERS};
 use learnink_local::pipeline::handlers_config;
 use learnink_local::sdk_config;
@@ -17,8 +16,8 @@ use learnink_webhook::MessageId;
 use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
 use serde::Serialize;
 
-use crate::ledger::{IN_AWS, OpenLedger, aws};
-use crate::stored::NOTHING_STORED;
+use crate::aws::{self, IN_AWS};
+use crate::ledger::OpenLedger;
 use crate::table::seconds;
 use crate::{DEFAULT_STATE, StateFolder, now, table, variable};
 
@@ -143,11 +142,20 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
 
 async fn open(args: &OpenArgs) -> anyhow::Result<()> {
     let window = window(args, fresh_id(), args.operator.name(variable)?, now())?;
-    let place = args.place.open().await?.context(NOTHING_STORED)?;
-    place.ledger.open_replay_window(&window).await?;
+    let ledger = args.place.open().await?.with_context(|| args.place.not_started())?;
+    ledger.open_replay_window(&window).await?;
+    for id in &args.messages {
+        if ledger.entry(id).await?.is_none() {
+            let place = &ledger.name;
+            anstream::eprintln!(
+                "warning: {place} has no message {id}, so that the window does nothing for it"
+            );
+        }
+    }
     anstream::println!(
-        "opened replay window {}, until {}: {}, {}",
+        "opened replay window {} in {}, until {}: {}, {}",
         window.id,
+        ledger.name,
         seconds(window.expires_at),
         covers(&window.covers),
         handlers(&window)
@@ -160,19 +168,22 @@ async fn open(args: &OpenArgs) -> anyhow::Result<()> {
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let now = now();
     let (mut windows, empty) = match args.place.open().await? {
-        Some(place) if args.all => {
-            (place.ledger.replay_windows().await?, "no replay window has been opened yet")
+        Some(ledger) => {
+            let none = if args.all { "has been opened yet" } else { "is open" };
+            (ledger.replay_windows().await?, format!("no replay window {none} in {}", ledger.name))
         }
-        Some(place) => (place.ledger.replay_windows().await?, "no replay window is open"),
-        None => (Vec::new(), NOTHING_STORED),
+        None => (Vec::new(), args.place.not_started()),
     };
     for unreadable in windows.extract_if(.., |window| window.is_err()).filter_map(Result::err) {
         anstream::eprintln!("warning: {unreadable}");
     }
     let windows = windows.into_iter().flatten().filter(|window| args.all || window.is_open(now));
     let listed: Vec<_> = windows.map(|window| Listed::new(window, now)).collect();
+    if args.json {
+        return table::print_json(&listed);
+    }
     let header = ["Id", "Covers", "Handlers", "Opened", "By", "Ends", "Reason", "State"];
-    let row = |Listed { state, window }: &Listed| {
+    let rows = listed.iter().map(|Listed { state, window }| {
         let state = match &window.closed {
             Some(closing) => closed(closing),
             None => (*state).to_owned(),
@@ -187,22 +198,26 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
             window.reason.clone(),
             state,
         ]
-    };
-    table::print(args.json, &listed, header, row, empty)
+    });
+    table::print(header, rows, listed.len(), &empty)
 }
 
 async fn close(args: CloseArgs) -> anyhow::Result<()> {
     let CloseArgs { id, operator, place } = args;
     let closing = Closing { by: operator.name(variable)?, at: now() };
-    let opened = place.open().await?.context(NOTHING_STORED)?;
-    let Some(window) = opened.ledger.close_replay_window(&id, closing.clone()).await? else {
-        anyhow::bail!("no replay window has the id `{id}`; {} shows those there are", place.command("list"));
+    let ledger = place.open().await?.with_context(|| place.not_started())?;
+    let name = &ledger.name;
+    let Some(window) = ledger.close_replay_window(&id, closing.clone()).await? else {
+        let list = place.command("list");
+        anyhow::bail!(
+            "no replay window in {name} has the id `{id}`; {list} lists them; add --all for those that ended"
+        );
     };
     match &window.closed {
         Some(earlier) if *earlier != closing => {
-            anstream::println!("replay window {id} had ended already: {}", closed(earlier));
+            anstream::println!("replay window {id} in {name} had ended already: {}", closed(earlier));
         }
-        _ => anstream::println!("closed replay window {id}"),
+        _ => anstream::println!("closed replay window {id} in {name}"),
     }
     Ok(())
 }
@@ -238,9 +253,17 @@ impl Place {
     /// `None` before the first start of `learnink dev`.
     async fn open(&self) -> anyhow::Result<Option<OpenLedger>> {
         match &self.ledger {
-            Some(table) => Ok(Some(OpenLedger::in_aws(&aws()?, table))),
+            Some(table) => Ok(Some(OpenLedger::in_aws(&aws::config()?, table))),
             None => OpenLedger::of_dev(&self.state.folder).await,
         }
+    }
+
+    /// What to say before that.
+    fn not_started(&self) -> String {
+        format!(
+            "no `learnink dev` has run in {}; start `cargo dev`, or name a deployed ledger with --ledger",
+            self.state.folder.display()
+        )
     }
 
     /// What to type for `command` in the same place.
@@ -289,7 +312,8 @@ fn known_handlers(names: &[String]) -> anyhow::Result<BTreeSet<String>> {
         return Ok(BTreeSet::new());
     }
     // For the names alone; nothing is called.
-    let app = App::new(&sdk_config("http://localhost"), &handlers_config(variable)?);
+    let nowhere = sdk_config("http://localhost");
+    let app = App::new(&nowhere, &nowhere, &handlers_config(variable)?);
     let mut known = learnink_handlers::router(app).handler_names();
     // Whether the consumer that the window is for has them, is not known here.
     known.extend(OPTIONAL_HANDLERS);
@@ -339,7 +363,7 @@ fn closed(closing: &Closing) -> String {
 fn past_time(text: &str) -> Result<Timestamp, String> {
     let now = now();
     match parse_time(text, now)? {
-        time if time > now => Err("it lies in the future".to_owned()),
+        time if time > now => Err("that is in the future".to_owned()),
         time => Ok(time),
     }
 }
@@ -431,7 +455,7 @@ mod tests {
             (&["--message", "a.b"], "the message id is empty, over 256 bytes"),
             (&["--message", "msg_1", "--since", "2026-01-01"], "cannot be used with"),
             (&["--message", "msg_1", "--type", "t"], "cannot be used with"),
-            (&["--since", "9999-01-01"], "it lies in the future"),
+            (&["--since", "9999-01-01"], "that is in the future"),
             (&["--since", "2026-01-01", "--until", "2026-01-01"], "--until has to be later than --since"),
             (&["--message", "msg_1", "--for", "8d"], "7 days at most"),
             (&["--message", "msg_1", "--handler", "pus"], "no handler is named `pus`; there are: progress, "),

@@ -43,9 +43,10 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Where to post
-    #[arg(long, env = "LEARNINK_URL", default_value = "http://127.0.0.1:9000/webhooks/learnink")]
+    #[arg(long, env = "LEARNINK_URL", default_value = "http://127.0.0.1:9000/webhooks/learnink", value_parser = url)]
     url: reqwest::Url,
-    /// Signing secret, or several separated by spaces; without it, that of `learnink dev`
+    /// Signing secret, or several separated by spaces; without it, that of `learnink dev`. Others on this
+    /// machine can read the command line, and not the variable
     #[arg(long, env = "LEARNINK_SIGNING_SECRET", hide_env_values = true)]
     secret: Option<String>,
     /// How many webhooks to send. Without it, or with as many as there are files, each is sent as its
@@ -68,8 +69,8 @@ pub(crate) struct Args {
     /// Change the body after signing it
     #[arg(long)]
     tamper: bool,
-    /// Sign as of that long ago, such as 10m; of the future with a minus: -10m
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    /// Date the signature this far back, such as 10m; -10m dates it ahead
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = age)]
     age: Option<SignedDuration>,
     #[command(flatten)]
     state: StateFolder,
@@ -80,6 +81,15 @@ fn rate(text: &str) -> Result<f64, String> {
         Ok(rate) if (0.001..=100_000.0).contains(&rate) => Ok(rate),
         _ => Err("expected a number from 0.001 to 100000".to_owned()),
     }
+}
+
+fn url(text: &str) -> Result<reqwest::Url, String> {
+    let url = text.parse::<reqwest::Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| "expected a URL such as http://127.0.0.1:9000/webhooks/learnink".to_owned())
+}
+
+fn age(text: &str) -> Result<SignedDuration, String> {
+    text.parse().map_err(|_| "expected a duration such as 10m".to_owned())
 }
 
 /// Signs and posts, then says what came back.
@@ -151,6 +161,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         anstream::println!("{}", summary(&attempts));
     }
+    for hint in hints(&attempts, args.tamper || args.age.is_some()) {
+        anstream::eprintln!("{hint}");
+    }
     let good = attempts.iter().all(|attempt| attempt.answer == "200");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -158,14 +171,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// A client for `url`. This machine is reached without the proxy that the environment may name, and
 /// names under `localhost` mean this machine, which not every resolver knows (RFC 6761, section 6.3).
 fn client(url: &reqwest::Url) -> reqwest::Result<reqwest::Client> {
-    let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT);
-    match url.host_str().unwrap_or_default() {
-        "127.0.0.1" | "localhost" | "[::1]" => client.no_proxy().build(),
-        host if host.ends_with(".localhost") => {
-            client.no_proxy().resolve(host, (Ipv4Addr::LOCALHOST, 0).into()).build()
-        }
-        _ => client.build(),
+    let mut client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT);
+    if is_this_machine(url) {
+        client = client.no_proxy();
     }
+    if let Some(host) = url.host_str().filter(|host| host.ends_with(".localhost")) {
+        client = client.resolve(host, (Ipv4Addr::LOCALHOST, 0).into());
+    }
+    client.build()
+}
+
+fn is_this_machine(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    matches!(host, "127.0.0.1" | "localhost" | "[::1]") || host.ends_with(".localhost")
 }
 
 /// One webhook and its answer.
@@ -201,21 +219,37 @@ async fn post(
                 .body(body);
             match request.send().await {
                 Ok(response) => response.status().as_u16().to_string(),
-                Err(error) => no_answer(&error),
+                Err(error) => no_answer(&error, &args.url),
             }
         }
     };
     Attempt { id, answer, took: started.elapsed() }
 }
 
-fn no_answer(error: &reqwest::Error) -> String {
-    if error.is_connect() {
+fn no_answer(error: &reqwest::Error, url: &reqwest::Url) -> String {
+    if error.is_connect() && is_this_machine(url) {
         "no connection (is `cargo dev` running?)".to_owned()
+    } else if error.is_connect() {
+        "no connection".to_owned()
     } else if error.is_timeout() {
         format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())
     } else {
         "no answer".to_owned()
     }
+}
+
+/// What to look at, where the answers say so; not where a 401 is what was asked for.
+fn hints(attempts: &[Attempt], expects_401: bool) -> Vec<&'static str> {
+    let mut hints = Vec::new();
+    if !expects_401 && attempts.iter().all(|attempt| attempt.answer == "401") {
+        hints.push(
+            "401: the receiver does not hold this secret, or its clock and this one are five minutes apart",
+        );
+    }
+    if attempts.iter().any(|attempt| attempt.answer == "404") {
+        hints.push("404: nothing receives webhooks at this URL; its path is usually /webhooks/learnink");
+    }
+    hints
 }
 
 /// Changes one byte, which no signature forgives.
@@ -334,6 +368,50 @@ mod tests {
         assert_ne!(event["data"]["user_id"], sample["data"]["user_id"]);
         assert_eq!(event["data"]["course_id"], sample["data"]["course_id"]);
         assert_eq!(freshened(b"not json", now), b"not json");
+    }
+
+    #[test]
+    fn what_the_answers_hint_at_is_said_once() {
+        let attempts = |answers: &[&str]| {
+            let attempt = |answer: &&str| Attempt {
+                id: String::new(),
+                answer: (*answer).to_owned(),
+                took: Duration::ZERO,
+            };
+            answers.iter().map(attempt).collect::<Vec<_>>()
+        };
+        assert!(hints(&attempts(&["401", "401"]), false)[0].contains("does not hold this secret"));
+        assert!(hints(&attempts(&["404", "404"]), true)[0].contains("/webhooks/learnink"));
+        for (answers, expects_401) in
+            [(["401", "401"], true), (["401", "200"], false), (["200", "503"], false)]
+        {
+            assert!(hints(&attempts(&answers), expects_401).is_empty(), "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_has_a_scheme() {
+        for text in ["localhost:9000/webhooks/learnink", "127.0.0.1:9000", "ftp://127.0.0.1/", "http://", ""]
+        {
+            assert!(url(text).unwrap_err().starts_with("expected a URL such as http://"), "{text}");
+        }
+        assert!(url("https://example.com/webhooks/learnink").is_ok());
+    }
+
+    #[test]
+    fn an_age_is_a_duration_back_or_ahead() {
+        assert_eq!(age("10m"), Ok(SignedDuration::from_mins(10)));
+        assert_eq!(age("-90s"), Ok(SignedDuration::from_secs(-90)));
+        assert_eq!(age("10"), Err("expected a duration such as 10m".to_owned()));
+    }
+
+    #[test]
+    fn names_under_localhost_are_this_machine() {
+        let is_this_machine = |text: &str| is_this_machine(&url(text).unwrap());
+        for host in ["127.0.0.1", "localhost", "[::1]", "api.localhost"] {
+            assert!(is_this_machine(&format!("http://{host}:9000/")), "{host}");
+        }
+        assert!(!is_this_machine("https://localhost.example.com/"));
     }
 
     #[test]

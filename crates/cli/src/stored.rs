@@ -3,18 +3,25 @@
 use std::path::Path;
 
 use anyhow::Context;
-use learnink_handlers::progress::LearnersCourse;
-use learnink_handlers::unknown::UnknownEvent;
-use learnink_handlers::{App, TableError};
-use learnink_local::pipeline::handlers_config;
-use learnink_local::{LocalDynamoDb, sdk_config, state};
-use serde::Serialize;
+use aws_config::SdkConfig;
+use aws_sdk_sqs::Client;
+use jiff::Timestamp;
+use learnink_handlers::TableError;
+use learnink_handlers::progress::Learners;
+use learnink_handlers::unknown::{UnknownEvent, UnknownEvents};
+use learnink_local::pipeline::{LEARNERS_TABLE, QUEUE, UNKNOWN_EVENTS_TABLE};
+use learnink_local::{LocalDynamoDb, LocalSqs, sdk_config, state};
 
+use crate::aws::{self, IN_AWS};
 use crate::{StateFolder, table};
 
 /// Options of the commands that show a table.
 #[derive(Debug, clap::Args)]
+#[command(after_help = IN_AWS)]
 pub(crate) struct Args {
+    /// Name of the table in AWS; without it, that of `learnink dev`
+    #[arg(long, value_name = "TABLE")]
+    table: Option<String>,
     /// Print a JSON array
     #[arg(long)]
     json: bool,
@@ -24,48 +31,127 @@ pub(crate) struct Args {
 
 /// Shows the learners' table.
 pub(crate) async fn learners(args: &Args) -> anyhow::Result<()> {
+    let read = async |aws: SdkConfig, table: &str| Learners::new(&aws, table).all().await;
+    let courses = args.read(LEARNERS_TABLE.name, read).await?;
+    let empty = args.empty(courses.is_some(), "no course start has been recorded");
+    let courses = courses.unwrap_or_default();
+    if args.json {
+        return table::print_json(&courses);
+    }
     let header = ["Learner", "Your id", "Course", "First start", "Last activity"];
-    let read = async |app: App| app.learners.all().await;
-    let row = |course: &LearnersCourse| {
-        let custom_id = course.custom_id.clone().unwrap_or_else(|| "-".to_owned());
-        let first_start = course.first_started_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
-        let last_activity = course.last_activity_at.to_string();
-        [course.user_id.clone(), custom_id, course.course_id.clone(), first_start, last_activity]
-    };
-    show(args, header, "no learner has started a course yet", read, row).await
+    let rows = courses.iter().map(|course| {
+        [
+            course.user_id.clone(),
+            course.custom_id.clone().unwrap_or_else(|| "-".to_owned()),
+            course.course_id.clone(),
+            course.first_started_at.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+            course.last_activity_at.to_string(),
+        ]
+    });
+    table::print(header, rows, courses.len(), &empty)
 }
 
-/// Shows the events that no handler takes.
+/// Shows the events that no handler took: what there is of each type and version, or each event as JSON.
 pub(crate) async fn unknown_events(args: &Args) -> anyhow::Result<()> {
-    let header = ["Type", "Version", "Happened", "Message id"];
-    let read = async |app: App| app.unknown_events.all().await;
-    let row = |event: &UnknownEvent| {
-        let happened = event.occurred_at.to_string();
-        [event.event_type.clone(), event.api_version.clone(), happened, event.message_id.clone()]
-    };
-    show(args, header, "every event so far had a handler", read, row).await
+    let read = async |aws: SdkConfig, table: &str| UnknownEvents::new(&aws, table).all().await;
+    let events = args.read(UNKNOWN_EVENTS_TABLE.name, read).await?;
+    let empty = args.empty(events.is_some(), "no event without a handler has been stored");
+    let events = events.unwrap_or_default();
+    if args.json {
+        return table::print_json(&events);
+    }
+    let header = ["Type", "Version", "Events", "First happened", "Last happened", "Latest message id"];
+    let rows = summary(&events).map(|of_type| {
+        [
+            of_type.event_type.to_owned(),
+            of_type.api_version.to_owned(),
+            of_type.count.to_string(),
+            table::seconds(of_type.first),
+            table::seconds(of_type.last),
+            of_type.latest_message_id.to_owned(),
+        ]
+    });
+    table::print(header, rows, events.len(), &empty)
 }
 
-/// What to say before the first start.
-pub(crate) const NOTHING_STORED: &str = "nothing is stored here yet; start `cargo dev` and send a webhook";
+/// The events of one type and version.
+#[derive(Debug, PartialEq, Eq)]
+struct OfType<'a> {
+    event_type: &'a str,
+    api_version: &'a str,
+    count: usize,
+    /// When the first and the last of them happened.
+    first: Timestamp,
+    last: Timestamp,
+    latest_message_id: &'a str,
+}
 
-/// Reads the rows and prints them; `empty` is what to say without any.
-async fn show<T: Serialize, const COLUMNS: usize>(
-    args: &Args,
-    header: [&str; COLUMNS],
-    empty: &str,
-    read: impl AsyncFnOnce(App) -> Result<Vec<T>, TableError>,
-    row: impl Fn(&T) -> [String; COLUMNS],
-) -> anyhow::Result<()> {
-    let (rows, empty) = match open(&args.state.folder).await? {
-        Some(dynamodb) => {
-            let config = handlers_config(|_| None)?;
-            let app = App::new(&sdk_config(dynamodb.endpoint()), &config);
-            (read(app).await?, empty)
-        }
-        None => (Vec::new(), NOTHING_STORED),
+/// What there is of each type and version, of events in the order of [`UnknownEvents::all`].
+fn summary(events: &[UnknownEvent]) -> impl Iterator<Item = OfType<'_>> {
+    let is_same = |a: &UnknownEvent, b: &UnknownEvent| {
+        (&a.event_type, &a.api_version) == (&b.event_type, &b.api_version)
     };
-    table::print(args.json, &rows, header, row, empty)
+    events.chunk_by(is_same).filter_map(|events| {
+        let (first, last) = (events.first()?, events.last()?);
+        Some(OfType {
+            event_type: &first.event_type,
+            api_version: &first.api_version,
+            count: events.len(),
+            first: first.occurred_at,
+            last: last.occurred_at,
+            latest_message_id: &last.message_id,
+        })
+    })
+}
+
+impl Args {
+    /// The rows of the table in AWS, or of the one that is called `in_dev` in the state of `learnink dev`; `None`
+    /// before the first start of that.
+    async fn read<T>(
+        &self,
+        in_dev: &str,
+        read: impl AsyncFnOnce(SdkConfig, &str) -> Result<Vec<T>, TableError>,
+    ) -> anyhow::Result<Option<Vec<T>>> {
+        if let Some(table) = &self.table {
+            let aws = aws::config()?;
+            let region = aws::region(&aws).to_owned();
+            let rows = read(aws, table).await.map_err(|error| {
+                let error = anyhow::Error::from(error);
+                anyhow::anyhow!("{error} in {region}: {}", error.root_cause())
+            });
+            return rows.map(Some);
+        }
+        let folder = &self.state.folder;
+        let Some(dynamodb) = open(folder).await? else { return Ok(None) };
+        // Counted first: what is handled in between is rather counted and shown than neither.
+        let waiting = waiting(folder).await?;
+        let rows = read(sdk_config(dynamodb.endpoint()), in_dev).await?;
+        if waiting > 0 {
+            let messages = if waiting == 1 { "1 message is" } else { &format!("{waiting} messages are") };
+            anstream::eprintln!("{messages} still on the queue; what they bring may not be shown yet");
+        }
+        Ok(Some(rows))
+    }
+
+    /// What to say without any rows.
+    fn empty(&self, has_started: bool, empty: &str) -> String {
+        if has_started {
+            return empty.to_owned();
+        }
+        format!(
+            "no `learnink dev` has run in {}; start `cargo dev` and send a webhook, or name a deployed table with \
+             --table",
+            self.state.folder.display()
+        )
+    }
+}
+
+/// How many messages the queue of the `learnink dev` that is running in `folder` still has; none where none is.
+async fn waiting(folder: &Path) -> anyhow::Result<usize> {
+    let Some(endpoint) = state::sqs_endpoint(folder)? else { return Ok(0) };
+    let client = Client::new(&sdk_config(&endpoint));
+    // It may have stopped since, and its tables can be shown even so.
+    Ok(aws::count_messages(&client, &LocalSqs::queue_url(QUEUE)).await.unwrap_or_default())
 }
 
 /// The tables of `learnink dev`, whether or not it is running on them; `None` before its first start.
@@ -75,4 +161,38 @@ pub(crate) async fn open(folder: &Path) -> anyhow::Result<Option<LocalDynamoDb>>
         return Ok(None);
     }
     Ok(Some(LocalDynamoDb::start(Some(&database)).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_summed_up_by_type_and_version() {
+        let event = |event_type: &str, api_version: &str, occurred_at: &str, id: &str| UnknownEvent {
+            event_type: event_type.to_owned(),
+            api_version: api_version.to_owned(),
+            occurred_at: occurred_at.parse().unwrap(),
+            message_id: id.to_owned(),
+        };
+        let events = [
+            event("a", "2022-11-15", "2026-01-01T00:00:00Z", "msg_1"),
+            event("a", "2022-11-15", "2026-01-03T00:00:00Z", "msg_2"),
+            event("a", "2027-01-01", "2026-01-02T00:00:00Z", "msg_3"),
+            event("b", "2022-11-15", "2026-01-02T00:00:00Z", "msg_4"),
+        ];
+        let of_types: Vec<_> = summary(&events).collect();
+        let counts =
+            of_types.iter().map(|of| (of.event_type, of.api_version, of.count, of.latest_message_id));
+        assert_eq!(
+            counts.collect::<Vec<_>>(),
+            [
+                ("a", "2022-11-15", 2, "msg_2"),
+                ("a", "2027-01-01", 1, "msg_3"),
+                ("b", "2022-11-15", 1, "msg_4")
+            ]
+        );
+        assert_eq!((of_types[0].first, of_types[0].last), (events[0].occurred_at, events[1].occurred_at));
+        assert_eq!(summary(&[]).count(), 0);
+    }
 }

@@ -8,25 +8,29 @@ use comfy_table::{ContentArrangement, Table};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Prints rows as a table or as a JSON array; `empty` is what to say without any.
-pub(crate) fn print<T: Serialize, const COLUMNS: usize>(
-    json: bool,
-    rows: &[T],
+/// Prints rows that tell of `count` things; `empty` is what to say without any.
+pub(crate) fn print<const COLUMNS: usize>(
     header: [&str; COLUMNS],
-    row: impl Fn(&T) -> [String; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+    count: usize,
     empty: &str,
 ) -> anyhow::Result<()> {
-    let text = if json {
-        serde_json::to_string_pretty(rows)?
-    } else if rows.is_empty() {
-        empty.to_owned()
-    } else {
-        let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
-        table.add_rows(rows.iter().map(|value| row(value).map(|cell| one_line(&cell))));
-        format!("{table}\n{} in all", rows.len())
-    };
+    if count == 0 {
+        return line(empty);
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table.add_rows(rows.map(|row| row.map(|cell| one_line(&cell))));
+    line(&format!("{table}\n{count} in all"))
+}
+
+/// Prints rows as a JSON array.
+pub(crate) fn print_json<T: Serialize>(rows: &[T]) -> anyhow::Result<()> {
+    line(&serde_json::to_string_pretty(rows)?)
+}
+
+fn line(text: &str) -> anyhow::Result<()> {
     match writeln!(io::stdout(), "{text}") {
         // `learnink learners | head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -29,7 +29,7 @@ pub enum LocalDynamoDbError {
         problem: String,
     },
     /// No port could be had.
-    #[error("cannot listen on this machine: {0}")]
+    #[error("cannot listen on this machine")]
     Listen(#[from] io::Error),
     /// A table could not be made.
     #[error("cannot create the table `{table}`")]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_lambda_events::sqs::SqsEvent;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -41,9 +42,9 @@ pub const UNKNOWN_EVENTS_TABLE: Table<'_> =
 /// How many pollers work at a time. Lambda starts with five.
 const POLLERS: usize = 5;
 
-/// The numbers of the stack, as `template.yaml` has them; tests make them shorter.
+/// The limits of the stack, as `template.yaml` has them; tests make them shorter.
 #[derive(Debug, Clone, Copy)]
-pub struct Numbers {
+pub struct StackLimits {
     /// How long one invocation of the consumer may take, in seconds.
     pub consumer_timeout_s: u32,
     /// How long a received message stays hidden, in seconds.
@@ -52,7 +53,7 @@ pub struct Numbers {
     pub max_receive_count: u32,
 }
 
-impl Numbers {
+impl StackLimits {
     /// The template's.
     pub const TEMPLATE: Self =
         Self { consumer_timeout_s: 30, visibility_timeout_s: 180, max_receive_count: 7 };
@@ -66,10 +67,13 @@ pub struct Options {
     pub state: Option<State>,
     /// The signing secret, or several separated by spaces.
     pub signing_secret: String,
-    /// The stack's numbers.
-    pub numbers: Numbers,
+    /// The stack's limits.
+    pub limits: StackLimits,
     /// What the handlers do; see [`handlers_config`].
     pub handlers: learnink_handlers::Config,
+    /// How handlers reach what is in AWS even so: an event bus, a secret in Secrets Manager. `None` where
+    /// `handlers` asks for neither.
+    pub aws: Option<SdkConfig>,
     /// Uniform in `0..1`; spreads the retries of messages that failed together.
     pub random: fn() -> f64,
     /// Told of everything that happens.
@@ -89,7 +93,7 @@ pub enum Observation {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken or not of this machine.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -110,6 +114,16 @@ pub enum StartError {
     DynamoDb(#[from] LocalDynamoDbError),
 }
 
+/// What a pipeline leaves for the next start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Messages that wait for a retry or were not finished in time, and those that SQS itself had moved to
+    /// the dead-letter queue: the next start delivers them.
+    pub messages: usize,
+    /// Messages that the consumer has put on the dead-letter queue, which stay there.
+    pub dead_letters: usize,
+}
+
 /// A running pipeline.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -118,7 +132,7 @@ pub struct Pipeline {
     stop_front: watch::Sender<bool>,
     stop_pollers: watch::Sender<bool>,
     consumer: Arc<Consumer>,
-    numbers: Numbers,
+    limits: StackLimits,
     observer: mpsc::UnboundedSender<Observation>,
     pollers: JoinSet<()>,
     app: App,
@@ -136,14 +150,14 @@ impl Pipeline {
     ///
     /// [`StartError`] with the part that did not start.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { address, state, signing_secret, numbers, handlers, random, observer } = options;
+        let Options { address, state, signing_secret, limits, handlers, aws, random, observer } = options;
         let verifier = Verifier::new(&signing_secret)?;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
 
-        let dead_letters = Some((DEAD_LETTER_QUEUE.to_owned(), numbers.max_receive_count));
-        let source = QueueSettings { visibility_timeout_s: numbers.visibility_timeout_s, dead_letters };
+        let dead_letters = Some((DEAD_LETTER_QUEUE.to_owned(), limits.max_receive_count));
+        let source = QueueSettings { visibility_timeout_s: limits.visibility_timeout_s, dead_letters };
         let target = QueueSettings { visibility_timeout_s: 30, dead_letters: None };
         let journal = state.as_ref().map(State::journal);
         let sqs =
@@ -160,7 +174,8 @@ impl Pipeline {
         for table in [LEDGER_TABLE, LEARNERS_TABLE, UNKNOWN_EVENTS_TABLE] {
             create_table(&tables, table).await?;
         }
-        let app = App::new(&dynamodb_config, &handlers);
+        // Without `aws`, nothing is called with what stands in for it.
+        let app = App::new(&dynamodb_config, aws.as_ref().unwrap_or(&dynamodb_config), &handlers);
         let queue_url = LocalSqs::queue_url(QUEUE);
         let consumer = Consumer::new(
             learnink_handlers::router(app.clone()),
@@ -177,7 +192,7 @@ impl Pipeline {
             stop_front,
             stop_pollers: watch::channel(false).0,
             consumer: Arc::new(consumer),
-            numbers,
+            limits,
             observer,
             pollers: JoinSet::new(),
             app,
@@ -210,7 +225,7 @@ impl Pipeline {
         for _ in 0..POLLERS {
             let source = EventSource::new(self.queue.clone(), LocalSqs::queue_url(QUEUE));
             let (consumer, observer) = (self.consumer.clone(), self.observer.clone());
-            let timeout = Duration::from_secs(self.numbers.consumer_timeout_s.into());
+            let timeout = Duration::from_secs(self.limits.consumer_timeout_s.into());
             let stopped = self.stop_pollers.subscribe();
             self.pollers.spawn(async move {
                 let invoke = |batch| invoke(&consumer, &observer, batch, timeout);
@@ -229,9 +244,8 @@ impl Pipeline {
         self.sqs.messages_sent_to(queue).await
     }
 
-    /// Stops taking requests, handles what was acknowledged, and stops. Returns how many messages
-    /// are left for the next start: those that wait for a retry, or took longer than `patience`.
-    pub async fn stop(mut self, patience: Duration) -> usize {
+    /// Stops taking requests, handles what was acknowledged, for up to `patience`, and stops.
+    pub async fn stop(mut self, patience: Duration) -> Left {
         let until = tokio::time::Instant::now() + patience;
         self.stop_front.send_replace(true);
         // A client that never ends its request must not use up the time of what was acknowledged.
@@ -243,7 +257,10 @@ impl Pipeline {
         if tokio::time::timeout_at(until, polled).await.is_err() {
             self.kill_pollers().await;
         }
-        self.messages_sent_to(QUEUE).await
+        Left {
+            messages: self.messages_sent_to(QUEUE).await,
+            dead_letters: self.messages_sent_to(DEAD_LETTER_QUEUE).await,
+        }
     }
 }
 

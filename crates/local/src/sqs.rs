@@ -40,10 +40,18 @@ pub struct LocalSqs {
 #[derive(Debug, thiserror::Error)]
 pub enum LocalSqsError {
     /// No port could be had.
-    #[error("cannot listen on this machine: {0}")]
+    #[error("cannot listen on this machine")]
     Listen(#[source] io::Error),
+    /// The engine refused a queue.
+    #[error("cannot create the queue `{name}`: the embedded SQS answered {status}")]
+    Queue {
+        /// The queue's name.
+        name: String,
+        /// The HTTP status.
+        status: u16,
+    },
     /// The journal cannot be read or written.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     Journal {
         /// The file.
         path: PathBuf,
@@ -75,7 +83,7 @@ impl LocalSqs {
     ///
     /// # Errors
     ///
-    /// [`LocalSqsError`] when no port can be had or the journal cannot be used.
+    /// [`LocalSqsError`] when no port can be had, a queue cannot be made or the journal cannot be used.
     pub async fn start(
         queues: &[(&str, QueueSettings)],
         journal: Option<&Path>,
@@ -83,7 +91,9 @@ impl LocalSqs {
         let engine = Arc::new(Engine { service: Service(SqsService::new()), journal: Mutex::default() });
         for (name, settings) in queues {
             let created = engine.call("CreateQueue", settings.create_queue(name).into()).await;
-            debug_assert_eq!(created.status, 200, "a queue that this crate describes can be created");
+            if created.status != 200 {
+                return Err(LocalSqsError::Queue { name: (*name).to_owned(), status: created.status });
+            }
         }
         if let Some(path) = journal {
             engine.restore(path).await?;
@@ -222,8 +232,11 @@ impl Engine {
             "DeleteMessage" | "DeleteMessageBatch" => self.delete(action, body).await,
             _ => Ok(self.forward(action, body).await),
         };
-        // Not confirmed, so that the caller tries again.
-        result.unwrap_or_else(|_| error_response("JournalNotWritten"))
+        result.unwrap_or_else(|error| {
+            // Not confirmed, so that the caller tries again.
+            tracing::error!(%error, action, "the journal of the queues cannot be written");
+            error_response("JournalNotWritten")
+        })
     }
 
     async fn send(&self, body: Bytes) -> io::Result<MockResponse> {
@@ -476,6 +489,25 @@ mod tests {
             drop(journal);
             assert_eq!(kept(folder.path()).len(), start);
         }
+    }
+
+    #[tokio::test]
+    async fn a_send_that_the_journal_cannot_keep_is_not_confirmed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queues.jsonl");
+        let queues = [("q", QueueSettings { visibility_timeout_s: 30, dead_letters: None })];
+        let sqs = LocalSqs::start(&queues, Some(&path)).await.unwrap();
+        let read_only = File::open(&path).unwrap();
+        sqs.engine.journal.lock().await.file.as_mut().unwrap().file = read_only;
+        let send = format!(r#"{{"QueueUrl":"{}","MessageBody":"a"}}"#, LocalSqs::queue_url("q"));
+        assert_eq!(sqs.engine.call("SendMessage", Bytes::from(send)).await.status, 500);
+        assert_eq!(sqs.messages_sent_to("q").await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_cannot_be_made_is_an_error() {
+        let error = LocalSqs::start(&[("no name", QueueSettings::default())], None).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot create the queue `no name`: the embedded SQS answered 400");
     }
 
     #[test]

@@ -89,12 +89,12 @@ mod tests {
     fn an_error_names_the_variable_and_what_belongs_there() {
         assert_eq!(
             read(&[QUEUE]).unwrap_err(),
-            "LEARNINK_SIGNING_SECRET_ID is not set; it holds the name or ARN of the signing secret in AWS \
+            "LEARNINK_SIGNING_SECRET_ID is not set; set it to the name or ARN of the signing secret in AWS \
              Secrets Manager; `LEARNINK_SIGNING_SECRET` with the secret itself replaces it"
         );
         assert_eq!(
             read(&[SECRET, ("LEARNINK_QUEUE_URL", " ")]).unwrap_err(),
-            "LEARNINK_QUEUE_URL is not set; it holds the URL of the SQS queue"
+            "LEARNINK_QUEUE_URL is not set; set it to the URL of the SQS queue"
         );
     }
 

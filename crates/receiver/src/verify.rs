@@ -70,9 +70,7 @@ pub enum SecretError {
     #[error("the signing secret has a version in front; leave out `v1,`")]
     Versioned,
     /// Not standard base64 with padding.
-    #[error(
-        "what follows `whsec_` is not base64 in the standard alphabet with padding; copy the secret again"
-    )]
+    #[error("the signing secret is not base64, with or without `whsec_` in front; copy it again")]
     NotBase64,
     /// Too short to be safe.
     #[error("the signing secret has a key of {bytes} bytes, fewer than {SHORTEST_KEY_BYTES}")]

@@ -1,21 +1,23 @@
 //! `learnink archive export`: the records of some days as JSON lines or CSV.
 
 use std::borrow::Cow;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
+use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use learnink_handlers::archive::{Archive, Name, Record};
 use learnink_webhook::Envelope;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tempfile::{NamedTempFile, TempPath};
 
-use super::{IN_S3, READS_AT_ONCE, Source, records};
+use super::{IN_S3, READS_AT_ONCE, Source, date, records};
 
 /// The columns, which are the fields of a JSON line.
 const COLUMNS: [&str; 6] = ["id", "type", "api_version", "occurred_at", "received_at", "data"];
@@ -32,7 +34,7 @@ formula has an apostrophe in front; LearnInk's own never need one.
 
 What is exported holds personal data; a new FILE is readable by you alone. Nothing is verified
 here: `learnink archive verify` does that. An object that cannot be read is named, and the exit
-code is 1.
+code is 1. It is 1 as well when there is nothing to export; FILE is not touched then.
 
 Examples:
   learnink archive export --archive s3://acme-archive/learnink --from 2026-03-01 --to 2026-03-31 \\
@@ -45,10 +47,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     source: Source,
     /// First day on which the records were received, in UTC
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = date)]
     from: Date,
     /// Last day, which is included
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = date)]
     to: Date,
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
@@ -69,9 +71,13 @@ enum Format {
 /// Writes the records.
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
-    let names = archive.list(&args.source.selection(Some((args.from, args.to)))?).await?;
-    let mut output = open(args.output.as_deref())?;
-    match write(&archive, names, args.format, &mut output).await {
+    let Args { source, from, to, .. } = args;
+    let names = archive.list(&source.selection(Some((*from, *to)))?).await?;
+    // A typing error in the URL or the type must not look like a month without events.
+    anyhow::ensure!(!names.is_empty(), "there is nothing to export in {} from {from} to {to}", source.what());
+    let mut output = Output::open(args.output.as_deref())?;
+    let written = write(&archive, names, args.format, &mut output).await;
+    match written.and_then(|written| output.keep().map(|()| written)) {
         Ok(Written { rows, unreadable }) => {
             let unread = if unreadable == 0 { String::new() } else { format!(", {unreadable} unreadable") };
             anstream::eprintln!("{} exported{unread}", records(rows));
@@ -83,14 +89,46 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn open(file: Option<&Path>) -> anyhow::Result<Box<dyn Write>> {
-    let Some(file) = file else { return Ok(Box::new(BufWriter::new(io::stdout()))) };
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(file).with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(Box::new(BufWriter::new(file)))
+/// Where the rows go. A file is written under another name first, so that an export that fails leaves the one
+/// before as it was.
+struct Output {
+    writer: BufWriter<Box<dyn Write>>,
+    progress: ProgressBar,
+    /// The file under its other name, by which it is deleted unless it is kept, and what it is to be called.
+    unfinished: Option<(TempPath, PathBuf)>,
+}
+
+impl Output {
+    fn open(file: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(file) = file else {
+            // Rows in a terminal say how far it is.
+            let writer = BufWriter::new(Box::new(io::stdout()) as Box<dyn Write>);
+            return Ok(Self { writer, progress: ProgressBar::hidden(), unfinished: None });
+        };
+        let cannot_write = || format!("cannot write {}", file.display());
+        let (writer, unfinished): (Box<dyn Write>, _) = if file.exists() && !file.is_file() {
+            // A device or a pipe is not to be replaced by a file.
+            (Box::new(File::create(file).with_context(cannot_write)?), None)
+        } else {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let unfinished =
+                NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(cannot_write)?;
+            let (unfinished, path) = unfinished.into_parts();
+            (Box::new(unfinished), Some((path, file.to_owned())))
+        };
+        let style = "{bar:40} {human_pos}/{human_len} exported, {per_sec}, {eta} left";
+        let progress = ProgressBar::new(0).with_style(ProgressStyle::with_template(style)?);
+        Ok(Self { writer: BufWriter::new(writer), progress, unfinished })
+    }
+
+    /// Gives the file its name.
+    fn keep(&mut self) -> anyhow::Result<()> {
+        self.progress.finish_and_clear();
+        if let Some((path, file)) = self.unfinished.take() {
+            path.persist(&file).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -109,21 +147,26 @@ async fn write(
     archive: &Archive,
     mut names: Vec<Name>,
     format: Format,
-    output: &mut dyn Write,
+    Output { writer: output, progress, .. }: &mut Output,
 ) -> anyhow::Result<Written> {
     let mut written = Written::default();
+    progress.set_length(names.len().try_into()?);
     format.header(output)?;
     names.sort_by_key(Name::day);
     for day in names.chunk_by(|a, b| a.day() == b.day()) {
-        let reads = day.iter().map(|name| async move { anyhow::Ok((name, archive.read(name).await?)) });
-        let read: Vec<_> = stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        let reads = day.iter().map(|name| async move {
+            let bytes = archive.read(name).await.map_err(|error| error.to_string());
+            (name, bytes.and_then(|bytes| Row::read(&bytes)))
+        });
+        let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
         let mut rows = Vec::new();
-        for (name, bytes) in read {
-            match Row::read(&bytes) {
+        while let Some((name, row)) = reads.next().await {
+            progress.inc(1);
+            match row {
                 Ok(row) => rows.push(row),
                 Err(reason) => {
                     written.unreadable += 1;
-                    anstream::eprintln!("{name}: {reason}");
+                    progress.suspend(|| anstream::eprintln!("{name}: {reason}"));
                 }
             }
         }
@@ -186,8 +229,9 @@ impl Format {
                     no_formula(&row.api_version),
                     row.occurred_at.to_string().into(),
                     row.received_at.to_string().into(),
-                    // JSON never starts like a formula, but with the minus of a number.
-                    row.data.get().into(),
+                    // JSON never starts like a formula, but with the minus of a number. Where spreadsheets
+                    // part cells at semicolons, what follows one would start a cell; as JSON it is the same.
+                    row.data.get().replace(';', "\\u003b").into(),
                 ];
                 csv_line(output, fields)
             }
@@ -254,6 +298,34 @@ mod tests {
             "msg_1,a,2022-11-15,2026-02-27T08:00:00Z,2026-03-01T12:00:00.042Z,\
              \"{ \"\"n\"\": 1.50,    \"\"t\"\": \"\"a\\nb\"\" }\"\r\n"
         );
+    }
+
+    #[test]
+    fn no_text_in_the_data_starts_a_cell_where_semicolons_part_them() {
+        let row = row("a", r#"{"t":";=HYPERLINK(1)"}"#);
+        let csv = line(Format::Csv, &row);
+        assert!(!csv.contains(';') && csv.contains(r"\u003b=HYPERLINK"), "{csv}");
+        assert!(line(Format::Jsonl, &row).contains(r#"";=HYPERLINK"#));
+    }
+
+    #[test]
+    fn an_export_that_fails_leaves_the_one_before_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("export.csv");
+        std::fs::write(&file, "before").unwrap();
+        let write = |keeps: bool| {
+            let mut output = Output::open(Some(&file)).unwrap();
+            output.writer.write_all(b"half of it").unwrap();
+            output.writer.flush().unwrap();
+            if keeps {
+                output.keep().unwrap();
+            }
+        };
+        write(false);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "before");
+        write(true);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "half of it");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

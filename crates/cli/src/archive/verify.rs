@@ -12,7 +12,7 @@ use learnink_handlers::archive::{Name, Record};
 use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
 use learnink_webhook::Envelope;
 
-use super::{IN_S3, READS_AT_ONCE, Source, records};
+use super::{IN_S3, READS_AT_ONCE, Source, date, records};
 use crate::variable;
 
 /// Where the secrets are, unless a file has them.
@@ -26,9 +26,12 @@ within five minutes of that time, and when it stands under the name that its con
 does not matter: use the secrets that were valid when it was received. A rotation makes that two
 or more.
 
-Each bad record is one line with its name and the reason. The exit code is 0 when all are good,
-and 1 when any is bad or there is none. A record that somebody deleted cannot be missed here;
-the versions that the bucket keeps have it.
+A secret that leaked proves nothing of what was received after it was replaced: verify those days
+without it.
+
+Each bad record is one line with its name and the reason, and so is an object that cannot be read.
+The exit code is 0 when all are good, and 1 when any is not or there is none. This command cannot
+notice that a record was deleted; the versions that the bucket keeps show it.
 
 Examples:
   learnink archive verify --archive s3://acme-archive/learnink --secret-file secrets.txt
@@ -44,10 +47,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// First day on which the records were received, in UTC; without days, all records
-    #[arg(long, value_name = "DATE", requires = "to")]
+    #[arg(long, value_name = "DATE", requires = "to", value_parser = date)]
     from: Option<Date>,
     /// Last day, which is included
-    #[arg(long, value_name = "DATE", requires = "from")]
+    #[arg(long, value_name = "DATE", requires = "from", value_parser = date)]
     to: Option<Date>,
 }
 
@@ -57,7 +60,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
     let names = archive.list(&args.source.selection(args.from.zip(args.to))?).await?;
     // A typing error in the URL must not look like a proof.
-    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.url);
+    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.what());
 
     let count = names.len();
     let progress = ProgressBar::new(names.len().try_into()?);
@@ -67,28 +70,36 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let checks = names.into_iter().map(|name| {
         let (archive, verifier) = (&archive, &verifier);
         async move {
-            // An archive that cannot be read says nothing about its records.
-            let bytes = archive.read(&name).await?;
-            let checked = check(&name, &bytes, verifier);
-            anyhow::Ok((name, checked))
+            // One that cannot be read says nothing about the others.
+            let checked = archive.read(&name).await.map(|bytes| check(&name, &bytes, verifier));
+            (name, checked)
         }
     });
     let mut checks = stream::iter(checks).buffered(READS_AT_ONCE);
-    let mut bad = 0;
-    while let Some(checked) = checks.next().await {
-        let (name, checked) = checked?;
+    let (mut bad, mut unreadable) = (0_usize, 0_usize);
+    while let Some((name, checked)) = checks.next().await {
         progress.inc(1);
-        if let Err(reason) = checked {
-            bad += 1;
-            progress.suspend(|| say(&format!("{name}: {reason}")))?;
-        }
+        let reason = match checked {
+            Ok(Ok(())) => continue,
+            Ok(Err(reason)) => {
+                bad += 1;
+                reason
+            }
+            Err(error) => {
+                unreadable += 1;
+                error.to_string()
+            }
+        };
+        progress.suspend(|| say(&format!("{name}: {reason}")))?;
     }
     progress.finish_and_clear();
-    say(&match bad {
-        0 => format!("{}, all signed by LearnInk", records(count)),
-        _ => format!("{}, {bad} bad", records(count)),
+    let count = records(count);
+    say(&match (bad, unreadable) {
+        (0, 0) => format!("{count}, all signed by LearnInk"),
+        (_, 0) => format!("{count}, {bad} bad"),
+        _ => format!("{count}, {bad} bad, {unreadable} unreadable"),
     })?;
-    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if bad + unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn verifier(args: &Args) -> anyhow::Result<Verifier> {
