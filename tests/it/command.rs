@@ -717,7 +717,7 @@ async fn what_is_not_in_aws_is_named_with_the_code_that_aws_answers() {
     assert_eq!(
         error(&["dlq", "list", "--queue", &no_queue, "--ledger", "none"]),
         format!(
-            "error: cannot read the queue {no_queue}: AWS answered 400 (AWS.SimpleQueueService.NonExistentQueue)"
+            "error: cannot read the queue {no_queue}: SQS answered 400 (AWS.SimpleQueueService.NonExistentQueue)"
         )
     );
     assert_eq!(

@@ -3,9 +3,8 @@
 use anyhow::Context;
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::QueueAttributeName;
-use learnink_webhook::error::service_code;
+use learnink_aws::CallFailed;
 
 use crate::variable;
 
@@ -39,21 +38,6 @@ pub(crate) fn region(aws: &SdkConfig) -> &str {
     aws.region().map_or("no region", AsRef::as_ref)
 }
 
-/// Why a call to AWS failed, by its code. The SDK's own text says the same several times over.
-pub(crate) fn reason<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
-    match error {
-        SdkError::ServiceError(failure) => {
-            let code = failure.err().code().and_then(service_code).unwrap_or("no code");
-            format!("AWS answered {} ({code})", failure.raw().status().as_u16())
-        }
-        SdkError::TimeoutError(_) => "AWS did not answer in time".to_owned(),
-        SdkError::DispatchFailure(_) => {
-            "AWS could not be reached; check the region and the network".to_owned()
-        }
-        _ => "the call could not be made, or its answer not be understood".to_owned(),
-    }
-}
-
 /// How many messages are on a queue: visible, hidden and delayed. In AWS the number is up to a minute old.
 /// Source: Amazon SQS API reference, `GetQueueAttributes`.
 pub(crate) async fn count_messages(client: &Client, queue_url: &str) -> anyhow::Result<usize> {
@@ -64,9 +48,8 @@ pub(crate) async fn count_messages(client: &Client, queue_url: &str) -> anyhow::
     ];
     let request =
         client.get_queue_attributes().queue_url(queue_url).set_attribute_names(Some(names.to_vec()));
-    let answer = request.send().await;
-    let answer = answer
-        .map_err(|error| anyhow::anyhow!("cannot count the messages on {queue_url}: {}", reason(&error)))?;
+    let answer = request.send().await.map_err(|error| CallFailed::new("SQS", &error));
+    let answer = answer.with_context(|| format!("cannot count the messages on {queue_url}"))?;
     let counts = answer.attributes.unwrap_or_default();
     Ok(names.iter().filter_map(|name| counts.get(name)?.parse::<usize>().ok()).sum())
 }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName};
 use jiff::Timestamp;
+use learnink_aws::CallFailed;
 use learnink_consumer::queues::attribute as reason;
 use learnink_local::pipeline::DEAD_LETTER_QUEUE;
 use learnink_local::{LocalSqs, sdk_config, state};
@@ -171,9 +173,8 @@ impl Queue {
             .wait_time_seconds(WAIT_S)
             .message_attribute_names("All")
             .message_system_attribute_names(MessageSystemAttributeName::All);
-        let received = request.send().await.map_err(|error| {
-            anyhow::anyhow!("cannot read the queue {}: {}", self.url, aws::reason(&error))
-        })?;
+        let received = request.send().await.map_err(|error| CallFailed::new("SQS", &error));
+        let received = received.with_context(|| format!("cannot read the queue {}", self.url))?;
         Ok(received.messages.unwrap_or_default())
     }
 
