@@ -319,11 +319,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Err(ending) => return ending,
         };
         if delivery.route.handlers.is_empty() {
-            return if delivery.route.dead_letter {
-                self.dead_letter(record, no_handler(), None).await
-            } else {
-                Ending::good(Outcome::Ignored)
-            };
+            return self.leave(record, &delivery, None, Outcome::Ignored).await;
         }
         if Instant::now() >= batch.invocation.end_of_work() {
             let reason = "the invocation has no time left for it";
@@ -438,11 +434,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 return Ok(Acquired { request, history, tasks });
             }
             if tasks.is_empty() {
-                return Err(if delivery.route.dead_letter {
-                    self.dead_letter(record, no_handler(), history.first_seen()).await
-                } else {
-                    Ending::good(Outcome::Duplicate)
-                });
+                return Err(self.leave(record, delivery, history.first_seen(), Outcome::Duplicate).await);
             }
             // All was done, and an operator asks for it again: that has to be claimed as well.
             request.keys = tasks.into_iter().map(|task| task.key).collect();
@@ -602,6 +594,22 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     );
                 }
             }
+        }
+    }
+
+    /// Ends a record for which there is nothing to do: on the dead-letter queue where the router wants that of
+    /// an event that no handler was written for, or as `otherwise` says.
+    async fn leave(
+        &self,
+        record: Record<'_>,
+        delivery: &Delivery<'_>,
+        first_seen: Option<Timestamp>,
+        otherwise: Outcome,
+    ) -> Ending {
+        if delivery.route.dead_letter {
+            self.dead_letter(record, no_handler(), first_seen).await
+        } else {
+            Ending::good(otherwise)
         }
     }
 

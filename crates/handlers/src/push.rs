@@ -366,6 +366,11 @@ fn is_path(path: &str) -> bool {
     path.starts_with('/') && !path.starts_with("//") && !path.contains(|c: char| c == '\\' || c.is_control())
 }
 
+/// The id of a learner: the one in the customer's own system, or LearnInk's where there is none.
+fn learner_id(one: &Notification) -> Option<&str> {
+    some_id(one.custom_id.as_deref()).or_else(|| some_id(Some(&one.user_id)))
+}
+
 /// An id that somebody may be known by.
 fn some_id(id: Option<&str>) -> Option<&str> {
     id.filter(|id| !id.trim().is_empty())

@@ -260,12 +260,12 @@ impl<T> Event<T> {
         elapsed(self.occurred_at(), self.message.received_at)
     }
 
-    /// Does `work` for each item of a list in the payload, `at_once` at a time (one, where that is 0), each with
-    /// an idempotency key of its own. What finished is not done again when the message comes back. A handler has one list;
-    /// [`LARGEST_KEYS_BYTES`](crate::items::LARGEST_KEYS_BYTES) says how long it may be.
+    /// Does `work` for each item of a list in the payload, `at_once` at a time (one, where that is 0), each
+    /// with an idempotency key of its own. What finished is not done again when the message comes back. A
+    /// handler has one list; [`LARGEST_KEYS_BYTES`](crate::items::LARGEST_KEYS_BYTES) says how long it may be.
     ///
-    /// An item that fails, panics or is refused does not stop the others, but failures in a row do: after three, one
-    /// more item tries, and if it fails as well the rest waits for the next attempt, so that a sick
+    /// An item that fails, panics or is refused does not stop the others, but failures in a row do: after
+    /// three, one more item tries, and if it fails as well the rest waits for the next attempt, so that a sick
     /// downstream is spared. Each attempt begins elsewhere in the list. What was refused is not tried again
     /// until a redrive. When the time of the invocation ends, no more is started, and the message comes back at
     /// once for the rest.

@@ -10,8 +10,8 @@ use svix::webhooks::Webhook;
 
 use super::config::{Address, URL};
 use super::http::{Answer, Request, Verdict};
+use super::learner_id;
 use super::secret::{Credential, Unusable, WHERE_TO_LOOK};
-use super::some_id;
 
 /// How the endpoint is called in reasons.
 pub(super) const NAME: &str = "the endpoint";
@@ -61,7 +61,7 @@ pub(super) fn request(
     key: &IdempotencyKey,
     now: Timestamp,
 ) -> Result<Option<Request>, HandlerError> {
-    if some_id(Some(&one.user_id)).or_else(|| some_id(one.custom_id.as_deref())).is_none() {
+    if learner_id(one).is_none() {
         return Ok(None);
     }
     let body = serde_json::to_string(&Posted {

@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use super::config::{Address, URL};
 use super::http::{Answer, Http, Request, Verdict};
 use super::secret::{Credential, Unusable, WHERE_TO_LOOK};
-use super::{some_id, uuid_of};
+use super::{learner_id, uuid_of};
 
 /// Where the API is.
 pub(super) const BASE_URL: &str = "https://fcm.googleapis.com";
@@ -260,8 +260,7 @@ pub(super) fn request(
     one: &Notification,
     key: &IdempotencyKey,
 ) -> Result<Option<Request>, HandlerError> {
-    let id = some_id(one.custom_id.as_deref()).or_else(|| some_id(Some(&one.user_id)));
-    let Some(id) = id else { return Ok(None) };
+    let Some(id) = learner_id(one) else { return Ok(None) };
     // FCM knows no idempotency key. With these, one that is sent twice replaces the first on the phone.
     let tag = uuid_of(key);
     let body = json!({ "message": {
@@ -309,6 +308,7 @@ fn error_code(body: &[u8]) -> String {
     found.unwrap_or_default()
 }
 
+/// A code in parentheses, as far as it is one.
 fn code(code: &str) -> Option<String> {
     service_code(code).map(|code| format!(" ({code})"))
 }
