@@ -13,7 +13,8 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Takes notice of a call that the downstream answered, be it with a permanent refusal.
+    /// Takes notice of a call that succeeded. A permanent refusal says nothing of the downstream, which may not
+    /// have been called: do not note it.
     pub const fn answered(&mut self) {
         self.failures = 0;
     }
