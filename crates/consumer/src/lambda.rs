@@ -8,6 +8,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use learnink_telemetry::Place;
+use serde::{Deserialize, Deserializer};
 
 use crate::{Consumer, Invocation};
 
@@ -22,6 +23,22 @@ pub enum ServeError {
     Runtime(Error),
 }
 
+/// What the function was invoked with is not what SQS sends: by hand perhaps. Its text is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the event is not a batch of SQS messages; invoke the consumer through its queue")]
+pub struct NotABatch;
+
+/// A batch, where the event is one. It never fails to be read: the runtime would log and answer an error that quotes
+/// the event.
+#[derive(Debug)]
+struct Batch(Result<SqsEvent, NotABatch>);
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(SqsEvent::deserialize(deserializer).map_err(|_| NotABatch)))
+    }
+}
+
 /// Handles what Lambda invokes the function with, until Lambda ends the environment. `now` reads the clock.
 ///
 /// # Errors
@@ -29,7 +46,7 @@ pub enum ServeError {
 /// [`ServeError`] when the runtime ends by itself.
 pub async fn serve(consumer: Consumer, now: fn() -> Timestamp) -> Result<(), ServeError> {
     let environment = Arc::new(Environment { consumer, is_cold: AtomicBool::new(true), now });
-    let service = service_fn(move |event: LambdaEvent<SqsEvent>| {
+    let service = service_fn(move |event: LambdaEvent<Batch>| {
         let environment = environment.clone();
         async move { environment.answer(event).await }
     });
@@ -46,12 +63,13 @@ struct Environment {
 }
 
 impl Environment {
-    async fn answer(&self, event: LambdaEvent<SqsEvent>) -> Result<SqsBatchResponse, Error> {
+    async fn answer(&self, event: LambdaEvent<Batch>) -> Result<SqsBatchResponse, Error> {
+        let batch = event.payload.0?;
         let now = (self.now)();
         let left_ms = event.context.deadline.saturating_sub(now.as_millisecond().unsigned_abs());
         let id = &event.context.request_id;
         let invocation = Invocation::new(id, now, Duration::from_millis(left_ms));
-        let report = self.consumer.consume(&event.payload, &invocation).await;
+        let report = self.consumer.consume(&batch, &invocation).await;
         let place = Place {
             function: &event.context.env_config.function_name,
             version: &event.context.env_config.version,
@@ -62,5 +80,33 @@ impl Environment {
             record.line(place).write();
         }
         Ok(report.response()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_is_not_a_batch_is_named_and_never_quoted() {
+        for event in [
+            r#""+254705408079""#,
+            r#"{"Records":"+254705408079"}"#,
+            r#"{"Records":[{"messageId":{"+254705408079":1}}]}"#,
+            r#"{"Records":[{"attributes":["+254705408079"]}]}"#,
+            "[1]",
+            "not json +254705408079",
+            "",
+        ] {
+            let mut deserializer = serde_json::Deserializer::from_str(event);
+            let batch = Batch::deserialize(&mut deserializer).unwrap();
+            let error = batch.0.expect_err(event).to_string();
+            assert_eq!(
+                error,
+                "the event is not a batch of SQS messages; invoke the consumer through its queue"
+            );
+        }
+        let batch: Batch = serde_json::from_str(r#"{"Records":[]}"#).unwrap();
+        assert!(batch.0.unwrap().records.is_empty());
     }
 }
