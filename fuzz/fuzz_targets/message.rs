@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use learnink_fuzz::{Bytes, Length, is_text_for_sqs, is_usable_id};
 use learnink_webhook::error::FailureClass;
 use learnink_webhook::message::{
-    DecodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, QueueMessage, attribute,
+    DecodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, PART_FORMAT_VERSION, QueueMessage,
+    attribute,
 };
 use learnink_webhook::{Message, MessageId};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -54,6 +55,7 @@ struct Found<'a> {
     received_at: Attribute<'a>,
     event_type: Attribute<'a>,
     encoding: Attribute<'a>,
+    part: Attribute<'a>,
     body: Body<'a>,
 }
 
@@ -117,7 +119,9 @@ fn comes_back_the_same(sent: &Message) {
 /// The message with what the queue carries of it.
 fn as_carried(message: Message) -> Message {
     let is_carried = |name: &String| name.len() <= 256 && is_text_for_sqs(name);
-    Message { event_type: message.event_type.filter(is_carried), ..message }
+    // A part leaves the type to its body.
+    let event_type = message.event_type.filter(|_| message.part.is_none()).filter(is_carried);
+    Message { event_type, ..message }
 }
 
 /// An upper bound for what SQS counts: gzip adds little to what it cannot make smaller, base64 a third.
@@ -144,6 +148,7 @@ impl Sent<'_> {
             received_at: Timestamp::from_millisecond(self.received_at_ms).unwrap_or(Timestamp::UNIX_EPOCH),
             event_type: self.event_type.map(str::to_owned),
             body: self.length.of(self.body.0).into_owned(),
+            part: None,
         }
     }
 }
@@ -158,19 +163,22 @@ impl Found<'_> {
             (attribute::RECEIVED_AT, self.received_at.value(Some("1614265330250"))),
             (attribute::EVENT_TYPE, self.event_type.value(None)),
             (attribute::ENCODING, self.encoding.value(None)),
+            (attribute::PART, self.part.value(Some("push/0-99/250"))),
         ];
         let value = |wanted: &str| attributes.iter().find(|(name, _)| *name == wanted)?.1.as_deref();
         let version = value(attribute::FORMAT_VERSION);
 
         match Message::decode(&self.body.text(), value) {
             Ok(message) => {
-                assert_eq!(version, Some(FORMAT_VERSION));
+                let expected = if message.part.is_some() { PART_FORMAT_VERSION } else { FORMAT_VERSION };
+                assert_eq!(version, Some(expected));
                 assert_eq!(value(attribute::ID), Some(message.id.as_str()));
                 assert!(is_usable_id(message.id.as_str()));
                 comes_back_the_same(&message);
             }
             Err(error) => {
-                let is_other_version = version.is_some_and(|version| version != FORMAT_VERSION);
+                let is_other_version =
+                    version.is_some_and(|version| ![FORMAT_VERSION, PART_FORMAT_VERSION].contains(&version));
                 assert_eq!(error.class() == FailureClass::Retryable, is_other_version, "{error}");
             }
         }

@@ -16,6 +16,7 @@ pub(crate) fn message(id: &str, body: String) -> Message {
         received_at: Timestamp::from_second(RECEIVED_AT_S).unwrap(),
         event_type: None,
         body: body.into_bytes(),
+        part: None,
     }
 }
 

@@ -320,6 +320,7 @@ mod tests {
             received_at: Timestamp::UNIX_EPOCH,
             event_type: None,
             body,
+            part: None,
         });
         let log = Arc::new(ItemLog::default());
         Event::new(message, envelope, "bus", Timestamp::UNIX_EPOCH, &BTreeSet::new(), log)

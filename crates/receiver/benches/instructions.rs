@@ -97,6 +97,7 @@ fn message(bytes: usize) -> Message {
         received_at: now(),
         event_type: Some("notifications.sent".to_owned()),
         body: body.into_bytes(),
+        part: None,
     }
 }
 

@@ -179,6 +179,7 @@ impl VerifiedWebhook {
             received_at,
             event_type,
             body: self.body,
+            part: None,
         }
     }
 }

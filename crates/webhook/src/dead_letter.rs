@@ -95,6 +95,7 @@ mod tests {
             received_at: Timestamp::UNIX_EPOCH,
             event_type: None,
             body: body.into(),
+            part: None,
         }
     }
 

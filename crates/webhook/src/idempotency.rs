@@ -10,7 +10,14 @@
 //!
 //! Every attempt at the same work has the same key, so that whoever is called twice with it, because the
 //! first call's success never reached the ledger, can see that it is the same work. The ledger keeps the
-//! part after the message id, and `push/17!` for an item that was refused.
+//! part after the message id. Beside these it keeps, of a list that is not done:
+//!
+//! | key | says |
+//! |---|---|
+//! | `push/17!` | item 17 was refused |
+//! | `push!17 no such learner` | why item 17 was refused; kept once for each reason |
+//! | `push/100-199` | these items are on the queue, as a [part](crate::message::Part) |
+//! | `push+2` | the list made progress, and none in the last two deliveries |
 
 use std::fmt;
 
@@ -24,6 +31,9 @@ const REFUSED: char = '!';
 
 /// Separates a handler from the replay window that runs it again.
 const REPLAY: char = '@';
+
+/// Separates a task whose list made progress from how many deliveries it has made none since.
+const WITHOUT_PROGRESS: char = '+';
 
 /// Names one piece of work in the whole world. Hand it on as the idempotency key of whatever the work
 /// calls: an `Idempotency-Key` header, an id to write under, a condition.
@@ -61,6 +71,11 @@ pub(crate) fn replay_key(handler: &str, window: &str) -> String {
     format!("{handler}{REPLAY}{window}")
 }
 
+/// The handler of a task, and the replay window that runs it again, if one does.
+pub(crate) fn window_of(task: &str) -> (&str, Option<&str>) {
+    task.split_once(REPLAY).map_or((task, None), |(handler, window)| (handler, Some(window)))
+}
+
 /// The ledger's key of one item of a task.
 pub(crate) fn item_key(task: &str, index: usize) -> String {
     format!("{task}{PART}{index}")
@@ -69,6 +84,49 @@ pub(crate) fn item_key(task: &str, index: usize) -> String {
 /// The ledger's key of an item that will never succeed.
 pub(crate) fn refused_key(task: &str, index: usize) -> String {
     format!("{task}{PART}{index}{REFUSED}")
+}
+
+/// The ledger's key of why an item will never succeed.
+pub(crate) fn refusal_key(task: &str, index: usize, reason: &str) -> String {
+    format!("{task}{REFUSED}{index} {reason}")
+}
+
+/// The ledger's key of a list that made progress, and none in the last so many deliveries.
+pub(crate) fn without_progress_key(task: &str, deliveries: u32) -> String {
+    format!("{task}{WITHOUT_PROGRESS}{deliveries}")
+}
+
+/// How many deliveries a task's list has made no progress since it made some, among the keys of what is done.
+pub(crate) fn without_progress_of<'a>(task: &str, done: impl Iterator<Item = &'a str>) -> Option<u32> {
+    done.filter_map(|key| key.strip_prefix(task)?.strip_prefix(WITHOUT_PROGRESS)?.parse().ok()).next()
+}
+
+/// Why items of a task were refused, by their positions, among the keys of what is done.
+pub(crate) fn refusals_of<'a>(
+    task: &'a str,
+    done: impl Iterator<Item = &'a str>,
+) -> impl Iterator<Item = (usize, &'a str)> {
+    done.filter_map(move |key| {
+        let (index, reason) = key.strip_prefix(task)?.strip_prefix(REFUSED)?.split_once(' ')?;
+        Some((index.parse().ok()?, reason))
+    })
+}
+
+/// Whether a key belongs to the list of a task that is not done yet: an item, a part, a refusal or a mark.
+pub(crate) fn is_of_list(task: &str, key: &str) -> bool {
+    key.strip_prefix(task).is_some_and(|rest| rest.starts_with([PART, REFUSED, WITHOUT_PROGRESS]))
+}
+
+/// Whether a key says that something of a task's list is done: an item finished, or a part is on the queue.
+pub(crate) fn is_progress_of(task: &str, key: &str) -> bool {
+    let rest = key.strip_prefix(task).and_then(|rest| rest.strip_prefix(PART));
+    rest.is_some_and(|rest| !rest.ends_with(REFUSED))
+}
+
+/// Whether a key says that an item of a task's list was refused, or why.
+pub(crate) fn is_refusal_of(task: &str, key: &str) -> bool {
+    let rest = key.strip_prefix(task);
+    rest.is_some_and(|rest| rest.starts_with(REFUSED) || (rest.starts_with(PART) && rest.ends_with(REFUSED)))
 }
 
 /// The items of a task that were refused, by their positions, among the keys of what is done.
@@ -116,6 +174,30 @@ mod tests {
         assert_eq!(items("push"), [1, 20]);
         assert_eq!(items("push@1f0c"), [3]);
         assert_eq!(refused_of("push", done.into_iter()).collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn what_the_ledger_keeps_of_a_list_is_told_apart() {
+        let list = ["push/1", "push/0-99", "push/7!", "push!7 no such plan!", "push+2"];
+        let others = ["push", "push@1f0c/3", "pushes/4", "push@1f0c+1", "push-all!1 x"];
+        for key in list {
+            assert!(is_of_list("push", key), "{key}");
+            assert_eq!(is_progress_of("push", key), ["push/1", "push/0-99"].contains(&key), "{key}");
+            assert_eq!(is_refusal_of("push", key), key.contains('!'), "{key}");
+        }
+        for key in others {
+            assert!(!is_of_list("push", key) && !is_progress_of("push", key), "{key}");
+            assert!(!is_refusal_of("push", key), "{key}");
+        }
+        let refusals: Vec<_> = refusals_of("push", list.into_iter().chain(others)).collect();
+        assert_eq!(refusals, [(7, "no such plan!")]);
+        // A consumer that knows none of these reads the same items and refusals from among them.
+        assert_eq!(items_of("push", list.into_iter()).collect::<Vec<_>>(), [1]);
+        assert_eq!(refused_of("push", list.into_iter()).collect::<Vec<_>>(), [7]);
+        assert_eq!(refusal_key("push", 7, "busy"), "push!7 busy");
+        assert_eq!(without_progress_key("push@1f0c", 2), "push@1f0c+2");
+        assert_eq!(without_progress_of("push", list.into_iter().chain(others)), Some(2));
+        assert_eq!(without_progress_of("push", others.into_iter()), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! consumer read the new message, the new consumer the old one, and which deploys first?
 
 mod encoding;
+mod part;
 
 use std::fmt;
 
@@ -11,8 +12,9 @@ use jiff::Timestamp;
 
 pub use encoding::{
     Attribute, DecodeError, EncodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES,
-    LONGEST_EVENT_TYPE_BYTES, QueueMessage, attribute,
+    LONGEST_EVENT_TYPE_BYTES, PART_FORMAT_VERSION, QueueMessage, attribute,
 };
+pub use part::{LONGEST_PART, Part, UnusablePart};
 
 /// The longest message id in bytes. Svix's own are about 30; the rest of the room is there for
 /// senders that use the same scheme with longer ids.
@@ -59,7 +61,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// One verified webhook: the bytes that were signed and what proves it.
+/// One verified webhook: the bytes that were signed and what proves it. Or a [`Part`] of the work for one.
 ///
 /// `Debug` shows neither the signature nor the body.
 #[derive(Clone, PartialEq, Eq)]
@@ -77,6 +79,8 @@ pub struct Message {
     pub event_type: Option<String>,
     /// The payload exactly as it was signed.
     pub body: Vec<u8>,
+    /// Which part of a list it stands for, where a consumer has cut the list into parts.
+    pub part: Option<Part>,
 }
 
 impl fmt::Debug for Message {
@@ -87,6 +91,7 @@ impl fmt::Debug for Message {
             .field("received_at", &self.received_at)
             .field("event_type", &self.event_type)
             .field("body_bytes", &self.body.len())
+            .field("part", &self.part)
             .finish_non_exhaustive()
     }
 }

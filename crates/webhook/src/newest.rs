@@ -60,6 +60,7 @@ mod tests {
             received_at: RECEIVED_AT.parse().unwrap(),
             event_type: None,
             body,
+            part: None,
         };
         let now = "2040-01-01T00:00:00Z".parse().unwrap();
         Version::of(&Event::new(message.into(), envelope, "a", now, &BTreeSet::new(), Arc::default()))

@@ -23,6 +23,7 @@ fn message(body: &str, received_at: &str) -> Message {
         received_at: received_at.parse().unwrap(),
         event_type: None,
         body: body.as_bytes().to_vec(),
+        part: None,
     }
 }
 

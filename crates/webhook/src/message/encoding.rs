@@ -13,11 +13,16 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
 
-use super::{Message, MessageId};
+use super::{Message, MessageId, Part};
 use crate::error::FailureClass;
 
-/// The encoding that this build writes, and the only one it reads.
+/// The encoding of a webhook.
 pub const FORMAT_VERSION: &str = "1";
+
+/// The encoding of a part of a webhook's list: a webhook's, with the attribute `part` and without `event-type`. It
+/// has a version of its own because a consumer that does not know parts would take one for the whole webhook, find
+/// that done, and delete it. That consumer leaves a version it does not know on the queue.
+pub const PART_FORMAT_VERSION: &str = "part-1";
 
 /// SQS refuses a message whose body and attributes (names, types and values) are larger: 1 MiB.
 /// Source: Amazon SQS developer guide, "Amazon SQS message quotas".
@@ -48,7 +53,8 @@ const NUMBER: &str = "Number";
 
 /// The names of the message attributes.
 pub mod attribute {
-    /// Which encoding the message has: [`FORMAT_VERSION`](super::FORMAT_VERSION).
+    /// Which encoding the message has: [`FORMAT_VERSION`](super::FORMAT_VERSION), or
+    /// [`PART_FORMAT_VERSION`](super::PART_FORMAT_VERSION).
     pub const FORMAT_VERSION: &str = "format-version";
     /// The message id.
     pub const ID: &str = "svix-id";
@@ -62,6 +68,8 @@ pub mod attribute {
     pub const EVENT_TYPE: &str = "event-type";
     /// How the body is encoded, where it isn't plain.
     pub const ENCODING: &str = "encoding";
+    /// Which part of a list the message stands for: see [`Part`](crate::message::Part).
+    pub const PART: &str = "part";
 }
 
 /// One message attribute. SQS takes ten at most on a message; [`Message::encode`] writes seven at
@@ -116,7 +124,9 @@ pub enum DecodeError {
     },
     /// Written by a receiver of another version, newer or older than this consumer: a deploy or
     /// a rollback is going on, and another consumer will read it.
-    #[error("written in format version `{found}`; this consumer reads `{FORMAT_VERSION}`")]
+    #[error(
+        "written in format version `{found}`; this consumer reads `{FORMAT_VERSION}` and `{PART_FORMAT_VERSION}`"
+    )]
     UnknownVersion {
         /// The version attribute's value.
         found: String,
@@ -155,7 +165,8 @@ impl Message {
         let string = |name, value| Attribute { name, data_type: STRING, value };
         let number = |name, value: i64| Attribute { name, data_type: NUMBER, value: value.to_string() };
         let mut attributes = Vec::with_capacity(7);
-        attributes.push(string(attribute::FORMAT_VERSION, FORMAT_VERSION.to_owned()));
+        let version = if self.part.is_some() { PART_FORMAT_VERSION } else { FORMAT_VERSION };
+        attributes.push(string(attribute::FORMAT_VERSION, version.to_owned()));
         attributes.push(string(attribute::ID, self.id.0));
         attributes.push(number(attribute::TIMESTAMP, self.signed_at_s));
         attributes.push(string(attribute::SIGNATURE, self.signature));
@@ -163,7 +174,9 @@ impl Message {
         let usable = |kind: &String| {
             !kind.is_empty() && kind.len() <= LONGEST_EVENT_TYPE_BYTES && is_carried_as_text(kind)
         };
-        if let Some(event_type) = self.event_type.filter(usable) {
+        if let Some(part) = &self.part {
+            attributes.push(string(attribute::PART, part.to_string()));
+        } else if let Some(event_type) = self.event_type.filter(usable) {
             attributes.push(string(attribute::EVENT_TYPE, event_type));
         }
 
@@ -194,10 +207,14 @@ impl Message {
         };
 
         // First, because another version may mean anything by the other attributes.
-        let version = text(attribute::FORMAT_VERSION)?;
-        if version != FORMAT_VERSION {
-            return Err(DecodeError::UnknownVersion { found: version.to_owned() });
-        }
+        let part = match text(attribute::FORMAT_VERSION)? {
+            FORMAT_VERSION => None,
+            PART_FORMAT_VERSION => {
+                let part = Part::parse(text(attribute::PART)?);
+                Some(part.map_err(|_| DecodeError::Attribute { name: attribute::PART })?)
+            }
+            version => return Err(DecodeError::UnknownVersion { found: version.to_owned() }),
+        };
         let id = MessageId::parse(text(attribute::ID)?)
             .map_err(|_| DecodeError::Attribute { name: attribute::ID })?;
         let received_at = Timestamp::from_millisecond(number(attribute::RECEIVED_AT)?)
@@ -216,6 +233,7 @@ impl Message {
             received_at,
             event_type: attribute(attribute::EVENT_TYPE).map(str::to_owned),
             body,
+            part,
         })
     }
 }

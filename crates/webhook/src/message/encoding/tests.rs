@@ -10,6 +10,7 @@ fn message(body: impl Into<Vec<u8>>) -> Message {
         received_at: Timestamp::from_millisecond(1_614_265_330_250).unwrap(),
         event_type: Some("user.course.started".to_owned()),
         body: body.into(),
+        part: None,
     }
 }
 
@@ -88,7 +89,7 @@ fn another_version_waits_for_its_consumer() {
     encoded.attributes[0].value = "2".to_owned();
     let error = decode(&encoded).unwrap_err();
     assert_eq!(error.class(), FailureClass::Retryable);
-    assert_eq!(error.to_string(), "written in format version `2`; this consumer reads `1`");
+    assert_eq!(error.to_string(), "written in format version `2`; this consumer reads `1` and `part-1`");
 }
 
 #[test]
@@ -154,7 +155,7 @@ proptest! {
         ],
     ) {
         let received_at = Timestamp::from_millisecond(received_at_ms).unwrap();
-        let sent = Message { id, signed_at_s, signature, received_at, event_type, body };
+        let sent = Message { id, signed_at_s, signature, received_at, event_type, body, part: None };
         let encoded = sent.clone().encode().unwrap();
         prop_assert!(!encoded.body.is_empty() && is_carried_as_text(&encoded.body));
         prop_assert!(encoded.attributes.len() <= 7);
@@ -175,5 +176,46 @@ proptest! {
             if index == 0 { Some(FORMAT_VERSION) } else { values[index].as_deref() }
         };
         let _ = Message::decode(&body, lookup);
+    }
+}
+
+fn part_of_a_list() -> Message {
+    let part = Part::parse("push/100-199/250").unwrap();
+    Message { part: Some(part), ..message("{}") }
+}
+
+#[test]
+fn a_part_has_a_version_of_its_own_and_room_for_the_reason_of_a_dead_letter() {
+    let encoded = Message { body: vec![b'x'; 70_000], ..part_of_a_list() }.encode().unwrap();
+    let names: Vec<_> = encoded.attributes.iter().map(|attribute| attribute.name).collect();
+    assert!(names.contains(&attribute::PART) && names.contains(&attribute::ENCODING), "{names:?}");
+    assert!(!names.contains(&attribute::EVENT_TYPE) && names.len() <= 7, "{names:?}");
+    assert_eq!(encoded.attributes[0].value, PART_FORMAT_VERSION);
+    let decoded = decode(&encoded).unwrap();
+    assert_eq!(decoded.part.unwrap().to_string(), "push/100-199/250");
+}
+
+#[test]
+fn a_consumer_that_does_not_know_parts_leaves_one_on_the_queue() {
+    // The consumer of the version before knows format 1 alone. Another version waits for its own consumer.
+    assert_ne!(PART_FORMAT_VERSION, FORMAT_VERSION);
+    let mut encoded = part_of_a_list().encode().unwrap();
+    encoded.attributes[0].value = "3".to_owned();
+    assert_eq!(decode(&encoded).unwrap_err().class(), FailureClass::Retryable);
+}
+
+#[test]
+fn a_part_that_cannot_be_read_is_refused_and_not_taken_for_the_whole_list() {
+    for value in [None, Some("push/0-9"), Some("")] {
+        let mut encoded = part_of_a_list().encode().unwrap();
+        encoded.attributes.retain(|attribute| attribute.name != attribute::PART);
+        if let Some(value) = value {
+            encoded.attributes.push(Attribute {
+                name: attribute::PART,
+                data_type: STRING,
+                value: value.to_owned(),
+            });
+        }
+        assert_eq!(decode(&encoded).unwrap_err().class(), FailureClass::Permanent, "{value:?}");
     }
 }
