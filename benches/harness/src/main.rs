@@ -302,6 +302,7 @@ fn consumer_with(
     let variables = [
         ("LEARNINK_QUEUE_URL", &*queue_url),
         ("LEARNINK_DEAD_LETTER_QUEUE_URL", &dead_letter_queue_url),
+        ("LEARNINK_MAX_RECEIVE_COUNT", "7"),
         ("LEARNINK_LEDGER_TABLE", LEDGER_TABLE),
         ("LEARNINK_LEARNERS_TABLE", "learners"),
         ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown-events"),

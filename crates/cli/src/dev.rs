@@ -303,6 +303,9 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> String {
         ConsumerOutcome::Ignored => {
             (format!("{PENDING}?{PENDING:#}"), "no handler for this type or version".to_owned())
         }
+        ConsumerOutcome::SentAgain => {
+            (format!("{PENDING}↻{PENDING:#}"), format!("sent to the queue again: {reason}"))
+        }
         ConsumerOutcome::Retry => {
             let when = match record.retry_in {
                 Some(delay) => format!("in {} s", delay.as_secs_f64().ceil()),
@@ -355,6 +358,8 @@ mod tests {
             message_id: Some("msg_1".to_owned()),
             event_type: Some("user.course.started".to_owned()),
             known: true,
+            another_version: None,
+            part: None,
             receive_count: 1,
             outcome,
             occurred_at: None,

@@ -12,8 +12,9 @@ use learnink_consumer::queues::attribute as reason;
 use learnink_local::pipeline::DEAD_LETTER_QUEUE;
 use learnink_local::{LocalSqs, sdk_config, state};
 use learnink_webhook::dead_letter::Why;
-use learnink_webhook::ledger::Entry;
-use learnink_webhook::message::{self, DecodeError, attribute};
+use learnink_webhook::event::Label;
+use learnink_webhook::ledger::{Entry, EntryId};
+use learnink_webhook::message::{self, DecodeError, Part, attribute};
 use serde::Serialize;
 
 use crate::aws::{self, IN_AWS};
@@ -85,7 +86,10 @@ pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         [
             or_dash(&letter.message_id),
-            or_dash(&letter.event_type),
+            or_dash(&letter.event_type.as_ref().map(|event_type| match &letter.part {
+                Some(part) => format!("{event_type} ({part})"),
+                None => event_type.clone(),
+            })),
             or_dash(&letter.received_at.map(table::seconds)),
             or_dash(&letter.receive_count.map(|count| count.to_string())),
             or_dash(&letter.handler),
@@ -225,6 +229,8 @@ impl Seen {
 struct DeadLetter {
     message_id: Option<String>,
     event_type: Option<String>,
+    /// Which part of its list it is, where it is one: `push/100-199`.
+    part: Option<String>,
     /// When the receiver accepted it.
     received_at: Option<Timestamp>,
     /// How often it was delivered before it came here. SQS counts on where it moved the message itself:
@@ -246,7 +252,7 @@ async fn read(message: &Message, ledger: &OpenLedger) -> anyhow::Result<DeadLett
     };
     let entry = match said(message, reason::REASON) {
         Some(_) => None,
-        None => ledger.entry(&webhook.id).await?,
+        None => ledger.entry(EntryId::of(&webhook)).await?,
     };
     Ok(dead_letter(message, Ok(&webhook), entry.as_ref()))
 }
@@ -267,7 +273,10 @@ fn dead_letter(
     let in_ledger = entry.and_then(|entry| Timestamp::from_millisecond(entry.first_seen_ms).ok());
     DeadLetter {
         message_id: own(attribute::ID),
-        event_type: own(attribute::EVENT_TYPE),
+        // A part of a list leaves its type to the body.
+        event_type: own(attribute::EVENT_TYPE)
+            .or_else(|| decoded.as_ref().ok().and_then(|webhook| Label::read(&webhook.body).event_type)),
+        part: decoded.as_ref().ok().and_then(|webhook| webhook.part.as_ref()).map(Part::key),
         received_at: received_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         receive_count: counted.and_then(|count| count.parse().ok()),
         first_seen: since.or(in_ledger),
@@ -356,6 +365,7 @@ mod tests {
         let expected = DeadLetter {
             message_id: Some("msg_1".to_owned()),
             event_type: Some("example.type".to_owned()),
+            part: None,
             received_at: Some("2026-01-01T00:00:00.123Z".parse().unwrap()),
             receive_count: Some(2),
             first_seen: Some("2026-01-01T00:00:01Z".parse().unwrap()),

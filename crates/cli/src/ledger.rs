@@ -8,8 +8,7 @@ use learnink_consumer::DynamoDbLedger;
 use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
 use learnink_local::pipeline::LEDGER_TABLE;
 use learnink_local::{LocalDynamoDb, sdk_config};
-use learnink_webhook::MessageId;
-use learnink_webhook::ledger::Entry;
+use learnink_webhook::ledger::{Entry, EntryId};
 use learnink_webhook::replay::{Closing, ReplayWindow};
 
 use crate::{aws, stored};
@@ -40,8 +39,8 @@ impl OpenLedger {
         }))
     }
 
-    /// What the ledger holds for a message.
-    pub(crate) async fn entry(&self, id: &MessageId) -> anyhow::Result<Option<Entry>> {
+    /// What the ledger holds for a message, or for a part of its list.
+    pub(crate) async fn entry(&self, id: EntryId) -> anyhow::Result<Option<Entry>> {
         self.answered(self.ledger.entry(id).await)
     }
 

@@ -145,7 +145,7 @@ async fn open(args: &OpenArgs) -> anyhow::Result<()> {
     let ledger = args.place.open().await?.with_context(|| args.place.not_started())?;
     ledger.open_replay_window(&window).await?;
     for id in &args.messages {
-        if ledger.entry(id).await?.is_none() {
+        if ledger.entry(id.into()).await?.is_none() {
             let place = &ledger.name;
             anstream::eprintln!(
                 "warning: {place} has no message {id}, so that the window does nothing for it"

@@ -4,9 +4,13 @@
 //!
 //! 1. **decode** the message, read the event, and find its handlers;
 //! 2. **claim** it in the ledger, which says what is done and whether somebody else is at work;
-//! 3. **run** the handlers that are not done, each until it ends, panics or the time is up;
+//! 3. **run** the handlers that are not done, each until it ends, panics or the time is up, and put a list that is too
+//!    long for one message on the queue in parts;
 //! 4. **settle**: record what is done, and let the claim go;
 //! 5. send the message where it belongs: away, back to the queue for a while, or to the dead-letter queue.
+//!
+//! A message that fails at its last delivery goes to the dead-letter queue at once and with its reason. What SQS moves
+//! there by itself has killed its consumer.
 //!
 //! What several records ask of the ledger at the same time is one call: see `group`.
 
@@ -16,41 +20,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
-use futures_util::FutureExt;
 use futures_util::future::{Either, join, join_all, select};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use learnink_webhook::breaker::Breaker;
 use learnink_webhook::dead_letter::PAYLOAD_MISMATCH;
 use learnink_webhook::error::with_causes;
 use learnink_webhook::items::ItemLog;
-use learnink_webhook::ledger::{Claim, ClaimRequest, History, Recorded, Settlement, payload_sha256};
-use learnink_webhook::replay::{Known, ReplayWindow, Task, tasks};
-use learnink_webhook::router::{Handler, Route};
-use learnink_webhook::{Envelope, Event, FailureClass, Message, MessageId};
+use learnink_webhook::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, Settlement, payload_sha256};
+use learnink_webhook::message::Part;
+use learnink_webhook::replay::{Known, Task, tasks};
+use learnink_webhook::router::Handler;
+use learnink_webhook::{Envelope, Event, FailureClass, HandlerError, Message};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::breaker::Trials;
 use crate::group::{Group, group};
 use crate::ledger::{Ledger, LedgerError, StoredWindow};
-use crate::queues::{DeadLetter, Queues, attribute_text};
+use crate::queues::{CopyError, DeadLetter, Queues, attribute_text};
 use crate::record::Record;
 use crate::report::{
     BatchReport, Degraded, Ended, EngineFailure, Failure, HandlerReport, Outcome, RecordReport,
 };
-use crate::verdict::{Verdict, Wait, verdict};
+use crate::verdict::{Deliveries, Verdict, Wait, verdict};
 use crate::{CALL_LIMIT, Consumer};
 
-/// What is kept free of an invocation's time to record what finished: a quarter, and no more than this. A
-/// settlement, a dead letter and a delay take milliseconds. At their slowest each takes two seconds, and a
-/// settlement that is tried twice four; what has no time left then is up to the next delivery.
+/// Time reserved at the end of an invocation for recording results: a quarter of it, at most this. A settlement, a
+/// dead letter and a delay take milliseconds. At its slowest each takes two seconds, and a settlement that is tried
+/// twice takes four. Work that is not recorded in time is retried by the next delivery.
 const LONGEST_MARGIN: Duration = CALL_LIMIT.saturating_mul(3);
 
-/// What items under way are given to finish in: a quarter of the time for work, and no more than this. It is
-/// how long one call of a handler may be expected to take.
-const LONGEST_DRAIN: Duration = Duration::from_secs(5);
+/// Added to a handler's longest call for the time in which it finishes what it began.
+const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 
-/// What is kept free after that to answer: an answer that comes too late brings the whole batch back.
+/// Time reserved after a record's work for where it goes from there: a tenth of an invocation, at most this.
+const LONGEST_LAST_STEP: Duration = Duration::from_millis(1_500);
+
+/// Time reserved after that to answer: an answer that comes too late brings the whole batch back.
 const LONGEST_ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// The pace at which finished items are brought to the ledger. A crash repeats what finished since.
@@ -60,6 +68,9 @@ const BETWEEN_NOTES: Duration = Duration::from_millis(200);
 /// quarter of it. It is the same for all of a batch, so that its records ask together again. A statement that
 /// was throttled would be throttled again a millisecond later.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// So many parts of a list are sent at the same time. Each may be as large as a message can be.
+const PARTS_AT_ONCE: usize = 8;
 
 /// A handler that was cut off earlier than this says nothing of its downstream.
 const LEAST_TIME_FOR_A_DOWNSTREAM: Duration = Duration::from_secs(1);
@@ -95,11 +106,18 @@ impl Invocation {
         self.started + self.remaining.saturating_sub((self.remaining / 4).min(LONGEST_MARGIN))
     }
 
-    /// From here on no more items of a list are started: those that are under way may finish by the end of
-    /// work, so that nothing is cut off between what it did and the record of it.
-    fn end_of_starts(&self) -> Instant {
+    /// From here on nothing is begun whose calls take up to `longest_call`, neither a handler nor an item of its
+    /// list: what is under way may finish by the end of work, so that nothing is cut off between what it did and
+    /// the record of it. An invocation that is too short for that begins something all the same, in the first half
+    /// of its time for work.
+    fn end_of_starts(&self, longest_call: Duration) -> Instant {
         let end = self.end_of_work();
-        end - ((end - self.started) / 4).min(LONGEST_DRAIN)
+        end - ((end - self.started) / 2).min(longest_call.saturating_add(DRAIN_MARGIN))
+    }
+
+    /// By then each record has come to an end, and goes where it belongs.
+    fn end_of_records(&self) -> Instant {
+        self.started + self.remaining.saturating_sub((self.remaining / 10).min(LONGEST_LAST_STEP))
     }
 
     /// By then the answer is given, whatever is unfinished.
@@ -113,8 +131,8 @@ struct Batch<'a> {
     invocation: &'a Invocation,
     claims: Group<ClaimRequest, Result<Claim, LedgerError>>,
     settlements: Group<Settlement, Result<Recorded, LedgerError>>,
-    /// The messages that a record of the batch has.
-    taken: Mutex<HashSet<MessageId>>,
+    /// The messages, and parts of messages, that a record of the batch has.
+    taken: Mutex<HashSet<EntryId>>,
     /// Read once, when the first record asks; or why they could not be.
     windows: &'a OnceCell<Result<Vec<StoredWindow>, String>>,
     trials: &'a Trials<'a>,
@@ -124,7 +142,7 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     /// Takes a message for one record; `false` when another record of the batch has it.
-    fn take(&self, id: &MessageId) -> bool {
+    fn take(&self, id: &EntryId) -> bool {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.insert(id.clone())
     }
@@ -178,13 +196,15 @@ impl Batch<'_> {
 struct Ending {
     outcome: Outcome,
     failure: Option<Failure>,
+    /// Why it could not go where it belongs.
+    copy_error: Option<String>,
     /// How long it waits, where it comes back.
     wait: Wait,
 }
 
 impl Ending {
     const fn good(outcome: Outcome) -> Self {
-        Self { outcome, failure: None, wait: Wait::Backoff(Duration::ZERO) }
+        Self { outcome, failure: None, copy_error: None, wait: Wait::Backoff(Duration::ZERO) }
     }
 
     /// Another record, here or elsewhere, has this message. Before its lease ends, a delivery would only be
@@ -198,6 +218,15 @@ impl Ending {
         Self { failure: Some(failure), ..Self::good(Outcome::Retry) }
     }
 
+    /// Why the record was not processed, with why it could not go where it belongs.
+    fn into_failure(self) -> Option<Failure> {
+        let mut failure = self.failure?;
+        if let Some(error) = self.copy_error {
+            failure.reason = format!("{}; {error}", failure.reason);
+        }
+        Some(failure)
+    }
+
     fn ledger_failed(error: Option<LedgerError>, lease_left: Duration) -> Self {
         let reason = error.map_or_else(|| "the ledger has no answer".to_owned(), |error| with_causes(&error));
         Self::retry(Failure::of_engine(EngineFailure::Ledger, reason)).at_least(lease_left)
@@ -209,8 +238,12 @@ impl Ending {
             own.reason = format!("{}; before that, {}", own.reason, handlers.text());
         }
         match verdict {
-            Verdict::Again { wait: Wait::Backoff(minimum), .. } => self.at_least(*minimum),
-            _ => self,
+            Verdict::Again { wait: Wait::Backoff(minimum), .. }
+            | Verdict::AgainAfresh { wait: Wait::Backoff(minimum), .. } => self.at_least(*minimum),
+            Verdict::Again { wait: Wait::AtOnce, .. }
+            | Verdict::AgainAfresh { wait: Wait::AtOnce, .. }
+            | Verdict::Done
+            | Verdict::Never(_) => self,
         }
     }
 
@@ -218,6 +251,16 @@ impl Ending {
     fn at_least(self, duration: Duration) -> Self {
         Self { wait: self.wait.at_least(duration), ..self }
     }
+}
+
+/// What the handlers of a record run with.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    record: Record<'a>,
+    delivery: &'a Delivery<'a>,
+    done: &'a BTreeSet<String>,
+    log: &'a Arc<ItemLog>,
+    batch: &'a Batch<'a>,
 }
 
 /// What a record may work on.
@@ -231,7 +274,19 @@ struct Acquired {
 struct Delivery<'a> {
     message: Arc<Message>,
     envelope: Arc<Envelope>,
-    route: Route<'a>,
+    /// Those that take it.
+    handlers: Vec<&'a Handler>,
+    /// Why the message belongs on the dead-letter queue once its handlers are done.
+    never: Option<Failure>,
+}
+
+impl Delivery<'_> {
+    /// The task of a part of a list, which no window adds to.
+    fn task_of_part(&self, part: &Part) -> Option<Task> {
+        let handler = self.handlers.first()?.name();
+        let key = part.task().to_owned();
+        Some(Task { handler, completes: vec![key.clone()], key, is_named: part.is_named() })
+    }
 }
 
 impl<L: Ledger, Q: Queues> Consumer<L, Q> {
@@ -272,6 +327,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             occurred_at: None,
             received_at: None,
             known: false,
+            another_version: None,
+            part: None,
             receive_count: record.receive_count(),
             outcome: Outcome::Retry,
             failure: None,
@@ -281,9 +338,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             ended_at: invocation.now,
         };
         let owner = format!("{}/{index}", invocation.id);
-        let end = invocation.end_of_answers();
         let work = AssertUnwindSafe(self.process(record, owner, batch, &mut report)).catch_unwind();
-        let ending = match tokio::time::timeout_at(end, work).await {
+        let mut ending = match tokio::time::timeout_at(invocation.end_of_records(), work).await {
             Ok(Ok(ending)) => ending,
             Ok(Err(_panic)) => {
                 Ending::retry(Failure::of_engine(EngineFailure::Panicked, "the consumer panicked"))
@@ -292,9 +348,15 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 Ending::retry(Failure::of_engine(EngineFailure::TimedOut, "the invocation's time was up"))
             }
         };
+        let end = invocation.end_of_answers();
+        if ending.outcome == Outcome::Retry && self.is_last_delivery(record) {
+            ending = match tokio::time::timeout_at(end, self.end_last_delivery(record, &ending)).await {
+                Ok(ended) => ended,
+                Err(_elapsed) => ending,
+            };
+        }
         report.outcome = ending.outcome;
-        report.failure = ending.failure;
-        if report.outcome == Outcome::Retry {
+        if ending.outcome == Outcome::Retry {
             let delay = ending.wait.delay(report.receive_count, (self.random)());
             if let Ok(true) = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await {
                 report.retry_in = Some(delay);
@@ -302,8 +364,24 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 report.degraded.insert(Degraded::Delay);
             }
         }
+        report.failure = ending.into_failure();
         report.ended_at = invocation.now();
         report
+    }
+
+    /// Whether SQS delivers the record no more.
+    fn is_last_delivery(&self, record: Record<'_>) -> bool {
+        record.receive_count() >= self.max_receive_count
+    }
+
+    /// Ends a record that failed at its last delivery before its handlers came to a verdict.
+    async fn end_last_delivery(&self, record: Record<'_>, ending: &Ending) -> Ending {
+        let Some(failure) = ending.failure.clone() else { return Ending::good(Outcome::Retry) };
+        if failure.class == EngineFailure::InProgress.name() {
+            // Nothing failed.
+            return self.send_again(record, failure, ending.wait).await;
+        }
+        self.dead_letter(record, failure, None).await
     }
 
     /// Takes one record through all steps.
@@ -318,7 +396,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(delivery) => delivery,
             Err(ending) => return ending,
         };
-        if delivery.route.handlers.is_empty() {
+        if delivery.handlers.is_empty() {
             return self.leave(record, &delivery, None, Outcome::Ignored).await;
         }
         if Instant::now() >= batch.invocation.end_of_work() {
@@ -329,13 +407,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(acquired) => acquired,
             Err(ending) => return ending,
         };
-        let verdict = match self.run(&mut acquired, &delivery, batch, report).await {
+        let verdict = match self.run(record, &mut acquired, &delivery, batch, report).await {
             Ok(verdict) => verdict,
             Err(ending) => return ending,
-        };
-        let verdict = match verdict {
-            Verdict::Done if delivery.route.dead_letter => Verdict::Never(no_handler()),
-            verdict => verdict,
         };
         // A copy on the dead-letter queue must not make a redrive run again what is done, so the ledger
         // hears of it first.
@@ -345,6 +419,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         match verdict {
             Verdict::Done => Ending::good(Outcome::Processed),
             Verdict::Again { failure, wait } => Ending { wait, ..Ending::retry(failure) },
+            Verdict::AgainAfresh { failure, wait } => self.send_again(record, failure, wait).await,
             Verdict::Never(failure) => self.dead_letter(record, failure, acquired.history.first_seen()).await,
         }
     }
@@ -363,18 +438,32 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         report.message_id = Some(message.id.to_string());
         report.received_at = Some(message.received_at);
-        let envelope = match Envelope::parse(&message.body) {
-            Ok(envelope) => Arc::new(envelope),
+        report.part = message.part.as_ref().map(Part::key);
+        let (envelope, route, never) = match Envelope::parse(&message.body) {
+            Ok(envelope) => {
+                let route = self.router.route(&envelope);
+                (envelope, route, None)
+            }
             Err(error) => {
                 let failure = Failure::of_engine(EngineFailure::NoEvent, error.to_string());
-                return Err(self.dead_letter(record, failure, None).await);
+                (Envelope::of_no_event(), self.router.route_no_event(), Some(failure))
             }
         };
-        report.event_type = Some(envelope.event_type.clone());
+        report.event_type = envelope.is_event().then(|| envelope.event_type.clone());
         report.occurred_at = Some(envelope.occurred_at);
-        let route = self.router.route(&envelope);
-        report.known = route.known;
-        Ok(Delivery { message, envelope, route })
+        report.known = route.is_known;
+        report.another_version = route.is_another_version.then(|| envelope.api_version.clone());
+        let mut handlers = route.handlers;
+        if let Some(part) = &message.part {
+            handlers.retain(|handler| handler.name() == part.handler());
+            if handlers.is_empty() {
+                let reason =
+                    format!("no handler `{}` is registered for this part of its list", part.handler());
+                let failure = Failure::of_engine(EngineFailure::NoHandler, reason);
+                return Err(self.dead_letter(record, failure, None).await);
+            }
+        }
+        Ok(Delivery { message, envelope: Arc::new(envelope), handlers, never })
     }
 
     /// Claims a message and finds out what there is to do.
@@ -386,12 +475,16 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Result<Acquired, Ending> {
-        let names: Vec<_> = delivery.route.handlers.iter().map(|handler| handler.name()).collect();
+        let names: Vec<_> = delivery.handlers.iter().map(|handler| handler.name()).collect();
+        let part = delivery.message.part.as_ref();
         let now = batch.invocation.now();
         let mut request = ClaimRequest {
-            id: delivery.message.id.clone(),
+            id: EntryId::of(&delivery.message),
             payload_sha256: payload_sha256(&delivery.message.body),
-            keys: names.iter().map(ToString::to_string).collect(),
+            keys: match part {
+                Some(part) => vec![part.task().to_owned()],
+                None => names.iter().map(ToString::to_string).collect(),
+            },
             owner,
             now,
             lease: batch.invocation.left(),
@@ -402,7 +495,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             return Err(Ending::in_progress(request.lease));
         }
         loop {
-            let (history, is_ours) = match batch.claim(&request).await? {
+            let (mut history, is_ours) = match batch.claim(&request).await? {
                 Claim::Acquired(history) => (history, true),
                 Claim::Completed(history) => (history, false),
                 Claim::InProgress { until_ms } => {
@@ -414,12 +507,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     return Err(self.dead_letter(record, failure, None).await);
                 }
             };
-            // What is new cannot be done again.
-            let is_new = history.first_seen_ms == request.now.as_millisecond();
-            let windows =
-                if is_new { Ok(Vec::new()) } else { self.windows(&history, delivery, batch, report).await };
-            let windows = match windows {
-                Ok(windows) => windows,
+            let found = match part {
+                Some(part) => self.task_of_part(part, &history, delivery, batch, report).await,
+                None => self.tasks(&names, &request, &history, delivery, batch, report).await,
+            };
+            let tasks = match found {
+                Ok(tasks) => tasks,
                 Err(reason) => {
                     let failure = Failure::of_engine(EngineFailure::Ledger, reason);
                     let acquired = Acquired { request, history, tasks: Vec::new() };
@@ -429,7 +522,10 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     return Err(Ending::retry(failure));
                 }
             };
-            let tasks = tasks(&names, &history.done, &windows);
+            if record.receive_count() <= 1 {
+                // Sent again, by a redrive or by LearnInk: whatever was refused may have been put right.
+                tasks.iter().for_each(|task| task.forget_refusals(&mut history.done));
+            }
             if is_ours {
                 return Ok(Acquired { request, history, tasks });
             }
@@ -442,14 +538,59 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
-    /// The replay windows that this delivery of a message runs under.
-    async fn windows<'a>(
+    /// What there is to do for a message; or why the replay windows, which say so as well, could not be read.
+    async fn tasks(
         &self,
+        names: &[&'static str],
+        request: &ClaimRequest,
         history: &History,
         delivery: &Delivery<'_>,
+        batch: &Batch<'_>,
+        report: &mut RecordReport,
+    ) -> Result<Vec<Task>, String> {
+        // What is new cannot be done again.
+        if history.first_seen_ms == request.now.as_millisecond() {
+            return Ok(tasks(names, &history.done, &[]));
+        }
+        let seen = Known {
+            id: &delivery.message.id,
+            event_type: &delivery.envelope.event_type,
+            first_seen_ms: history.first_seen_ms,
+        };
+        let (received_at, now) = (delivery.message.received_at, batch.invocation.now());
+        let windows = self.windows(batch, report).await?.iter().flatten();
+        let windows = windows.filter(|window| window.takes(received_at, now) && window.covers(seen));
+        Ok(tasks(names, &history.done, &windows.collect::<Vec<_>>()))
+    }
+
+    /// What there is to do for a part of a list: its task, unless that is done, or belongs to a replay window that
+    /// was closed meanwhile.
+    async fn task_of_part(
+        &self,
+        part: &Part,
+        history: &History,
+        delivery: &Delivery<'_>,
+        batch: &Batch<'_>,
+        report: &mut RecordReport,
+    ) -> Result<Vec<Task>, String> {
+        if history.done.contains(part.task()) {
+            return Ok(Vec::new());
+        }
+        if let Some(id) = part.window() {
+            let mut windows = self.windows(batch, report).await?.iter().flatten();
+            if windows.any(|window| window.id == id && window.closed.is_some()) {
+                return Ok(Vec::new());
+            }
+        }
+        Ok(delivery.task_of_part(part).into_iter().collect())
+    }
+
+    /// The replay windows, read once for the batch.
+    async fn windows<'a>(
+        &self,
         batch: &Batch<'a>,
         report: &mut RecordReport,
-    ) -> Result<Vec<&'a ReplayWindow>, String> {
+    ) -> Result<&'a Vec<StoredWindow>, String> {
         let read = async {
             let windows = self.ledger.replay_windows().await.map_err(|error| with_causes(&error))?;
             for unreadable in windows.iter().filter_map(|window| window.as_ref().err()) {
@@ -461,32 +602,27 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         if windows.iter().any(Result::is_err) {
             report.degraded.insert(Degraded::Windows);
         }
-        let known = Known {
-            id: &delivery.message.id,
-            event_type: &delivery.envelope.event_type,
-            first_seen_ms: history.first_seen_ms,
-        };
-        let (received_at, now) = (delivery.message.received_at, batch.invocation.now());
-        let windows = windows.iter().flatten();
-        Ok(windows.filter(|window| window.takes(received_at, now) && window.covers(known)).collect())
+        Ok(windows)
     }
 
     /// Runs what there is to do, and adds to the history what is done by then.
     async fn run(
         &self,
+        record: Record<'_>,
         acquired: &mut Acquired,
         delivery: &Delivery<'_>,
         batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Result<Verdict, Ending> {
-        let log = Arc::new(ItemLog::default());
-        let runs = acquired.tasks.iter().filter_map(|task| {
-            let handler = delivery.route.handlers.iter().find(|handler| handler.name() == task.handler)?;
-            Some(self.run_handler(handler, task, delivery, &acquired.history.done, &log, batch))
-        });
+        let log = Arc::new(ItemLog::with_parts_of(self.longest_part));
+        let handler = |task: &Task| delivery.handlers.iter().find(|handler| handler.name() == task.handler);
+        let run = Run { record, delivery, done: &acquired.history.done, log: &log, batch };
+        let runs = acquired.tasks.iter().filter_map(|task| Some(self.run_handler(handler(task)?, task, run)));
         let notes = self.note_items(&log, &acquired.request, &mut report.degraded);
+        let longest_call = acquired.tasks.iter().filter_map(|task| Some(handler(task)?.longest_call()));
+        let end_of_starts = batch.invocation.end_of_starts(longest_call.max().unwrap_or_default());
         let close = async {
-            tokio::time::sleep_until(batch.invocation.end_of_starts()).await;
+            tokio::time::sleep_until(end_of_starts).await;
             log.close();
             std::future::pending::<()>().await;
         };
@@ -497,33 +633,40 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         let done = &mut acquired.history.done;
         done.extend(log.after(0));
-        for task in &acquired.tasks {
+        let (ended, unfinished): (Vec<_>, Vec<_>) = acquired.tasks.iter().partition(|task| {
             let run = report.handlers.iter().find(|run| run.key == task.key);
-            if run.is_some_and(|run| run.ended.is_done()) {
-                task.forget_items(done);
-                done.extend(task.completes.iter().cloned());
-            }
+            run.is_some_and(|run| run.ended.is_done())
+        });
+        for task in ended {
+            task.forget_list(done);
+            done.extend(task.completes.iter().cloned());
         }
-        let verdict = verdict(&report.handlers);
-        if matches!(verdict, Verdict::Never(_)) {
-            for task in &acquired.tasks {
+        for task in &unfinished {
+            task.note_delivery(log.has_progress_of(&task.key), done);
+        }
+        let verdict = match (verdict(&report.handlers), &delivery.never) {
+            (Verdict::Done, Some(failure)) => Verdict::Never(failure.clone()),
+            (verdict, _) => {
+                let without_progress = unfinished.iter().map(|task| task.without_progress(done));
+                let (count, most) = (record.receive_count(), self.max_receive_count);
+                verdict.within(Deliveries::of(count, most, without_progress))
+            }
+        };
+        if let Verdict::Never(_) = verdict {
+            // A redrive tries all that is not done, as often as a new message.
+            for task in unfinished {
                 task.forget_refusals(done);
+                task.forget_deliveries(done);
             }
         }
         Ok(verdict)
     }
 
     /// Runs one handler until it ends, panics, or the time is up.
-    async fn run_handler(
-        &self,
-        handler: &Handler,
-        task: &Task,
-        delivery: &Delivery<'_>,
-        done: &BTreeSet<String>,
-        log: &Arc<ItemLog>,
-        batch: &Batch<'_>,
-    ) -> HandlerReport {
+    async fn run_handler(&self, handler: &Handler, task: &Task, run: Run<'_>) -> HandlerReport {
+        let Run { delivery, done, log, batch, .. } = run;
         let asked = Instant::now();
+        let end_of_starts = batch.invocation.end_of_starts(handler.longest_call());
         let end = batch.invocation.end_of_work();
         let (message, envelope) = (delivery.message.clone(), delivery.envelope.clone());
         let event = Event::new(message, envelope, &task.key, batch.invocation.now(), done, log.clone());
@@ -532,11 +675,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         if handler.is_too_late(event.age()) && !task.is_named {
             return report(Ended::TooLate);
         }
-        let Ok(Some(leave)) = tokio::time::timeout_at(end, batch.trials.ask(task.handler)).await else {
+        let permit = tokio::time::timeout_at(end_of_starts, batch.trials.ask(task.handler)).await;
+        let Ok(Some(leave)) = permit else {
             return report(Ended::Spared);
         };
         let called = Instant::now();
-        if called >= end {
+        if called >= end_of_starts {
             // Claiming took the time. Nothing was called, so that nothing is known of the downstream.
             leave.untried();
             return report(Ended::TimedOut);
@@ -544,18 +688,24 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         // `async`, so that a panic while the handler builds its future is caught as well.
         let work = AssertUnwindSafe(async { handler.call(event).await }).catch_unwind();
         let work = tokio::time::timeout_at(end, work).await;
-        let got_on = log.has_item_of(&task.key);
+        if let Some(items) = log.cut_of(&task.key) {
+            leave.untried();
+            return report(self.queue_parts(task, items, run).await);
+        }
+        let made_progress = log.has_progress_of(&task.key);
         let ended = match work {
             Ok(Ok(Ok(()))) => Ended::Done,
-            Ok(Ok(Err(error))) if error.goes_on() => Ended::Unfinished,
+            Ok(Ok(Err(error))) if error.made_progress() => Ended::Unfinished(error),
             Ok(Ok(Err(error))) => Ended::Failed(error),
             Ok(Err(_panic)) => Ended::Panicked,
-            Err(_elapsed) if got_on => Ended::Unfinished,
+            Err(_elapsed) if made_progress => Ended::Unfinished(HandlerError::unfinished(
+                "the invocation's time was up while the list made progress",
+            )),
             Err(_elapsed) => Ended::TimedOut,
         };
         let note = match &ended {
             Ended::Done => Some(Breaker::answered as fn(&mut Breaker)),
-            _ if got_on => Some(Breaker::answered as _),
+            _ if made_progress => Some(Breaker::answered as _),
             Ended::Failed(error) if error.class() == FailureClass::Retryable => Some(Breaker::failed as _),
             Ended::TimedOut if called.elapsed() >= LEAST_TIME_FOR_A_DOWNSTREAM => Some(Breaker::failed as _),
             // A panic is the code's or the message's own, and so may a refusal be, before anything is called.
@@ -566,6 +716,41 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             None => leave.untried(),
         }
         report(ended)
+    }
+
+    /// Puts a list on the queue in parts, but for those that an earlier delivery has put there. A part that is sent
+    /// twice does no harm: both have the same entry in the ledger.
+    async fn queue_parts(&self, task: &Task, items: usize, run: Run<'_>) -> Ended {
+        let Run { done, log, batch, .. } = run;
+        let parts: Vec<_> = Part::all_of(&task.key, items, log.longest_part(), task.is_named).collect();
+        let all = async {
+            let mut missing = parts.iter().filter(|part| !done.contains(&part.key()));
+            let mut under_way = FuturesUnordered::new();
+            loop {
+                let room = PARTS_AT_ONCE.saturating_sub(under_way.len());
+                under_way.extend(missing.by_ref().take(room).map(|part| self.queue_part(part, run)));
+                let Some(sent) = under_way.next().await else { return Ok::<(), CopyError>(()) };
+                sent?;
+            }
+        };
+        match tokio::time::timeout_at(batch.invocation.end_of_work(), all).await {
+            Ok(Ok(())) => Ended::InParts,
+            Ok(Err(error)) => Ended::Failed(HandlerError::retryable(format!(
+                "could not put all {} parts of the list on the queue: {}",
+                parts.len(),
+                with_causes(&error)
+            ))),
+            Err(_elapsed) if log.has_progress_of(&task.key) => Ended::Unfinished(HandlerError::unfinished(
+                "the invocation's time was up before all parts of the list were on the queue",
+            )),
+            Err(_elapsed) => Ended::TimedOut,
+        }
+    }
+
+    async fn queue_part(&self, part: &Part, run: Run<'_>) -> Result<(), CopyError> {
+        self.queues.send_again(run.record, Some(part), Duration::ZERO).await?;
+        run.log.queued(part);
+        Ok(())
     }
 
     /// Brings to the ledger which items finished, while the handlers are at work. Ends only when the lease
@@ -597,8 +782,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
-    /// Ends a record for which there is nothing to do: on the dead-letter queue where the router wants that of
-    /// an event that no handler was written for, or as `otherwise` says.
+    /// Ends a record for which there is nothing to do: on the dead-letter queue where its body is not an event, or
+    /// as `otherwise` says.
     async fn leave(
         &self,
         record: Record<'_>,
@@ -606,10 +791,18 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         first_seen: Option<Timestamp>,
         otherwise: Outcome,
     ) -> Ending {
-        if delivery.route.dead_letter {
-            self.dead_letter(record, no_handler(), first_seen).await
-        } else {
-            Ending::good(otherwise)
+        match &delivery.never {
+            Some(failure) => self.dead_letter(record, failure.clone(), first_seen).await,
+            None => Ending::good(otherwise),
+        }
+    }
+
+    /// Sends a record once more after its last delivery, or leaves it where it is when that fails.
+    async fn send_again(&self, record: Record<'_>, failure: Failure, wait: Wait) -> Ending {
+        let delay = wait.delay(1, (self.random)());
+        match self.queues.send_again(record, None, delay).await {
+            Ok(()) => Ending { failure: Some(failure), ..Ending::good(Outcome::SentAgain) },
+            Err(error) => Ending { copy_error: Some(with_causes(&error)), wait, ..Ending::retry(failure) },
         }
     }
 
@@ -622,21 +815,13 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
     ) -> Ending {
         let reason = attribute_text(&failure.reason);
         let why = DeadLetter { reason: &reason, handler: failure.handler, first_seen };
-        match self.queues.dead_letter(record, why).await {
-            Ok(()) => {
-                Ending { failure: Some(Failure { reason, ..failure }), ..Ending::good(Outcome::DeadLettered) }
-            }
-            Err(error) => {
-                let reason = format!("{reason}; {}", with_causes(&error));
-                Ending::retry(Failure { reason, ..failure })
-            }
+        let sent = self.queues.dead_letter(record, why).await;
+        let failure = Failure { reason, ..failure };
+        match sent {
+            Ok(()) => Ending { failure: Some(failure), ..Ending::good(Outcome::DeadLettered) },
+            Err(error) => Ending { copy_error: Some(with_causes(&error)), ..Ending::retry(failure) },
         }
     }
-}
-
-/// Why an event is dead-lettered where the router wants that, although nothing failed.
-fn no_handler() -> Failure {
-    Failure::of_engine(EngineFailure::Unknown, "no handler takes this type and version of event")
 }
 
 fn lease_lost() -> Ending {
@@ -658,7 +843,14 @@ mod tests {
         assert_eq!(ends(30), [24_000, 29_500]);
         assert_eq!(ends(2), [1_500, 1_900]);
         assert_eq!(ends(0), [0, 0]);
-        let starts = |seconds| (invocation(seconds).end_of_starts() - start).as_millis();
-        assert_eq!([30, 2, 0].map(starts), [19_000, 1_125, 0]);
+        let starts = |seconds, call_s| {
+            let end = invocation(seconds).end_of_starts(Duration::from_secs(call_s));
+            (end - start).as_millis()
+        };
+        // What began by then has its longest call, and a little more, until the end of work.
+        assert_eq!([starts(30, 5), starts(30, 10)], [18_500, 13_500]);
+        assert_eq!([starts(2, 5), starts(0, 5)], [750, 0]);
+        let records = |seconds| (invocation(seconds).end_of_records() - start).as_millis();
+        assert_eq!([30, 2, 0].map(records), [28_500, 1_800, 0]);
     }
 }

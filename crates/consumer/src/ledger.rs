@@ -8,8 +8,7 @@ mod dynamodb;
 
 use std::future::Future;
 
-use learnink_webhook::MessageId;
-use learnink_webhook::ledger::{Claim, ClaimRequest, Recorded, Settlement};
+use learnink_webhook::ledger::{Claim, ClaimRequest, EntryId, Recorded, Settlement};
 use learnink_webhook::replay::ReplayWindow;
 
 pub use dynamodb::DynamoDbLedger;
@@ -46,7 +45,7 @@ pub trait Ledger: Sync {
     /// [`LedgerError`] when the store did not answer.
     fn note(
         &self,
-        id: &MessageId,
+        id: &EntryId,
         owner: &str,
         done: Vec<String>,
     ) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;

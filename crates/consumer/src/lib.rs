@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use learnink_webhook::Router;
+use learnink_webhook::message::LONGEST_PART;
 
 use crate::breaker::Breakers;
 
@@ -47,20 +48,33 @@ fn call_limits() -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(CALL_LIMIT / 2).operation_timeout(CALL_LIMIT).build()
 }
 
-/// Runs the handlers of a [`Router`] for batches of messages, each once per message.
+/// Runs the handlers of a [`Router`] for batches of messages. A handler that is recorded as done for a message does
+/// not run again for it, except once per replay window.
 #[derive(Debug)]
 pub struct Consumer<L = DynamoDbLedger, Q = SqsQueues> {
     router: Router,
     ledger: L,
     queues: Q,
+    /// After so many deliveries a message that is not done goes to the dead-letter queue.
+    max_receive_count: u32,
+    /// A longer list is cut into parts of that length.
+    longest_part: usize,
     /// Uniform in `0..1`; spreads the retries of messages that failed together.
     random: fn() -> f64,
     breakers: Breakers,
 }
 
 impl<L, Q> Consumer<L, Q> {
-    /// A consumer that runs `router`'s handlers and remembers in `ledger` what is done.
-    pub fn new(router: Router, ledger: L, queues: Q, random: fn() -> f64) -> Self {
-        Self { router, ledger, queues, random, breakers: Breakers::default() }
+    /// A consumer that runs `router`'s handlers and remembers in `ledger` what is done. `max_receive_count` is the
+    /// source queue's. `random` is uniform in `0..1`.
+    pub fn new(router: Router, ledger: L, queues: Q, max_receive_count: u32, random: fn() -> f64) -> Self {
+        let (breakers, longest_part) = (Breakers::default(), LONGEST_PART);
+        Self { router, ledger, queues, max_receive_count, longest_part, random, breakers }
+    }
+
+    /// Cuts lists into parts of this length instead of [`LONGEST_PART`]'s.
+    #[must_use]
+    pub fn with_parts_of(self, longest_part: usize) -> Self {
+        Self { longest_part, ..self }
     }
 }

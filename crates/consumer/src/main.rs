@@ -28,6 +28,7 @@ async fn run() -> anyhow::Result<()> {
         learnink_handlers::router(App::new(&aws, &aws, &handlers)),
         DynamoDbLedger::new(&aws, config.ledger_table),
         SqsQueues::new(&aws, config.queue_url, config.dead_letter_queue_url),
+        config.max_receive_count,
         fastrand::f64,
     );
     Ok(serve(consumer, now).await?)

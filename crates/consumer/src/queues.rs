@@ -1,4 +1,5 @@
-//! The dead-letter queue, and how long a failed message waits on the source queue.
+//! Where a record goes that is not done: back to the source queue for a while, to its end as a new message, or to the
+//! dead-letter queue.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,10 +7,12 @@ use std::time::Duration;
 use aws_lambda_events::sqs::SqsMessageAttribute;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::BuildError;
+use aws_sdk_sqs::operation::send_message::builders::SendMessageFluentBuilder;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use jiff::Timestamp;
 use learnink_aws::CallFailed;
+use learnink_webhook::message::{self, PART_FORMAT_VERSION, Part};
 
 use crate::call_limits;
 use crate::record::Record;
@@ -42,12 +45,25 @@ pub trait Queues: Sync {
     ///
     /// # Errors
     ///
-    /// [`DeadLetterError`] when the copy was not confirmed: the record has to stay.
+    /// [`CopyError`] when the copy was not confirmed: the record has to stay.
     fn dead_letter(
         &self,
         record: Record<'_>,
         why: DeadLetter<'_>,
-    ) -> impl Future<Output = Result<(), DeadLetterError>> + Send;
+    ) -> impl Future<Output = Result<(), CopyError>> + Send;
+
+    /// Sends a record to the source queue once more, as a message with deliveries of its own: for a part of its
+    /// list, where one is given, or else as it is. It is hidden for `delay` first, which SQS cuts to 15 minutes.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError`] when the copy was not confirmed: the record has to stay.
+    fn send_again(
+        &self,
+        record: Record<'_>,
+        part: Option<&Part>,
+        delay: Duration,
+    ) -> impl Future<Output = Result<(), CopyError>> + Send;
 
     /// Hides a failed record for `delay`, which is under 12 hours. When that fails, the queue's visibility
     /// timeout applies: the message comes back later than it might, and nothing is lost. Returns whether the
@@ -63,10 +79,14 @@ pub struct SqsQueues {
     dead_letter_url: String,
 }
 
-/// A message that could not be copied to the dead-letter queue. It stays where it is: SQS moves it
-/// after its last delivery.
+/// SQS hides a new message for 15 minutes at most.
+/// Source: Amazon SQS API reference, `SendMessage`.
+const LONGEST_DELAY: Duration = Duration::from_mins(15);
+
+/// A message that could not be copied. It stays where it is: SQS moves it to the dead-letter queue after its last
+/// delivery.
 #[derive(Debug, thiserror::Error)]
-pub enum DeadLetterError {
+pub enum CopyError {
     /// The reason does not fit beside the attributes that the message has.
     #[error("the message has {attributes} attributes; no room for the reason")]
     NoRoom {
@@ -109,7 +129,7 @@ impl SqsQueues {
 }
 
 impl Queues for SqsQueues {
-    async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), DeadLetterError> {
+    async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), CopyError> {
         let deliveries = match why.first_seen {
             Some(since) => format!("{} since {since}", record.receive_count()),
             None => record.receive_count().to_string(),
@@ -123,19 +143,35 @@ impl Queues for SqsQueues {
         let kept: Vec<_> =
             record.attributes().filter(|(name, _)| added.iter().all(|(new, _)| name != new)).collect();
         if kept.len() + added.len() > MOST_ATTRIBUTES {
-            return Err(DeadLetterError::NoRoom { attributes: kept.len() });
+            return Err(CopyError::NoRoom { attributes: kept.len() });
         }
-        let mut request =
-            self.client.send_message().queue_url(&self.dead_letter_url).message_body(record.body());
-        for (name, value) in kept {
-            request = request.message_attributes(name, copy(value)?);
-        }
-        for (name, value) in added {
-            let value = MessageAttributeValue::builder().data_type("String").string_value(value).build()?;
-            request = request.message_attributes(name, value);
-        }
-        let sent = Box::pin(request.send()).await;
-        sent.map(|_| ()).map_err(|error| DeadLetterError::Send(Box::new(CallFailed::new(SERVICE, &error))))
+        let request = self.client.send_message().queue_url(&self.dead_letter_url);
+        send(request, record.body(), kept, added).await
+    }
+
+    async fn send_again(
+        &self,
+        record: Record<'_>,
+        part: Option<&Part>,
+        delay: Duration,
+    ) -> Result<(), CopyError> {
+        let part = part.map(ToString::to_string);
+        let added = part.as_deref().map(|part| {
+            [(message::attribute::FORMAT_VERSION, PART_FORMAT_VERSION), (message::attribute::PART, part)]
+        });
+        // Of a dead letter that was redriven, nothing but the webhook itself. A part leaves the type to its body,
+        // so that it has room for the reason of a dead letter.
+        let is_dropped = |name: &str| {
+            let is_of_dead_letter =
+                [attribute::REASON, attribute::HANDLER, attribute::DELIVERIES].contains(&name);
+            is_of_dead_letter || (part.is_some() && name == message::attribute::EVENT_TYPE)
+        };
+        let is_replaced = |name: &str| added.iter().flatten().any(|(new, _)| *new == name);
+        let kept = record.attributes().filter(|(name, _)| !is_dropped(name) && !is_replaced(name)).collect();
+        let seconds = delay.min(LONGEST_DELAY).as_secs_f64().ceil();
+        #[expect(clippy::cast_possible_truncation, reason = "it is 15 minutes at most")]
+        let request = self.client.send_message().queue_url(&self.source_url).delay_seconds(seconds as i32);
+        send(request, record.body(), kept, added.into_iter().flatten()).await
     }
 
     async fn back_off(&self, record: Record<'_>, delay: Duration) -> bool {
@@ -158,6 +194,25 @@ impl Queues for SqsQueues {
         }
         set.is_ok()
     }
+}
+
+/// Sends a record's body with the attributes that are kept and those that are added.
+async fn send<'a>(
+    request: SendMessageFluentBuilder,
+    body: &str,
+    kept: Vec<(&String, &SqsMessageAttribute)>,
+    added: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<(), CopyError> {
+    let mut request = request.message_body(body);
+    for (name, value) in kept {
+        request = request.message_attributes(name, copy(value)?);
+    }
+    for (name, value) in added {
+        let value = MessageAttributeValue::builder().data_type("String").string_value(value).build()?;
+        request = request.message_attributes(name, value);
+    }
+    let sent = Box::pin(request.send()).await;
+    sent.map(|_| ()).map_err(|error| CopyError::Send(Box::new(CallFailed::new(SERVICE, &error))))
 }
 
 fn copy(attribute: &SqsMessageAttribute) -> Result<MessageAttributeValue, BuildError> {

@@ -8,6 +8,7 @@ use aws_lambda_events::sqs::SqsBatchResponse;
 use jiff::Timestamp;
 use learnink_telemetry::{Dimensions, Place, Unit, WideEvent};
 use learnink_webhook::event::elapsed;
+use learnink_webhook::message::LONGEST_EVENT_TYPE_BYTES;
 use learnink_webhook::{FailureClass, HandlerError};
 use tracing::Level;
 
@@ -24,6 +25,9 @@ pub enum Outcome {
     DeadLettered,
     /// Comes back after a while.
     Retry,
+    /// Sent once more at its last delivery, as a message with deliveries of its own: its list made progress, or
+    /// another delivery of it was being handled.
+    SentAgain,
 }
 
 impl Outcome {
@@ -35,6 +39,7 @@ impl Outcome {
             Self::Ignored => "ignored",
             Self::DeadLettered => "dead_lettered",
             Self::Retry => "retry",
+            Self::SentAgain => "sent_again",
         }
     }
 
@@ -44,14 +49,14 @@ impl Outcome {
             Self::Duplicate => "Duplicate",
             Self::Ignored => "Ignored",
             Self::DeadLettered => "DeadLettered",
-            Self::Retry => "Retried",
+            Self::Retry | Self::SentAgain => "Retried",
         }
     }
 
     const fn level(self) -> Level {
         match self {
             Self::Processed | Self::Duplicate | Self::Ignored => Level::INFO,
-            Self::Retry => Level::WARN,
+            Self::Retry | Self::SentAgain => Level::WARN,
             Self::DeadLettered => Level::ERROR,
         }
     }
@@ -62,6 +67,7 @@ impl Outcome {
             Self::Duplicate => "a message had been handled before",
             Self::Ignored => "no handler takes this event",
             Self::Retry => "a message was not handled and comes back",
+            Self::SentAgain => "a message was not handled by its last delivery and was sent again",
             Self::DeadLettered => "a message went to the dead-letter queue",
         }
     }
@@ -72,6 +78,8 @@ impl Outcome {
 pub enum Ended {
     /// The work is done.
     Done,
+    /// The list is on the queue in parts, and done as far as this message is concerned.
+    InParts,
     /// The event was older than the handler wants: not called, and done.
     TooLate,
     /// The handler said why not.
@@ -80,8 +88,8 @@ pub enum Ended {
     Panicked,
     /// The invocation's time was up.
     TimedOut,
-    /// The invocation's time was up while the items of its list were finishing.
-    Unfinished,
+    /// The invocation's time was up while the list made progress.
+    Unfinished(HandlerError),
     /// Not called, because its downstream is sick.
     Spared,
 }
@@ -89,19 +97,16 @@ pub enum Ended {
 impl Ended {
     /// Whether the work counts as done.
     pub const fn is_done(&self) -> bool {
-        matches!(self, Self::Done | Self::TooLate)
+        matches!(self, Self::Done | Self::InParts | Self::TooLate)
     }
 
     /// Why the work is not done.
     pub fn error(&self) -> Option<HandlerError> {
         match self {
-            Self::Done | Self::TooLate => None,
-            Self::Failed(error) => Some(error.clone()),
+            Self::Done | Self::InParts | Self::TooLate => None,
+            Self::Failed(error) | Self::Unfinished(error) => Some(error.clone()),
             Self::Panicked => Some(HandlerError::retryable("the handler panicked")),
             Self::TimedOut => Some(HandlerError::retryable("the handler did not finish in time")),
-            Self::Unfinished => {
-                Some(HandlerError::retryable("the list is longer than an invocation; the rest goes on"))
-            }
             Self::Spared => Some(HandlerError::retryable(
                 "the handler was not called, because its last calls failed one after the other",
             )),
@@ -112,6 +117,7 @@ impl Ended {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::InParts => "in_parts",
             Self::TooLate => "too_late",
             Self::Failed(error) => match error.class() {
                 FailureClass::Retryable => "retryable",
@@ -119,7 +125,7 @@ impl Ended {
             },
             Self::Panicked => "panicked",
             Self::TimedOut => "timed_out",
-            Self::Unfinished => "unfinished",
+            Self::Unfinished(_) => "unfinished",
             Self::Spared => "spared",
         }
     }
@@ -157,13 +163,13 @@ pub(crate) enum EngineFailure {
     NoEvent,
     /// The message id came with another payload before.
     PayloadMismatch,
-    /// No handler takes the event, and the router wants to hear of it.
-    Unknown,
+    /// A part of a list whose handler is not registered any more.
+    NoHandler,
 }
 
 impl EngineFailure {
     /// The class in logs and metrics.
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::InProgress => "in_progress",
             Self::Ledger => "ledger",
@@ -173,7 +179,7 @@ impl EngineFailure {
             Self::NoMessage => "no_message",
             Self::NoEvent => "no_event",
             Self::PayloadMismatch => "payload_mismatch",
-            Self::Unknown => "unknown",
+            Self::NoHandler => "no_handler",
         }
     }
 }
@@ -184,7 +190,7 @@ pub struct Failure {
     /// The handler, where one ran.
     pub handler: Option<&'static str>,
     /// [`Ended::name`], or where no handler ran one of `in_progress`, `ledger`, `lease_lost`, `timed_out`,
-    /// `panicked`, `no_message`, `no_event`, `payload_mismatch` and `unknown`.
+    /// `panicked`, `no_message`, `no_event`, `payload_mismatch` and `no_handler`.
     pub class: &'static str,
     /// No payload, no personal data.
     pub reason: String,
@@ -241,6 +247,10 @@ pub struct RecordReport {
     pub received_at: Option<Timestamp>,
     /// Whether a handler is registered for this type and version.
     pub known: bool,
+    /// The event's version, where handlers are registered for its type in other versions alone.
+    pub another_version: Option<String>,
+    /// Which part of a list it stands for, where it is one.
+    pub part: Option<String>,
     /// How often it was delivered.
     pub receive_count: u32,
     /// How it ended.
@@ -292,20 +302,40 @@ const BY_FUNCTION: Dimensions = &[&["function"]];
 const BY_FUNCTION_AND_VERSION: Dimensions = &[&["function"], &["function", "version"]];
 const BY_FAILURE: Dimensions = &[&["function"], &["function", "handler", "class"]];
 
+/// What a sender wrote is cut in a line: CloudWatch cuts one of 1 MB, and its metrics would be lost.
+const LONGEST_VERSION_BYTES: usize = 64;
+
+/// A reason in a line is cut to so many bytes.
+const LONGEST_REASON_BYTES: usize = 2048;
+
+fn cut(text: &str, longest_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(longest_bytes)]
+}
+
 impl RecordReport {
     /// The one line of this record: what one filters by, and its metrics.
     pub fn line(&self, place: Place<'_>) -> WideEvent {
-        let mut line = WideEvent::new(self.outcome.level(), self.outcome.message(), self.ended_at);
+        let level = match self.outcome.level() {
+            Level::INFO if self.another_version.is_some() => Level::WARN,
+            level => level,
+        };
+        let mut line = WideEvent::new(level, self.outcome.message(), self.ended_at);
         line.place(place);
         line.field("message.id", &self.message_id);
         line.field("sqs.message_id", &self.sqs_message_id);
-        line.field("event.type", &self.event_type);
+        line.field("event.type", self.event_type.as_deref().map(|name| cut(name, LONGEST_EVENT_TYPE_BYTES)));
         line.field("event.known", self.known);
+        if let Some(version) = &self.another_version {
+            line.field("event.other_version", cut(version, LONGEST_VERSION_BYTES));
+        }
+        if let Some(part) = &self.part {
+            line.field("part", part);
+        }
         line.field("outcome", self.outcome.name());
         if let Some(failure) = &self.failure {
             line.field("handler", failure.handler.unwrap_or("-"));
             line.field("class", failure.class);
-            line.field("reason", &failure.reason);
+            line.field("reason", cut(&failure.reason, LONGEST_REASON_BYTES));
         }
         let handlers = self.handlers.iter();
         let handlers: Vec<_> = handlers.map(|run| format!("{}={}", run.key, run.ended.name())).collect();
@@ -328,8 +358,14 @@ impl RecordReport {
             self.failure.as_ref().is_some_and(|failure| failure.class != EngineFailure::InProgress.name());
         line.metric("Failed", Unit::Count, u8::from(is_failed), BY_FUNCTION_AND_VERSION);
         line.metric("Degraded", Unit::Count, (!self.degraded.is_empty()).then_some(1), BY_FUNCTION);
-        if self.event_type.is_some() && !self.known {
-            line.metric("Unknown", Unit::Count, 1, BY_FUNCTION);
+        match self.event_type {
+            Some(_) if self.another_version.is_some() => {
+                line.metric("UnknownVersion", Unit::Count, 1, BY_FUNCTION)
+            }
+            Some(_) if !self.known => line.metric("Unknown", Unit::Count, 1, BY_FUNCTION),
+            // A genuine webhook all the same, such as the sender's own test.
+            None if self.message_id.is_some() => line.metric("NotAnEvent", Unit::Count, 1, BY_FUNCTION),
+            _ => {}
         }
         for (name, ended) in [("TooLate", Ended::TooLate), ("Spared", Ended::Spared)] {
             let count = self.handlers.iter().filter(|run| run.ended == ended).count();
@@ -356,6 +392,8 @@ mod tests {
             occurred_at: Some("2026-01-01T10:00:00Z".parse().unwrap()),
             received_at: Some("2026-01-02T10:00:00Z".parse().unwrap()),
             known: true,
+            another_version: None,
+            part: None,
             receive_count: 1,
             outcome,
             failure: None,
@@ -379,6 +417,7 @@ mod tests {
             ("d", Outcome::Duplicate),
             ("e", Outcome::Ignored),
             ("f", Outcome::Retry),
+            ("g", Outcome::SentAgain),
         ]);
         let response = serde_json::to_string(&report.response().unwrap()).unwrap();
         insta::assert_snapshot!(
@@ -426,5 +465,33 @@ mod tests {
         failed.retry_in = Some(Duration::from_secs(30));
         failed.degraded = BTreeSet::from([Degraded::Notes]);
         insta::assert_snapshot!("failed", line(&failed));
+    }
+    #[test]
+    fn a_known_type_in_another_version_is_a_warning_with_a_metric_of_its_own() {
+        let mut unknown = record("sqs-1", Outcome::Processed);
+        unknown.known = false;
+        assert!(line(&unknown).contains("\"Unknown\":1") && line(&unknown).contains("INFO"));
+        unknown.another_version = Some("2031-01-01".to_owned());
+        insta::assert_snapshot!("another_version", line(&unknown));
+    }
+
+    #[test]
+    fn a_genuine_webhook_that_is_not_an_event_is_counted_by_itself() {
+        let mut ping = record("sqs-1", Outcome::Processed);
+        (ping.known, ping.event_type) = (false, None);
+        assert!(line(&ping).contains("\"NotAnEvent\":1") && !line(&ping).contains("\"Unknown\""));
+        // Nothing is known of what no receiver wrote.
+        ping.message_id = None;
+        assert!(!line(&ping).contains("NotAnEvent"));
+    }
+
+    #[test]
+    fn no_text_of_others_makes_a_line_so_long_that_its_metrics_are_lost() {
+        let mut long = record("sqs-1", Outcome::Retry);
+        long.event_type = Some("é".repeat(300_000));
+        long.another_version = Some("é".repeat(300_000));
+        long.failure =
+            Some(Failure { handler: Some("push"), class: "retryable", reason: "é".repeat(300_000) });
+        assert!(line(&long).len() < 5_000);
     }
 }

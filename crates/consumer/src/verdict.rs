@@ -14,7 +14,9 @@ pub(crate) enum Verdict {
     /// One at least may succeed later. Those that never will are run again with it, because what
     /// waits for a retry would not run on the dead-letter queue.
     Again { failure: Failure, wait: Wait },
-    /// The rest will never succeed.
+    /// As `Again`, and the message has had its deliveries: it is sent again, because its list made progress.
+    AgainAfresh { failure: Failure, wait: Wait },
+    /// The rest will never succeed, or has had its deliveries.
     Never(Failure),
 }
 
@@ -46,12 +48,54 @@ impl Wait {
     }
 }
 
+/// What a message that failed has left of its deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deliveries {
+    /// SQS delivers it again.
+    Left,
+    /// SQS does not, and it is to have more: its list made progress.
+    SendAgain,
+    /// It has had as many without progress as a message gets.
+    UsedUp,
+}
+
+impl Deliveries {
+    /// By its receive count, and for each task that is not done by how many deliveries its list has made no
+    /// progress, where it made some.
+    pub(crate) fn of(
+        receive_count: u32,
+        max_receive_count: u32,
+        without_progress: impl IntoIterator<Item = Option<u32>>,
+    ) -> Self {
+        let is_used_up = |count: Option<u32>| count.unwrap_or(receive_count) >= max_receive_count;
+        if without_progress.into_iter().all(is_used_up) {
+            Self::UsedUp
+        } else if receive_count >= max_receive_count {
+            Self::SendAgain
+        } else {
+            Self::Left
+        }
+    }
+}
+
 impl Verdict {
     /// Why the message is not done.
     pub(crate) const fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Done => None,
-            Self::Again { failure, .. } | Self::Never(failure) => Some(failure),
+            Self::Again { failure, .. } | Self::AgainAfresh { failure, .. } | Self::Never(failure) => {
+                Some(failure)
+            }
+        }
+    }
+
+    /// The verdict by the deliveries that the message has left of its own, and of those that count for it: only
+    /// deliveries without progress do.
+    pub(crate) fn within(self, deliveries: Deliveries) -> Self {
+        match (self, deliveries) {
+            (Self::Again { failure, .. }, Deliveries::UsedUp) => Self::Never(failure),
+            (Self::Again { failure, wait }, Deliveries::SendAgain) => Self::AgainAfresh { failure, wait },
+            (verdict, _) => verdict,
         }
     }
 }
@@ -62,13 +106,17 @@ pub(crate) fn verdict(handlers: &[HandlerReport]) -> Verdict {
         let failed = handlers.iter().filter_map(|run| Some((run, run.ended.error()?)));
         failed.filter(move |(_, error)| error.class() == class)
     };
-    let failure = |(run, error): (&HandlerReport, HandlerError)| Failure {
-        handler: Some(run.name),
-        class: run.ended.name(),
-        reason: error.to_string(),
+    // The first gives its name, and every other its reason as well: none is lost.
+    let failure = |(run, error): (&HandlerReport, HandlerError)| {
+        let others = handlers.iter().filter(|other| other.key != run.key);
+        let others = others.filter_map(|other| Some(format!("; {}: {}", other.name, other.ended.error()?)));
+        let reason = others.fold(error.to_string(), |reason, other| reason + &other);
+        Failure { handler: Some(run.name), class: run.ended.name(), reason }
     };
     if let Some(failure) = failures(FailureClass::Retryable).next().map(failure) {
-        let wait = if failures(FailureClass::Retryable).all(|(run, _)| run.ended == Ended::Unfinished) {
+        let wait = if failures(FailureClass::Retryable)
+            .all(|(run, _)| matches!(run.ended, Ended::Unfinished(_)))
+        {
             Wait::AtOnce
         } else {
             let asked_for = failures(FailureClass::Retryable).filter_map(|(_, error)| error.minimum_delay());
@@ -102,7 +150,7 @@ mod tests {
             run("c", Ended::Failed(HandlerError::retryable("busy"))),
         ];
         let again = Verdict::Again {
-            failure: failure("c", "retryable", "busy"),
+            failure: failure("c", "retryable", "busy; b: no such plan"),
             wait: Wait::Backoff(Duration::ZERO),
         };
         assert_eq!(verdict(&runs), again);
@@ -134,15 +182,46 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_got_on_goes_on_at_once_unless_something_else_has_to_wait() {
+    fn a_list_that_made_progress_goes_on_at_once_unless_something_else_has_to_wait() {
         let wait = |runs: &[HandlerReport]| match verdict(runs) {
             Verdict::Again { wait, .. } => wait,
             other => panic!("{other:?}"),
         };
-        let unfinished = || run("push", Ended::Unfinished);
+        let unfinished =
+            || run("push", Ended::Unfinished(HandlerError::unfinished("9 of 10 items were not tried")));
         assert_eq!(wait(&[unfinished()]).delay(7, 1.0), backoff::SHORTEST);
         let busy = run("bus", Ended::Failed(HandlerError::retryable("busy")));
         assert_eq!(wait(&[unfinished(), busy]), Wait::Backoff(Duration::ZERO));
         assert_eq!(Wait::AtOnce.at_least(Duration::from_secs(9)).delay(1, 0.0), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn a_failed_message_is_dead_lettered_after_so_many_deliveries_without_progress() {
+        let of = |receive_count, without: &[Option<u32>]| {
+            Deliveries::of(receive_count, 7, without.iter().copied())
+        };
+        for (receive_count, without, expected) in [
+            (6, &[None][..], Deliveries::Left),
+            (7, &[None], Deliveries::UsedUp),
+            // A list that made progress counts from there, over several sends.
+            (7, &[Some(0)], Deliveries::SendAgain),
+            (7, &[Some(6)], Deliveries::SendAgain),
+            (1, &[Some(7)], Deliveries::UsedUp),
+            (1, &[Some(6)], Deliveries::Left),
+            (7, &[None, Some(3)], Deliveries::SendAgain),
+            (7, &[None, Some(7)], Deliveries::UsedUp),
+        ] {
+            assert_eq!(of(receive_count, without), expected, "{receive_count} {without:?}");
+        }
+        let busy = || failure("push", "retryable", "busy");
+        let again = || Verdict::Again { failure: busy(), wait: Wait::AtOnce };
+        assert_eq!(again().within(Deliveries::Left), again());
+        assert_eq!(again().within(Deliveries::UsedUp), Verdict::Never(busy()));
+        let afresh = Verdict::AgainAfresh { failure: busy(), wait: Wait::AtOnce };
+        assert_eq!(again().within(Deliveries::SendAgain), afresh);
+        for deliveries in [Deliveries::Left, Deliveries::SendAgain, Deliveries::UsedUp] {
+            assert_eq!(Verdict::Done.within(deliveries), Verdict::Done);
+            assert_eq!(Verdict::Never(busy()).within(deliveries), Verdict::Never(busy()));
+        }
     }
 }

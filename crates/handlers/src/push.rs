@@ -53,7 +53,8 @@
 //! the positions of the refused in the reason, and a redrive tries those alone. One log line per run counts
 //! them all.
 //!
-//! A list of thousands takes several deliveries, of seven: at 200 ms for each notification, 1,500 fit into one.
+//! More than 100 notifications travel on in parts of 100, each a message of its own, which all execution
+//! environments send side by side. The ids stay those of the whole list.
 
 mod config;
 mod endpoint;
@@ -66,16 +67,15 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use jiff::Timestamp;
 use learnink_webhook::event::{Notification, NotificationsSent};
 use learnink_webhook::items::Item;
-use learnink_webhook::{Event, HandlerError, HandlerResult, IdempotencyKey, MessageId, Router};
+use learnink_webhook::{Event, HandlerError, HandlerResult, IdempotencyKey, MessageId, Permits, Router};
 use ring::digest::{SHA256, digest};
-use tokio::sync::Semaphore;
 
 use config::{Address, SenderConfig};
 use endpoint::SigningKeys;
@@ -102,8 +102,10 @@ pub struct Push(Arc<Inner>);
 struct Inner {
     sender: Sender,
     http: Http,
-    /// Leave for [`AT_ONCE`] requests.
-    leave: Semaphore,
+    /// For [`AT_ONCE`] requests.
+    permits: Permits,
+    /// One request takes this long at most.
+    time_limit: Duration,
     max_age: Duration,
 }
 
@@ -144,8 +146,8 @@ impl Push {
             }
         };
         let http = Http::new(&address, AT_ONCE, time_limit);
-        let leave = Semaphore::new(AT_ONCE);
-        Self(Arc::new(Inner { sender, http, leave, max_age: config.max_age }))
+        let permits = Permits::new(AT_ONCE);
+        Self(Arc::new(Inner { sender, http, permits, time_limit, max_age: config.max_age }))
     }
 }
 
@@ -161,8 +163,9 @@ impl fmt::Debug for Push {
 
 /// The handler, which is not called for events that are too old.
 pub fn router(push: Push) -> Router {
-    let max_age = push.0.max_age;
-    Router::new().on(NAME, send).max_age(NAME, max_age).with_state(push)
+    let (max_age, time_limit) = (push.0.max_age, push.0.time_limit);
+    let router = Router::new().on(NAME, send).max_age(NAME, max_age).longest_call(NAME, time_limit);
+    router.with_state(push)
 }
 
 /// Sends what is not sent yet.
@@ -170,8 +173,15 @@ async fn send(event: Event<NotificationsSent>, push: Push) -> HandlerResult {
     let inner = &*push.0;
     let session = inner.sender.session(&inner.http, event.now).await?;
     let tally = Tally::new(&event, inner.sender.name());
-    let run = Run { inner, session: &session, tally: &tally, now: event.now };
-    event.for_each_item(&event.data.notifications, AT_ONCE, |one, key| run.send(one, key)).await
+    let is_doubtful = AtomicBool::new(false);
+    let run = Run { inner, session: &session, tally: &tally, is_doubtful: &is_doubtful, now: event.now };
+    let notifications = &event.data.notifications;
+    let result = event.for_each_item(notifications, &inner.permits, |one, key| run.send(one, key)).await;
+    if is_doubtful.into_inner() {
+        // Not with a permit in hand: it may wait for a call to Secrets Manager.
+        inner.sender.doubt().await;
+    }
+    result
 }
 
 /// What became of the notifications of one run, but for those that come back: they are in its result. Written
@@ -218,6 +228,8 @@ struct Run<'a> {
     inner: &'a Inner,
     session: &'a Session<'a>,
     tally: &'a Tally<'a>,
+    /// Whether the sender has not accepted what it knows us by, which may have been replaced a moment ago.
+    is_doubtful: &'a AtomicBool,
     now: Timestamp,
 }
 
@@ -242,8 +254,6 @@ impl Run<'_> {
         let Some(request) = self.session.request(one, &key, self.now)? else {
             return count(&self.tally.without_id);
         };
-        // Never closed; without leave nothing is sent.
-        let _leave = self.inner.leave.acquire().await?;
         let verdict = match self.inner.http.call(request, self.now).await {
             Ok(answer) => self.session.judge(&answer),
             Err(error) => {
@@ -258,8 +268,7 @@ impl Run<'_> {
             Verdict::Again(reason, None) => Err(HandlerError::retryable(reason)),
             Verdict::Again(reason, Some(wait)) => Err(HandlerError::retryable(reason).retry_after(wait)),
             Verdict::Misconfigured(reason) => {
-                // It may be a secret that was replaced a moment ago.
-                self.inner.sender.doubt().await;
+                self.is_doubtful.store(true, Ordering::Relaxed);
                 Err(HandlerError::retryable(reason))
             }
         }

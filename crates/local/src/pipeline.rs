@@ -181,6 +181,7 @@ impl Pipeline {
             learnink_handlers::router(app.clone()),
             DynamoDbLedger::new(&dynamodb_config, LEDGER_TABLE.name),
             SqsQueues::new(&sqs_config, &queue_url, LocalSqs::queue_url(DEAD_LETTER_QUEUE)),
+            limits.max_receive_count,
             random,
         );
         let receiver = Receiver::new(SigningSecrets::fixed(verifier), SqsQueue::new(&sqs_config, &queue_url));

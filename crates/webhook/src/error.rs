@@ -34,19 +34,24 @@ pub struct HandlerError {
     class: FailureClass,
     reason: String,
     retry_after: Option<Duration>,
-    goes_on: bool,
+    made_progress: bool,
 }
 
 impl HandlerError {
     /// The work may succeed later. `reason` is logged: no payload, no personal data.
     pub fn retryable(reason: impl Into<String>) -> Self {
-        Self { class: FailureClass::Retryable, reason: reason.into(), retry_after: None, goes_on: false }
+        Self {
+            class: FailureClass::Retryable,
+            reason: reason.into(),
+            retry_after: None,
+            made_progress: false,
+        }
     }
 
-    /// The work got on, recorded how far, and is longer than an invocation: the message comes back at once for
-    /// the rest, as one more of its deliveries. `reason` is logged: no payload, no personal data.
+    /// The work made progress, recorded how far, and needs another invocation. The message is delivered again at
+    /// once and continues where it stopped. `reason` is logged: no payload, no personal data.
     pub fn unfinished(reason: impl Into<String>) -> Self {
-        Self { goes_on: true, ..Self::retryable(reason) }
+        Self { made_progress: true, ..Self::retryable(reason) }
     }
 
     /// The work will never succeed. `reason` is logged and travels with the message to the
@@ -74,9 +79,9 @@ impl HandlerError {
         self.class
     }
 
-    /// Whether the work got on, and goes on at once.
-    pub const fn goes_on(&self) -> bool {
-        self.goes_on
+    /// Whether the work made progress and only needs another invocation.
+    pub const fn made_progress(&self) -> bool {
+        self.made_progress
     }
 
     /// The shortest wait the handler asked for, if it did.

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::error::HandlerResult;
 use crate::idempotency::IdempotencyKey;
-use crate::items::{Item, ItemLog, Items};
+use crate::items::{Item, ItemLog, Items, Permits};
 use crate::message::{LONGEST_EVENT_TYPE_BYTES, Message, MessageId};
 use crate::personal::Personal;
 
@@ -108,6 +108,21 @@ impl Envelope {
                 EventError::NotJson { line, column }
             }
         })
+    }
+
+    /// INTERIM
+    pub fn of_no_event() -> Self {
+        Self {
+            event_type: String::new(),
+            api_version: String::new(),
+            occurred_at: Timestamp::UNIX_EPOCH,
+            data: RawValue::from_string("null".to_owned()).unwrap_or_else(|_| unreachable!()),
+        }
+    }
+
+    /// INTERIM
+    pub fn is_event(&self) -> bool {
+        !self.event_type.is_empty()
     }
 
     /// The payload as it was sent.
@@ -229,7 +244,8 @@ impl Event {
         log: Arc<ItemLog>,
     ) -> Self {
         let key = IdempotencyKey::new(&message.id, task);
-        Self { message, envelope, key, now, data: (), items: Items::new(task, done, log) }
+        let items = Items::new(task, message.part.as_ref(), done, log);
+        Self { message, envelope, key, now, data: (), items }
     }
 
     /// The same event with its payload.
@@ -260,28 +276,38 @@ impl<T> Event<T> {
         elapsed(self.occurred_at(), self.message.received_at)
     }
 
-    /// Does `work` for each item of a list in the payload, `at_once` at a time (one, where that is 0), each
-    /// with an idempotency key of its own. What finished is not done again when the message comes back. A
-    /// handler has one list; [`LARGEST_KEYS_BYTES`](crate::items::LARGEST_KEYS_BYTES) says how long it may be.
+    /// Does `work` for each item of a list in the payload, each with an idempotency key of its own. `permits` limits
+    /// how many are under way at once. What finished is not done again when the message comes back. A handler has
+    /// one list.
+    ///
+    /// A list of more than [`LONGEST_PART`](crate::message::LONGEST_PART) items is cut into parts, each a message of
+    /// its own: the handler is called once, which ends here with an error that it returns, and then once for each
+    /// part, whose items alone it does. So a list may be as long as a message can be, and what the handler does
+    /// beside the list it does for every part.
     ///
     /// An item that fails, panics or is refused does not stop the others, but failures in a row do: after
-    /// three, one more item tries, and if it fails as well the rest waits for the next attempt, so that a sick
-    /// downstream is spared. Each attempt begins elsewhere in the list. What was refused is not tried again
-    /// until a redrive. When the time of the invocation ends, no more is started, and the message comes back at
-    /// once for the rest.
+    /// three, one more item tries, and if it fails as well the rest waits for the next attempt, so that a failing
+    /// downstream is called less. Each attempt begins elsewhere in the list. What was refused is not tried again
+    /// until the message is sent again, as a redrive does. When the time of the invocation ends, no more is begun,
+    /// and the message comes back at once for the rest.
     ///
     /// # Errors
     ///
     /// Retryable when an item may succeed later, with the longest wait that one asked for; permanent when
-    /// those that are left never will.
-    pub async fn for_each_item<'a, I, F, Fut>(&self, items: &'a [I], at_once: usize, work: F) -> HandlerResult
+    /// those that are left never will. Return it as it is.
+    pub async fn for_each_item<'a, I, F, Fut>(
+        &self,
+        items: &'a [I],
+        permits: &Permits,
+        work: F,
+    ) -> HandlerResult
     where
         F: Fn(&'a I, IdempotencyKey) -> Fut,
         Fut: Future<Output = HandlerResult>,
     {
         // Another number at each attempt, and the attempts' own time is one.
         let start = usize::try_from(self.now.as_millisecond()).unwrap_or_default();
-        self.items.for_each(&self.key, items, at_once, start, work).await
+        self.items.for_each(&self.key, items, permits, start, work).await
     }
 }
 

@@ -3,100 +3,194 @@
 //! A handler hands its list to [`Event::for_each_item`](crate::Event::for_each_item). Every item has an
 //! [idempotency key](crate::idempotency) of its own, by its position: the payload of a message never
 //! changes. What finished is noted in an [`ItemLog`], from which the engine brings it to the ledger while
-//! the handler is still at work, so that a crash costs only the few items in between.
+//! the handler is still at work, so that a crash costs only the few items in between. A list that is longer than
+//! one message should carry out is cut into [parts](crate::message::Part), which come back as messages of their
+//! own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{Fuse, FusedFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::breaker::Breaker;
 use crate::error::{FailureClass, HandlerError, HandlerResult};
-use crate::idempotency::{IdempotencyKey, item_key, items_of, refused_key, refused_of};
+use crate::idempotency::{
+    IdempotencyKey, is_progress_of, item_key, items_of, refusal_key, refusals_of, refused_key, refused_of,
+};
+use crate::message::Part;
 
-/// The items of one message that finished, or were refused, under the present claim, of all its handlers.
-#[derive(Debug, Default)]
+/// How many items are under way at once in one execution environment, over all messages of its batch. Keep one in
+/// the handler's state; cloned, it is the same limit.
+///
+/// An item takes its permit before it begins, so that none begins after the end of the invocation's time for
+/// beginnings. A limit of the handler's own inside the work would have items wait that count as begun.
+#[derive(Debug, Clone)]
+pub struct Permits(Arc<Semaphore>);
+
+impl Permits {
+    /// A limit of `at_once` items; one, where that is 0.
+    pub fn new(at_once: usize) -> Self {
+        Self(Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    /// Waits for a permit. It never fails, because the semaphore is never closed.
+    async fn acquire(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        self.0.clone().acquire_owned().await
+    }
+}
+
+/// What the lists of one message's handlers came to under the present claim.
+#[derive(Debug)]
 pub struct ItemLog {
-    /// The ledger's keys, in the order in which the items finished.
+    /// The ledger's keys, in the order in which they came.
     keys: Mutex<Vec<String>>,
     changed: Notify,
-    is_closing: AtomicBool,
+    is_closing: watch::Sender<bool>,
+    /// A longer list is cut into parts.
+    longest_list: usize,
+    /// The lists that are to be cut into parts: how many items each has, by its task.
+    cuts: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Default for ItemLog {
+    /// A log under which every list is carried out whole, however long it is.
+    fn default() -> Self {
+        Self {
+            keys: Mutex::default(),
+            changed: Notify::new(),
+            is_closing: watch::Sender::new(false),
+            longest_list: usize::MAX,
+            cuts: Mutex::default(),
+        }
+    }
 }
 
 impl ItemLog {
-    /// The keys of the items that finished, but for the first `known`.
+    /// A log under which a list of more than `longest_list` items is not carried out, but cut into parts of that
+    /// length.
+    pub fn with_parts_of(longest_list: usize) -> Self {
+        Self { longest_list: longest_list.max(1), ..Self::default() }
+    }
+
+    /// The keys that came, but for the first `known`.
     pub fn after(&self, known: usize) -> Vec<String> {
-        self.keys().get(known..).unwrap_or_default().to_vec()
+        locked(&self.keys).get(known..).unwrap_or_default().to_vec()
     }
 
-    /// Whether an item of `task` finished.
-    pub fn has_item_of(&self, task: &str) -> bool {
-        items_of(task, self.keys().iter().map(String::as_str)).next().is_some()
+    /// Whether something of the list of `task` is done: an item finished, or a part is on the queue.
+    pub fn has_progress_of(&self, task: &str) -> bool {
+        locked(&self.keys).iter().any(|key| is_progress_of(task, key))
     }
 
-    /// Has no more items started, because the time of the invocation ends: those that are under way may still
+    /// Has no more items begun, because the time of the invocation ends: those that are under way may still
     /// finish.
     pub fn close(&self) {
-        self.is_closing.store(true, Ordering::Relaxed);
+        self.is_closing.send_replace(true);
     }
 
-    /// Waits until something finished since the last wait.
+    fn is_closed(&self) -> bool {
+        *self.is_closing.borrow()
+    }
+
+    /// Waits until something came since the last wait.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    fn finished(&self, key: String) {
-        self.keys().push(key);
-        self.changed.notify_one();
+    /// How many items the list of `task` has, where it is to be cut into parts.
+    pub fn cut_of(&self, task: &str) -> Option<usize> {
+        locked(&self.cuts).get(task).copied()
     }
 
-    fn keys(&self) -> MutexGuard<'_, Vec<String>> {
-        // A panic elsewhere leaves a list that is still true.
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The length of the parts that a list is cut into.
+    pub const fn longest_part(&self) -> usize {
+        self.longest_list
     }
+
+    /// Takes note that a part is on the queue.
+    pub fn queued(&self, part: &Part) {
+        self.add(part.key());
+    }
+
+    fn add(&self, key: String) {
+        locked(&self.keys).push(key);
+        self.changed.notify_one();
+    }
+}
+
+/// A panic elsewhere leaves what is still true.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What one handler has to know of the items of its event.
 #[derive(Debug, Clone)]
 pub(crate) struct Items {
     task: String,
+    /// The part of the list that the message stands for; all of it where there is none.
+    part: Option<Part>,
     done: Arc<BTreeSet<usize>>,
-    refused: Arc<BTreeSet<usize>>,
-    /// How much the entry's keys take already.
-    keys_bytes: usize,
+    /// The positions of the refused items, each with the reason where the ledger has it.
+    refused: Arc<BTreeMap<usize, Option<String>>>,
     log: Arc<ItemLog>,
     /// Whether the handler has begun with a list. Items are known by their positions, so that it has one.
     has_begun: Arc<AtomicBool>,
 }
 
-/// The keys of a message's items may be so long together: they are kept in one entry of the ledger, for which
-/// DynamoDB has 400 KB, and each note of what finished costs as much as the whole entry. That is a list of
-/// 20,000 items for a handler with a short name, and of half as many under a replay window.
-/// Source: DynamoDB developer guide, "Service, account, and table quotas".
-pub const LARGEST_KEYS_BYTES: usize = 200_000;
+/// The ledger keeps so many different reasons of a list's refusals.
+const MOST_REASONS: usize = 5;
+
+/// A reason that the ledger keeps is cut to so many bytes.
+const LONGEST_REASON_BYTES: usize = 200;
 
 impl Items {
     /// The items of `task`, of which the ledger holds some among what is `done`.
-    pub(crate) fn new(task: &str, done: &BTreeSet<String>, log: Arc<ItemLog>) -> Self {
-        let keys_bytes = done.iter().map(String::len).sum();
+    pub(crate) fn new(task: &str, part: Option<&Part>, done: &BTreeSet<String>, log: Arc<ItemLog>) -> Self {
         let keys = || done.iter().map(String::as_str);
+        let mut refused: BTreeMap<_, _> = refused_of(task, keys()).map(|index| (index, None)).collect();
+        for (index, reason) in refusals_of(task, keys()) {
+            refused.insert(index, Some(reason.to_owned()));
+        }
         Self {
             task: task.to_owned(),
+            part: part.cloned(),
             done: Arc::new(items_of(task, keys()).collect()),
-            refused: Arc::new(refused_of(task, keys()).collect()),
-            keys_bytes,
+            refused: Arc::new(refused),
             log,
             has_begun: Arc::default(),
         }
+    }
+
+    /// The positions that this message stands for, of a list of `items` items.
+    fn range(&self, items: usize) -> Result<Range<usize>, HandlerError> {
+        match &self.part {
+            None => Ok(0..items),
+            Some(part) if part.items() == items => Ok(part.range().clone()),
+            Some(part) => Err(HandlerError::permanent(format!(
+                "the list has {items} items, and had {} when it was cut into parts; resend the webhook under a replay \
+                 window",
+                part.items()
+            ))),
+        }
+    }
+
+    /// Whether the list is to be cut into parts. One that was begun whole, by a consumer that cuts none, is
+    /// finished whole.
+    fn is_to_be_cut(&self, items: usize) -> bool {
+        let is_begun = !self.done.is_empty() || !self.refused.is_empty();
+        self.part.is_none() && items > self.log.longest_list && !is_begun
     }
 
     /// See [`Event::for_each_item`](crate::Event::for_each_item). `start` is any number: the attempt begins
@@ -106,7 +200,7 @@ impl Items {
         &self,
         key: &IdempotencyKey,
         items: &'a [I],
-        at_once: usize,
+        permits: &Permits,
         start: usize,
         work: F,
     ) -> HandlerResult
@@ -119,16 +213,15 @@ impl Items {
                 "the handler has more than one list of items; it may have one",
             ));
         }
-        let is_pending =
-            |(index, _): &(usize, &'a I)| !self.done.contains(index) && !self.refused.contains(index);
-        let mut pending: Vec<_> = items.iter().enumerate().filter(is_pending).collect();
-        let longest_key = refused_key(&self.task, items.len()).len();
-        if self.keys_bytes.saturating_add(pending.len().saturating_mul(longest_key)) > LARGEST_KEYS_BYTES {
-            return Err(HandlerError::permanent(format!(
-                "{} items are more than the ledger can remember of a message",
-                items.len()
-            )));
+        let range = self.range(items.len())?;
+        if self.is_to_be_cut(items.len()) {
+            locked(&self.log.cuts).insert(self.task.clone(), items.len());
+            return Err(HandlerError::unfinished("the list is cut into parts"));
         }
+        let is_pending = |(index, _): &(usize, &'a I)| {
+            range.contains(index) && !self.done.contains(index) && !self.refused.contains_key(index)
+        };
+        let mut pending: Vec<_> = items.iter().enumerate().filter(is_pending).collect();
         if !pending.is_empty() {
             let start = start % pending.len();
             pending.rotate_left(start);
@@ -137,30 +230,44 @@ impl Items {
         let mut running = FuturesUnordered::new();
         let mut breaker = Breaker::default();
         let mut has_tried = false;
-        let refused = (*self.refused).clone();
-        let mut summary = Summary { items: items.len(), refused, ..Summary::default() };
+        let mut closing = self.log.is_closing.subscribe();
+        let mut summary =
+            Summary { items: range.len(), refused: (*self.refused).clone(), ..Summary::default() };
+        // One wait for a permit at a time, and the same one over several turns: it keeps its place in the queue.
+        let mut permit = pin!(Fuse::terminated());
         loop {
-            let most = if self.log.is_closing.load(Ordering::Relaxed) {
-                0
-            } else if !breaker.is_open() {
-                has_tried = false;
-                at_once.max(1)
-            } else if running.is_empty() && !has_tried {
-                // What was under way has ended, and the downstream still counts as sick: one more tries.
-                has_tried = true;
-                1
-            } else {
-                0
-            };
-            for (index, item) in pending.by_ref().take(most.saturating_sub(running.len())) {
-                running.push(self.attempt(index, item, key, &work));
+            // While the downstream counts as sick, one item tries when all that was under way has ended.
+            let may_begin = !self.log.is_closed()
+                && pending.len() > 0
+                && (!breaker.is_open() || (running.is_empty() && !has_tried));
+            if !may_begin {
+                // Dropped: a permit that it may have got meanwhile is of use to others.
+                permit.set(Fuse::terminated());
+            } else if permit.is_terminated() {
+                permit.set(permits.acquire().fuse());
             }
-            let Some(attempt) = running.next().await else { break };
+            let attempt = tokio::select! {
+                biased;
+                _ = closing.wait_for(|is_closing| *is_closing), if may_begin => continue,
+                Some(attempt) = running.next(), if !running.is_empty() => attempt,
+                permit = permit.as_mut(), if may_begin => {
+                    // Once more: what was polled just now may have taken until the end.
+                    if !self.log.is_closed() && let Some((index, item)) = pending.next() {
+                        has_tried = breaker.is_open();
+                        running.push(self.attempt(index, item, key, &work, permit));
+                    }
+                    continue;
+                }
+                else => break,
+            };
             match &attempt {
                 Attempt::Finished => breaker.answered(),
                 Attempt::Failed(_) => breaker.failed(),
                 // Says nothing of the downstream, which may not have been called.
                 Attempt::Refused(..) | Attempt::Panicked => has_tried = false,
+            }
+            if let Attempt::Refused(index, error) = &attempt {
+                self.note_refusal(*index, &error.to_string(), &summary);
             }
             summary.add(attempt);
         }
@@ -174,26 +281,43 @@ impl Items {
         item: &'a I,
         key: &IdempotencyKey,
         work: &F,
+        permit: Result<OwnedSemaphorePermit, AcquireError>,
     ) -> Attempt
     where
         F: Fn(&'a I, IdempotencyKey) -> Fut,
         Fut: Future<Output = HandlerResult>,
     {
         let work = async { work(item, key.item(index)).await };
-        match AssertUnwindSafe(work).catch_unwind().await {
+        let ended = AssertUnwindSafe(work).catch_unwind().await;
+        drop(permit);
+        match ended {
             Ok(Ok(())) => {
-                self.log.finished(item_key(&self.task, index));
+                self.log.add(item_key(&self.task, index));
                 Attempt::Finished
             }
             Ok(Err(error)) if error.class() == FailureClass::Permanent => {
-                // Not tried again with the rest, and with the next redrive.
-                self.log.finished(refused_key(&self.task, index));
+                // Not tried again with the rest, and with the next send of the message.
+                self.log.add(refused_key(&self.task, index));
                 Attempt::Refused(index, error)
             }
             Ok(Err(error)) => Attempt::Failed(error),
             Err(_panic) => Attempt::Panicked,
         }
     }
+
+    /// Has the ledger keep why an item was refused, where it is the first for this reason: the delivery that
+    /// dead-letters the message does not try the item again, and says why all the same.
+    fn note_refusal(&self, index: usize, reason: &str, before: &Summary) {
+        let reason = short(reason);
+        let reasons: BTreeSet<_> = before.refused.values().flatten().map(|known| short(known)).collect();
+        if reasons.len() < MOST_REASONS && !reasons.contains(reason) {
+            self.log.add(refusal_key(&self.task, index, reason));
+        }
+    }
+}
+
+fn short(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(LONGEST_REASON_BYTES)]
 }
 
 enum Attempt {
@@ -215,9 +339,9 @@ struct Summary {
     failed: usize,
     first_failed: Option<HandlerError>,
     longest_wait: Option<Duration>,
-    /// The positions of those that never will, at this attempt and at earlier ones.
-    refused: BTreeSet<usize>,
-    first_refused: Option<HandlerError>,
+    /// The positions of those that never will, at this attempt and at earlier ones, with the reasons that are
+    /// known.
+    refused: BTreeMap<usize, Option<String>>,
     /// How many were not tried.
     left: usize,
 }
@@ -236,8 +360,7 @@ impl Summary {
                 self.first_failed.get_or_insert(error);
             }
             Attempt::Refused(index, error) => {
-                self.refused.insert(index);
-                self.first_refused.get_or_insert(error);
+                self.refused.insert(index, Some(error.to_string()));
             }
         }
     }
@@ -246,21 +369,25 @@ impl Summary {
         let items = self.items;
         let mut parts = Vec::new();
         if self.failed > 0 {
-            parts.push(format!("{} of {items} items failed", self.failed));
+            let first = self.first_failed.as_ref().map(|error| format!(", the first: {error}"));
+            parts.push(format!("{} of {items} items failed{}", self.failed, first.unwrap_or_default()));
         }
         if self.left > 0 {
             parts.push(format!("{} of {items} items were not tried", self.left));
         }
         if !self.refused.is_empty() {
-            let mut named: Vec<_> = self.refused.iter().take(NAMED).map(ToString::to_string).collect();
+            let mut named: Vec<_> = self.refused.keys().take(NAMED).map(ToString::to_string).collect();
             if self.refused.len() > NAMED {
                 named.push("...".to_owned());
             }
             let count = self.refused.len();
-            parts.push(format!("{count} of {items} items will never succeed ({})", named.join(", ")));
-        }
-        if let Some(first) = self.first_failed.as_ref().or(self.first_refused.as_ref()) {
-            parts.push(format!("the first: {first}"));
+            let known = self.refused.iter().find_map(|(index, reason)| Some((index, reason.as_ref()?)));
+            let why = known.map(|(index, reason)| format!(", item {index}: {reason}"));
+            parts.push(format!(
+                "{count} of {items} items will never succeed ({}){}",
+                named.join(", "),
+                why.unwrap_or_default()
+            ));
         }
         let reason = parts.join("; ");
         Err(match (self.failed, self.left, self.refused.is_empty()) {
@@ -310,6 +437,8 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Item<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
     use crate::breaker::OPENS_AFTER;
     use crate::message::MessageId;
@@ -331,13 +460,23 @@ mod tests {
         done: &[&str],
         work: impl Fn(usize) -> HandlerResult,
     ) -> Run {
+        run_under(Arc::default(), None, start, items, done, work).await
+    }
+
+    async fn run_under(
+        log: Arc<ItemLog>,
+        part: Option<&Part>,
+        start: usize,
+        items: usize,
+        done: &[&str],
+        work: impl Fn(usize) -> HandlerResult,
+    ) -> Run {
         let id = MessageId::parse("msg_1").unwrap();
-        let log = Arc::new(ItemLog::default());
         let done = done.iter().map(ToString::to_string).collect();
         let tried = Mutex::new(Vec::new());
         let items: Vec<_> = (0..items).collect();
-        let result = Items::new("push", &done, log.clone())
-            .for_each(&IdempotencyKey::new(&id, "push"), &items, 1, start, |&item, key| {
+        let result = Items::new("push", part, &done, log.clone())
+            .for_each(&IdempotencyKey::new(&id, "push"), &items, &Permits::new(1), start, |&item, key| {
                 tried.lock().unwrap().push(key.to_string());
                 std::future::ready(work(item))
             })
@@ -363,7 +502,7 @@ mod tests {
         let error = run.result.unwrap_err();
         assert_eq!(error.class(), FailureClass::Retryable);
         assert_eq!(error.minimum_delay(), Some(Duration::from_secs(9)));
-        assert_eq!(error.to_string(), "1 of 4 items failed; the first: busy");
+        assert_eq!(error.to_string(), "1 of 4 items failed, the first: busy");
         assert_eq!(run.finished, ["push/0", "push/2", "push/3"]);
     }
 
@@ -373,31 +512,65 @@ mod tests {
         let run = run(3, &[], |item| if item == 0 { refuse() } else { Ok(()) }).await;
         let error = run.result.unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
-        let text = "1 of 3 items will never succeed (0); the first: no such learner";
+        let text = "1 of 3 items will never succeed (0), item 0: no such learner";
         assert_eq!(error.to_string(), text);
-        assert_eq!(run.finished, ["push/0!", "push/1", "push/2"]);
+        assert_eq!(run.finished, ["push/0!", "push!0 no such learner", "push/1", "push/2"]);
     }
 
     #[tokio::test]
     async fn a_second_list_would_be_taken_for_the_first_and_is_refused() {
         let id = MessageId::parse("msg_1").unwrap();
-        let items = Items::new("push", &BTreeSet::new(), Arc::default());
+        let items = Items::new("push", None, &BTreeSet::new(), Arc::default());
         let key = IdempotencyKey::new(&id, "push");
-        let list = async || items.for_each(&key, &[0, 1], 1, 0, |_, _| std::future::ready(Ok(()))).await;
+        let list = async || {
+            items.for_each(&key, &[0, 1], &Permits::new(1), 0, |_, _| std::future::ready(Ok(()))).await
+        };
         assert_eq!(list().await, Ok(()));
         assert_eq!(list().await.unwrap_err().class(), FailureClass::Permanent);
     }
 
     #[tokio::test]
-    async fn a_list_that_the_ledger_could_not_keep_is_refused() {
-        // `push/10000!` has eleven bytes.
-        let most = LARGEST_KEYS_BYTES / 11;
-        assert_eq!(run(most, &[], |_| Ok(())).await.finished.len(), most);
-        for (items, done) in [(most + 1, &[][..]), (most, &["push@w1/1000"])] {
-            let run = run(items, done, |_| Ok(())).await;
-            assert_eq!(run.result.unwrap_err().class(), FailureClass::Permanent);
-            assert!(run.tried.is_empty());
+    async fn a_list_longer_than_a_part_is_cut_and_none_of_it_is_tried() {
+        let log = Arc::new(ItemLog::with_parts_of(100));
+        let long = run_under(log.clone(), None, 0, 101, &["other/7"], |_| Ok(())).await;
+        assert!(long.result.unwrap_err().made_progress());
+        assert!(long.tried.is_empty() && long.finished.is_empty());
+        assert_eq!((log.cut_of("push"), log.cut_of("other")), (Some(101), None));
+
+        let log = Arc::new(ItemLog::with_parts_of(100));
+        assert_eq!(run_under(log.clone(), None, 0, 100, &[], |_| Ok(())).await.finished.len(), 100);
+        assert_eq!(log.cut_of("push"), None);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_was_begun_whole_is_finished_whole() {
+        for begun in ["push/0", "push/0!"] {
+            let log = Arc::new(ItemLog::with_parts_of(2));
+            let run = run_under(log.clone(), None, 0, 4, &[begun], |_| Ok(())).await;
+            assert_eq!((run.tried.len(), log.cut_of("push")), (3, None));
         }
+        // A part on the queue was not begun whole: the rest of the parts follows.
+        let log = Arc::new(ItemLog::with_parts_of(2));
+        let run = run_under(log.clone(), None, 0, 4, &["push/0-1"], |_| Ok(())).await;
+        assert_eq!((run.tried.len(), log.cut_of("push")), (0, Some(4)));
+    }
+
+    #[tokio::test]
+    async fn a_part_has_its_own_items_under_the_keys_of_the_whole_list() {
+        let part = Part::all_of("push", 250, 100, false).last().unwrap();
+        let log = Arc::new(ItemLog::with_parts_of(100));
+        let run = run_under(log, Some(&part), 0, 250, &["push/200"], |_| Ok(())).await;
+        assert_eq!(run.result, Ok(()));
+        assert_eq!(run.tried.first().map(String::as_str), Some("msg_1/push/201"));
+        assert_eq!((run.tried.len(), run.finished.len()), (49, 49));
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_list_of_another_length_is_refused() {
+        let part = Part::all_of("push", 250, 100, false).next().unwrap();
+        let run = run_under(Arc::default(), Some(&part), 0, 249, &[], |_| Ok(())).await;
+        assert_eq!(run.result.unwrap_err().class(), FailureClass::Permanent);
+        assert!(run.tried.is_empty());
     }
 
     #[tokio::test]
@@ -405,7 +578,7 @@ mod tests {
         let run = run(100, &[], |_| busy()).await;
         assert_eq!(run.tried.len(), OPENS_AFTER as usize + 1);
         let text = run.result.unwrap_err().to_string();
-        assert_eq!(text, "4 of 100 items failed; 96 of 100 items were not tried; the first: busy");
+        assert_eq!(text, "4 of 100 items failed, the first: busy; 96 of 100 items were not tried");
     }
 
     #[tokio::test]
@@ -423,28 +596,47 @@ mod tests {
         let run = run(10, &[], |item| if item < 3 { busy() } else { refuse() }).await;
         assert_eq!(run.tried.len(), 10);
         let text = run.result.unwrap_err().to_string();
-        let expected =
-            "3 of 10 items failed; 7 of 10 items will never succeed (3, 4, 5, 6, 7, ...); the first: busy";
+        let expected = "3 of 10 items failed, the first: busy; 7 of 10 items will never succeed (3, 4, 5, 6, 7, ...), \
+                        item 3: no such learner";
         assert_eq!(text, expected);
     }
 
     #[tokio::test]
     async fn what_was_refused_is_not_tried_again_with_the_rest() {
-        let again = run(3, &["push/0!", "push/1"], |_| busy()).await;
+        let done = ["push/0!", "push!0 no such plan", "push/1"];
+        let again = run(3, &done, |_| busy()).await;
         assert_eq!(again.tried, ["msg_1/push/2"]);
         let text = again.result.unwrap_err().to_string();
-        assert_eq!(text, "1 of 3 items failed; 1 of 3 items will never succeed (0); the first: busy");
+        assert_eq!(
+            text,
+            "1 of 3 items failed, the first: busy; 1 of 3 items will never succeed (0), item 0: no such plan"
+        );
 
-        let last = run(3, &["push/0!", "push/1"], |_| Ok(())).await;
+        let last = run(3, &done, |_| Ok(())).await;
         let error = last.result.unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
-        assert_eq!(error.to_string(), "1 of 3 items will never succeed (0)");
+        assert_eq!(error.to_string(), "1 of 3 items will never succeed (0), item 0: no such plan");
+    }
+
+    #[tokio::test]
+    async fn every_different_reason_of_a_refusal_is_kept_once_and_few_of_them() {
+        let reasons = |done: &'static [&'static str], reason: fn(usize) -> String| async move {
+            let run = run(20, done, move |item| Err(HandlerError::permanent(reason(item)))).await;
+            let is_reason = |key: &&String| key.starts_with("push!");
+            run.finished.iter().filter(is_reason).cloned().collect::<Vec<_>>()
+        };
+        let plan = |item: usize| format!("no such plan {}", item % 2);
+        assert_eq!(reasons(&[], plan).await, ["push!0 no such plan 0", "push!1 no such plan 1"]);
+        assert_eq!(reasons(&["push/0!", "push!0 no such plan 0"], plan).await, ["push!1 no such plan 1"]);
+        assert_eq!(reasons(&[], |item| item.to_string()).await.len(), MOST_REASONS);
+        let long = reasons(&[], |_| "é".repeat(300)).await;
+        assert_eq!(long, [format!("push!0 {}", "é".repeat(100))]);
     }
 
     #[tokio::test]
     async fn at_the_end_of_the_time_no_more_is_started_and_what_is_under_way_finishes() {
         let log = Arc::new(ItemLog::default());
-        let items = Items::new("push", &BTreeSet::new(), log.clone());
+        let items = Items::new("push", None, &BTreeSet::new(), log.clone());
         let key = IdempotencyKey::new(&MessageId::parse("msg_1").unwrap(), "push");
         let list: Vec<_> = (0..100).collect();
         let work = |&item: &usize, _| {
@@ -457,10 +649,37 @@ mod tests {
                 Ok(())
             }
         };
-        let error = items.for_each(&key, &list, 4, 0, work).await.unwrap_err();
-        assert!(error.goes_on());
-        assert_eq!(error.to_string(), "96 of 100 items were not tried");
-        assert_eq!(log.after(0).len(), 4);
+        let error = items.for_each(&key, &list, &Permits::new(4), 0, work).await.unwrap_err();
+        assert!(error.made_progress());
+        assert_eq!(error.to_string(), "97 of 100 items were not tried");
+        assert_eq!(log.after(0).len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn items_that_wait_for_a_permit_do_not_begin_after_the_close() {
+        let permits = Permits::new(4);
+        let logs: Vec<_> = (0..10).map(|_| Arc::new(ItemLog::default())).collect();
+        let begun = AtomicUsize::new(0);
+        let key = IdempotencyKey::new(&MessageId::parse("msg_1").unwrap(), "push");
+        let lists = logs.iter().map(async |log| {
+            let items = Items::new("push", None, &BTreeSet::new(), log.clone());
+            let work = async |_: &(), _| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(())
+            };
+            items.for_each(&key, &[(); 20], &permits, 0, work).await
+        });
+        let close = async {
+            tokio::time::sleep(Duration::from_millis(450)).await;
+            logs.iter().for_each(|log| log.close());
+            begun.load(Ordering::Relaxed)
+        };
+        let (results, before) = tokio::join!(futures_util::future::join_all(lists), close);
+        assert_eq!((before, begun.load(Ordering::Relaxed)), (8, 8));
+        let finished: usize = logs.iter().map(|log| log.after(0).len()).sum();
+        assert_eq!(finished, 8, "what was under way finishes");
+        assert!(results.iter().all(Result::is_err));
     }
 
     #[test]
@@ -478,7 +697,7 @@ mod tests {
         let run = run(5, &[], |item| if item == 0 { panic!("an item that panics") } else { Ok(()) }).await;
         let error = run.result.unwrap_err();
         assert_eq!(error.class(), FailureClass::Retryable);
-        assert_eq!(error.to_string(), "1 of 5 items failed; the first: the handler panicked");
+        assert_eq!(error.to_string(), "1 of 5 items failed, the first: the handler panicked");
         assert_eq!(run.finished.len(), 4);
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::message::MessageId;
+use crate::message::{Message, MessageId, Part};
 
 /// How long an entry is remembered. It must outlive every automatic path by which a message comes
 /// back: 28 hours of the sender's retries, 4 days on the queue, 14 days on the dead-letter queue.
@@ -23,11 +23,51 @@ pub const REMEMBERED_FOR: Duration = Duration::from_hours(720);
 /// still has an end that lies ahead.
 pub const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
+/// The key of an entry: the message id, or for a [`Part`] of a list the message id, a full stop, and which part
+/// it is: `msg_2Xb.push/100-199`. No message id has a full stop, so that no part is taken for another message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId(String);
+
+impl EntryId {
+    /// The entry of a message, or of the part that it stands for.
+    pub fn of(message: &Message) -> Self {
+        message.part.as_ref().map_or_else(|| Self::from(&message.id), |part| Self::of_part(&message.id, part))
+    }
+
+    /// The entry of a part of a message's list.
+    pub fn of_part(id: &MessageId, part: &Part) -> Self {
+        Self(format!("{id}.{}", part.key()))
+    }
+
+    /// The key as the table has it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&MessageId> for EntryId {
+    fn from(id: &MessageId) -> Self {
+        Self(id.as_str().to_owned())
+    }
+}
+
+impl From<MessageId> for EntryId {
+    fn from(id: MessageId) -> Self {
+        Self::from(&id)
+    }
+}
+
+impl From<&Self> for EntryId {
+    fn from(id: &Self) -> Self {
+        id.clone()
+    }
+}
+
 /// A request to start work on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRequest {
-    /// The message.
-    pub id: MessageId,
+    /// The message, or the part of its list.
+    pub id: EntryId,
     /// [`payload_sha256`] of its body.
     pub payload_sha256: String,
     /// What there may be to do: the keys of handlers; at least one.
@@ -188,8 +228,8 @@ pub fn judge(entry: Option<&Entry>, request: &ClaimRequest) -> Claim {
 /// What an owner leaves behind when it stops, whether it finished or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// The message.
-    pub id: MessageId,
+    /// The message, or the part of its list.
+    pub id: EntryId,
     /// Who claimed it.
     pub owner: String,
     /// The keys of all that is done, under this claim and before.
@@ -230,7 +270,7 @@ mod tests {
 
     fn request(keys: &[&str]) -> ClaimRequest {
         ClaimRequest {
-            id: MessageId::parse("msg_1").unwrap(),
+            id: MessageId::parse("msg_1").unwrap().into(),
             payload_sha256: "aa".to_owned(),
             keys: keys.iter().map(ToString::to_string).collect(),
             owner: "me".to_owned(),
@@ -329,7 +369,7 @@ mod tests {
     #[test]
     fn a_settlement_whose_answer_got_lost_is_recognised_and_another_owners_is_not() {
         let settlement = Settlement {
-            id: MessageId::parse("msg_1").unwrap(),
+            id: MessageId::parse("msg_1").unwrap().into(),
             owner: "me".to_owned(),
             done: BTreeSet::from(["push".to_owned()]),
             failure_reason: None,
@@ -339,6 +379,15 @@ mod tests {
         assert_eq!(judged(entry(&["progress", "push"], None)), Recorded::Yes);
         assert_eq!(judged(entry(&["progress"], None)), Recorded::LeaseLost);
         assert_eq!(judged(entry(&["push"], Some(("other", NOW_MS - 1)))), Recorded::LeaseLost);
+    }
+
+    #[test]
+    fn a_part_has_an_entry_of_its_own_that_no_message_can_have() {
+        let id = MessageId::parse("msg_1").unwrap();
+        let part = Part::parse("push@1f0c/100-199/250").unwrap();
+        let entry = EntryId::of_part(&id, &part);
+        assert_eq!(entry.as_str(), "msg_1.push@1f0c/100-199");
+        assert!(MessageId::parse(entry.as_str()).is_err());
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub mod router;
 pub use error::{FailureClass, HandlerError, HandlerResult, OrPermanent};
 pub use event::{Envelope, Event, Payload};
 pub use idempotency::IdempotencyKey;
+pub use items::Permits;
 pub use message::{Message, MessageId};
 pub use personal::Personal;
 pub use router::Router;

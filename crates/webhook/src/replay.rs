@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::idempotency::{item_key, items_of, refused_key, refused_of, replay_key};
+use crate::idempotency::{is_of_list, is_refusal_of, replay_key, without_progress_key, without_progress_of};
 use crate::message::MessageId;
 
 /// Leave to do again what is done.
@@ -131,22 +131,33 @@ pub struct Task {
 }
 
 impl Task {
-    /// Takes out of `done` the items of a handler that is done: with all of them done, none has to be
-    /// remembered.
-    pub fn forget_items(&self, done: &mut BTreeSet<String>) {
-        let items: Vec<_> = items_of(&self.key, done.iter().map(String::as_str)).collect();
-        for index in items {
-            done.remove(&item_key(&self.key, index));
-        }
-        self.forget_refusals(done);
+    /// Takes out of `done` what it has of this task's list: with the task done, none of it has to be remembered.
+    pub fn forget_list(&self, done: &mut BTreeSet<String>) {
+        done.retain(|key| !is_of_list(&self.key, key));
     }
 
-    /// Takes out of `done` which items were refused, so that a redrive tries them again.
+    /// Takes out of `done` which items were refused: the next delivery tries all that is not done.
     pub fn forget_refusals(&self, done: &mut BTreeSet<String>) {
-        let refused: Vec<_> = refused_of(&self.key, done.iter().map(String::as_str)).collect();
-        for index in refused {
-            done.remove(&refused_key(&self.key, index));
-        }
+        done.retain(|key| !is_refusal_of(&self.key, key));
+    }
+
+    /// Notes in `done` a delivery that did not finish the list, and whether it made progress. A list that never made
+    /// any leaves no note: its message's receive count says as much.
+    pub fn note_delivery(&self, made_progress: bool, done: &mut BTreeSet<String>) {
+        let before = self.without_progress(done);
+        self.forget_deliveries(done);
+        let deliveries = if made_progress { Some(0) } else { before.map(|before| before.saturating_add(1)) };
+        done.extend(deliveries.map(|deliveries| without_progress_key(&self.key, deliveries)));
+    }
+
+    /// How many deliveries in a row the list has made no progress, where it made some before.
+    pub fn without_progress(&self, done: &BTreeSet<String>) -> Option<u32> {
+        without_progress_of(&self.key, done.iter().map(String::as_str))
+    }
+
+    /// Takes out of `done` how many deliveries the list has made no progress: they are counted anew.
+    pub fn forget_deliveries(&self, done: &mut BTreeSet<String>) {
+        done.retain(|key| without_progress_of(&self.key, std::iter::once(key.as_str())).is_none());
     }
 }
 
@@ -223,11 +234,45 @@ mod tests {
 
     #[test]
     fn the_items_of_what_is_done_are_forgotten_and_no_others() {
-        let done = ["push/0", "push/17", "push/18!", "push@w1/0", "progress/3", "progress"];
+        let done = [
+            "push/0",
+            "push/17",
+            "push/18!",
+            "push!18 no such plan",
+            "push/100-199",
+            "push+0",
+            "push@w1/0",
+            "progress/3",
+            "progress",
+        ];
         let mut done = done.map(str::to_owned).into();
         let task = tasks(&["push"], &done, &[]).remove(0);
-        task.forget_items(&mut done);
+        task.forget_list(&mut done);
         assert_eq!(done.into_iter().collect::<Vec<_>>(), ["progress", "progress/3", "push@w1/0"]);
+    }
+
+    #[test]
+    fn what_was_refused_can_be_forgotten_and_what_is_done_stays() {
+        let done = ["push/0", "push/18!", "push!18 no such plan", "push/100-199", "push+3", "other/1!"];
+        let mut done: BTreeSet<_> = done.map(str::to_owned).into();
+        let task = tasks(&["push"], &done, &[]).remove(0);
+        task.forget_refusals(&mut done);
+        assert_eq!(done.into_iter().collect::<Vec<_>>(), ["other/1!", "push+3", "push/0", "push/100-199"]);
+    }
+
+    #[test]
+    fn deliveries_without_progress_are_counted_once_there_was_some() {
+        let mut done = BTreeSet::new();
+        let task = tasks(&["push"], &done, &[]).remove(0);
+        let mut counts = Vec::new();
+        for made_progress in [false, true, false, false, true, false] {
+            task.note_delivery(made_progress, &mut done);
+            counts.push(task.without_progress(&done));
+        }
+        assert_eq!(counts, [None, Some(0), Some(1), Some(2), Some(0), Some(1)]);
+        assert_eq!(done, BTreeSet::from(["push+1".to_owned()]));
+        task.forget_deliveries(&mut done);
+        assert!(done.is_empty());
     }
 
     #[test]

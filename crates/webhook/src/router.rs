@@ -43,25 +43,17 @@ type Call<S> = Arc<dyn Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send 
 /// a `Router<()>` is ready to run.
 pub struct Router<S = ()> {
     handlers: Vec<Handler<S>>,
-    unknown: Unknown,
 }
 
-/// What becomes of an event of a type or version that no handler takes, once the handlers for any event
-/// are done with it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Unknown {
-    /// It is counted, and done.
-    #[default]
-    Ignore,
-    /// It goes to the dead-letter queue, and waits there for whoever writes a handler.
-    DeadLetter,
-}
+/// How long a call of a handler takes at most, unless [`Router::longest_call`] says otherwise.
+pub const LONGEST_CALL: Duration = Duration::from_secs(5);
 
 /// One registered handler.
 pub struct Handler<S = ()> {
     name: &'static str,
     takes: Takes,
     max_age: Option<Duration>,
+    longest_call: Duration,
     call: Call<S>,
 }
 
@@ -71,7 +63,9 @@ enum Takes {
     Type { event_type: &'static str, api_version: &'static str },
     /// Every event.
     Any,
-    /// Every event that no `Type` takes.
+    /// Every webhook, be its body an event or not.
+    Webhook,
+    /// Every JSON object that no `Type` takes.
     Rest,
 }
 
@@ -80,12 +74,17 @@ impl Takes {
         matches!(self, Self::Type { event_type, api_version }
             if event_type == envelope.event_type && api_version == envelope.api_version)
     }
+
+    fn matches_another_version(self, envelope: &Envelope) -> bool {
+        matches!(self, Self::Type { event_type, api_version }
+            if event_type == envelope.event_type && api_version != envelope.api_version)
+    }
 }
 
 impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// A router without handlers.
     pub const fn new() -> Self {
-        Self { handlers: Vec::new(), unknown: Unknown::Ignore }
+        Self { handlers: Vec::new() }
     }
 
     /// Runs `handler` for the events whose payload is `P`. Several handlers may take the same
@@ -132,8 +131,26 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.register(name, Takes::Any, move |state, event| Box::pin(handler(event, state)))
     }
 
-    /// Runs `handler` for every event of a type or version that no [`Router::on`] takes. Without
-    /// a fallback such an event is logged as unknown, and done when the handlers for any event are.
+    /// Runs `handler` for every webhook, also where its body is not an event: not JSON, or not a JSON object. For
+    /// what keeps the signed bytes. The envelope of such a body is empty, and its message goes to the dead-letter
+    /// queue when the handler is done.
+    ///
+    /// # Panics
+    ///
+    /// When a handler of that name is registered already.
+    #[must_use]
+    #[track_caller]
+    pub fn on_any_webhook<F, Fut>(self, name: &'static str, handler: F) -> Self
+    where
+        F: Fn(Event, S) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        self.register(name, Takes::Webhook, move |state, event| Box::pin(handler(event, state)))
+    }
+
+    /// Runs `handler` for every event of a type or version that no [`Router::on`] takes, and for every JSON object
+    /// that is not an event. Without a fallback such a webhook is logged as unknown, and done when the handlers for
+    /// any event are.
     ///
     /// # Panics
     ///
@@ -148,12 +165,6 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.register(name, Takes::Rest, move |state, event| Box::pin(handler(event, state)))
     }
 
-    /// Says what becomes of an event that nobody takes, where there is no [`Router::fallback`] either.
-    #[must_use]
-    pub fn unknown(self, unknown: Unknown) -> Self {
-        Self { unknown, ..self }
-    }
-
     /// Gives up on events that happened longer than `max_age` ago: the handler is not called for them, and
     /// they count as done. For what nobody wants late, such as a push notification.
     ///
@@ -163,11 +174,21 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     #[must_use]
     #[track_caller]
     pub fn max_age(mut self, name: &str, max_age: Duration) -> Self {
-        let handler = self.handlers.iter_mut().find(|handler| handler.name == name);
-        assert!(handler.is_some(), "no handler is named `{name}` yet");
-        if let Some(handler) = handler {
-            handler.max_age = Some(max_age);
-        }
+        self.handler_mut(name).max_age = Some(max_age);
+        self
+    }
+
+    /// Says how long a call takes at most that the handler makes, for one item where it has a list:
+    /// [`LONGEST_CALL`] unless set. So long before the end of an invocation's time for work the handler begins
+    /// nothing more, and nothing is cut off between what it did and the record of it.
+    ///
+    /// # Panics
+    ///
+    /// When no handler of that name is registered yet.
+    #[must_use]
+    #[track_caller]
+    pub fn longest_call(mut self, name: &str, longest_call: Duration) -> Self {
+        self.handler_mut(name).longest_call = longest_call;
         self
     }
 
@@ -180,10 +201,18 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
                 name: handler.name,
                 takes: handler.takes,
                 max_age: handler.max_age,
+                longest_call: handler.longest_call,
                 call: Arc::new(move |(), event| call(state.clone(), event)) as Call<()>,
             }
         });
-        Router { handlers: handlers.collect(), unknown: self.unknown }
+        Router { handlers: handlers.collect() }
+    }
+
+    #[track_caller]
+    #[expect(clippy::panic, reason = "documented: the cold start fails")]
+    fn handler_mut(&mut self, name: &str) -> &mut Handler<S> {
+        let handler = self.handlers.iter_mut().find(|handler| handler.name == name);
+        handler.unwrap_or_else(|| panic!("no handler is named `{name}` yet"))
     }
 
     #[track_caller]
@@ -193,9 +222,15 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     {
         assert!(
             is_handler_name(name),
-            "`{name}` is no name for a handler: 1 to 64 of a-z, 0-9, _, - and ., not digits alone"
+            "invalid handler name `{name}`: use 1-64 characters from a-z 0-9 _ - ., not only digits"
         );
-        self.register_handler(Handler { name, takes, max_age: None, call: Arc::new(call) })
+        self.register_handler(Handler {
+            name,
+            takes,
+            max_age: None,
+            longest_call: LONGEST_CALL,
+            call: Arc::new(call),
+        })
     }
 
     #[track_caller]
@@ -208,8 +243,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 }
 
 impl Router {
-    /// Adds the handlers of another router, which have a state of their own. Events that nobody takes are
-    /// dead-lettered where either router says so.
+    /// Adds the handlers of another router, which have a state of their own.
     ///
     /// # Panics
     ///
@@ -217,8 +251,7 @@ impl Router {
     #[must_use]
     #[track_caller]
     pub fn merge(self, other: Self) -> Self {
-        let unknown = if other.unknown == Unknown::DeadLetter { other.unknown } else { self.unknown };
-        other.handlers.into_iter().fold(Self { unknown, ..self }, Self::register_handler)
+        other.handlers.into_iter().fold(self, Self::register_handler)
     }
 }
 
@@ -234,27 +267,34 @@ impl<S> Router<S> {
         self.handlers.iter().map(|handler| handler.name).collect()
     }
 
-    /// The handlers that an event goes to.
+    /// The handlers that an event goes to, or a JSON object that is not an event.
     pub fn route(&self, envelope: &Envelope) -> Route<'_, S> {
-        let known = self.handlers.iter().any(|handler| handler.takes.matches_type(envelope));
+        let is_known = self.handlers.iter().any(|handler| handler.takes.matches_type(envelope));
+        let is_another_version =
+            !is_known && self.handlers.iter().any(|handler| handler.takes.matches_another_version(envelope));
         let takes_it = |handler: &&Handler<S>| match handler.takes {
             Takes::Type { .. } => handler.takes.matches_type(envelope),
-            Takes::Any => true,
-            Takes::Rest => !known,
+            Takes::Any | Takes::Webhook => true,
+            Takes::Rest => !is_known,
         };
-        let handlers: Vec<_> = self.handlers.iter().filter(takes_it).collect();
-        let taken = known || handlers.iter().any(|handler| handler.takes == Takes::Rest);
-        Route { known, dead_letter: !taken && self.unknown == Unknown::DeadLetter, handlers }
+        Route { is_known, is_another_version, handlers: self.handlers.iter().filter(takes_it).collect() }
+    }
+
+    /// The handlers that a webhook goes to whose body is not a JSON object.
+    pub fn route_no_event(&self) -> Route<'_, S> {
+        let takes_it = |handler: &&Handler<S>| handler.takes == Takes::Webhook;
+        let handlers = self.handlers.iter().filter(takes_it).collect();
+        Route { is_known: false, is_another_version: false, handlers }
     }
 }
 
 /// Where one event goes.
 pub struct Route<'a, S = ()> {
     /// Whether a handler is registered for this type and version.
-    pub known: bool,
-    /// Whether it belongs on the dead-letter queue once the handlers are done, because none of them was
-    /// written for its type and version.
-    pub dead_letter: bool,
+    pub is_known: bool,
+    /// Whether handlers are registered for this type, and all of them for another version of it. Nobody handles
+    /// what somebody relies on: an incident, unlike a type that nobody has written a handler for.
+    pub is_another_version: bool,
     /// The handlers to run, which may be none.
     pub handlers: Vec<&'a Handler<S>>,
 }
@@ -263,6 +303,11 @@ impl<S> Handler<S> {
     /// The name under which the ledger remembers it.
     pub const fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// How long a call takes at most that it makes.
+    pub const fn longest_call(&self) -> Duration {
+        self.longest_call
     }
 
     /// Whether an event of this age is too old for it.
@@ -292,7 +337,7 @@ mod tests {
 
     use super::*;
     use crate::FailureClass;
-    use crate::event::{CourseStarted, NotificationsSent};
+    use crate::event::{API_VERSION, CourseStarted, NotificationsSent};
     use crate::items::ItemLog;
     use crate::message::{Message, MessageId};
 
@@ -337,7 +382,39 @@ mod tests {
     #[test]
     fn a_version_that_no_handler_knows_goes_to_the_fallback() {
         assert_eq!(names(&envelope("user.course.started", "2031-01-01")), ["archive", "unknown"]);
-        assert!(!router().route(&envelope("user.course.started", "2031-01-01")).known);
+    }
+
+    #[test]
+    fn a_known_type_in_another_version_is_told_from_a_type_without_a_handler() {
+        let router = router();
+        let told = |event_type, api_version| {
+            let route = router.route(&envelope(event_type, api_version));
+            (route.is_known, route.is_another_version)
+        };
+        assert_eq!(told("user.course.started", API_VERSION), (true, false));
+        for api_version in ["2031-01-01", "", "2022-11-15 "] {
+            assert_eq!(told("user.course.started", api_version), (false, true), "{api_version}");
+        }
+        assert_eq!(told("example.unknown", API_VERSION), (false, false));
+        assert_eq!(told("", ""), (false, false));
+    }
+
+    #[test]
+    fn a_body_that_is_not_an_event_goes_to_the_handlers_for_every_webhook_alone() {
+        let router = router().merge(Router::new().on_any_webhook("keep", any).with_state(()));
+        let names = |route: Route<'_>| route.handlers.iter().map(|handler| handler.name).collect::<Vec<_>>();
+        assert_eq!(names(router.route_no_event()), ["keep"]);
+        let started = envelope("user.course.started", "2022-11-15");
+        assert_eq!(names(router.route(&started)), ["progress", "streaks", "archive", "keep"]);
+    }
+
+    #[test]
+    fn a_handler_says_how_long_its_calls_take() {
+        let long = Duration::from_secs(10);
+        let router = Router::new().on("progress", started).on("push", sent).longest_call("push", long);
+        let router = router.with_state(());
+        let calls: Vec<_> = router.handlers.iter().map(Handler::longest_call).collect();
+        assert_eq!(calls, [LONGEST_CALL, long]);
     }
 
     #[test]
@@ -347,21 +424,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "`Push/it` is no name for a handler")]
+    #[should_panic(expected = "invalid handler name `Push/it`")]
     fn a_name_that_the_ledger_could_not_keep_fails_the_cold_start() {
         let _ = Router::new().on("Push/it", sent).with_state(());
-    }
-
-    #[test]
-    fn an_event_that_nobody_takes_is_dead_lettered_only_where_the_router_says_so() {
-        let unknown = envelope("example.unknown", "2022-11-15");
-        let archive = || Router::new().on("push", sent).on_any("archive", any);
-        let dead_letter = |router: Router<()>| router.with_state(()).route(&unknown).dead_letter;
-        assert!(!dead_letter(archive()));
-        assert!(dead_letter(archive().unknown(Unknown::DeadLetter)));
-        assert!(!dead_letter(archive().fallback("unknown", any).unknown(Unknown::DeadLetter)));
-        let router = archive().unknown(Unknown::DeadLetter).with_state(());
-        assert!(!router.route(&envelope("notifications.sent", "2022-11-15")).dead_letter);
     }
 
     #[test]
@@ -394,6 +459,7 @@ mod tests {
             received_at: Timestamp::UNIX_EPOCH,
             event_type: None,
             body: Vec::new(),
+            part: None,
         });
         let router = router();
         let route = router.route(&envelope);

@@ -20,9 +20,8 @@ use aws_sdk_dynamodb::types::{
 };
 use futures_util::future::join_all;
 use learnink_aws::CallFailed;
-use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{
-    Claim, ClaimRequest, Entry, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
+    Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
 };
 use learnink_webhook::replay::{Closing, ReplayWindow};
 
@@ -45,6 +44,10 @@ mod attribute {
 }
 
 const SERVICE: &str = "DynamoDB";
+
+/// Stands in a set without keys, because DynamoDB has no empty sets. No key is called so. Without it, the keys that
+/// were there before would stay.
+const NO_KEYS: &str = "+";
 
 /// An item that is not there, or of this payload with work left that nobody is at, or was at since, and not
 /// expired.
@@ -191,14 +194,14 @@ impl DynamoDbLedger {
         }
     }
 
-    /// What the ledger holds for a message, for the person on call.
+    /// What the ledger holds for a message, or for a part of its list, for the person on call.
     ///
     /// # Errors
     ///
     /// [`LedgerError`] when DynamoDB did not answer.
-    pub async fn entry(&self, id: &MessageId) -> Result<Option<Entry>, LedgerError> {
+    pub async fn entry(&self, id: impl Into<EntryId>) -> Result<Option<Entry>, LedgerError> {
         const OPERATION: &str = "read an entry";
-        match self.get(OPERATION, id.as_str()).await? {
+        match self.get(OPERATION, id.into().as_str()).await? {
             Some(item) => stored(OPERATION, Some(&item)).map(Some),
             None => Ok(None),
         }
@@ -312,7 +315,7 @@ impl Ledger for DynamoDbLedger {
         requests.iter().map(answer).collect()
     }
 
-    async fn note(&self, id: &MessageId, owner: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
+    async fn note(&self, id: &EntryId, owner: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
         let update = self
             .update_item(id.as_str())
             .update_expression("ADD done_keys :done")
@@ -332,29 +335,22 @@ impl Ledger for DynamoDbLedger {
         const OPERATION: &str = "record what finished";
         // The keys are written as a whole, and not added, so that those of finished items can go. Nobody
         // else writes them: the condition holds for the owner alone.
-        let statement = |set_done: &str| {
-            format!(
-                "UPDATE \"{}\" {set_done}SET lease_owner = ? SET lease_until_ms = ? SET failure_reason = ? \
-                 SET expires_at = ? WHERE message_id = ? AND lease_owner = ?",
-                self.table
-            )
-        };
-        let (with_done, without) = (statement("SET done_keys = ? "), statement(""));
+        let statement = format!(
+            "UPDATE \"{}\" SET done_keys = ? SET lease_owner = ? SET lease_until_ms = ? SET failure_reason = ? \
+             SET expires_at = ? WHERE message_id = ? AND lease_owner = ?",
+            self.table
+        );
         let statements = settlements.iter().map(|settlement| {
-            let mut parameters = Vec::with_capacity(7);
-            // DynamoDB has no empty sets.
-            if !settlement.done.is_empty() {
-                parameters.push(AttributeValue::Ss(settlement.done.iter().cloned().collect()));
-            }
-            parameters.extend([
+            let parameters = vec![
+                keys(&settlement.done),
                 string(""),
                 number(settlement.now.as_millisecond()),
                 string(settlement.failure_reason.as_deref().unwrap_or_default()),
                 number(expires_at_s(settlement.now)),
                 string(settlement.id.as_str()),
                 string(&settlement.owner),
-            ]);
-            batch_statement(if settlement.done.is_empty() { &without } else { &with_done }, parameters)
+            ];
+            batch_statement(&statement, parameters)
         });
         let answers = self.execute(OPERATION, statements.collect()).await;
         let recorded = |(answer, settlement): (Result<BatchStatementResponse, _>, &Settlement)| {
@@ -445,15 +441,24 @@ fn entry(item: &Item) -> Option<Entry> {
     let until_ms = number(attribute::LEASE_UNTIL_MS).unwrap_or_default();
     let lease = text(attribute::LEASE_OWNER).map(|owner| Lease { owner, until_ms });
     let done = item.get(attribute::DONE).and_then(|done| done.as_ss().ok());
+    let done = done.into_iter().flatten().filter(|key| *key != NO_KEYS);
     Some(Entry {
         payload_sha256: text(attribute::PAYLOAD_SHA256)?,
-        done: done.map_or_else(BTreeSet::new, |done| done.iter().cloned().collect()),
+        done: done.cloned().collect(),
         settled_at_ms: if lease.is_none() { until_ms } else { 0 },
         lease,
         first_seen_ms: number(attribute::FIRST_SEEN_MS)?,
         expires_at_s: number(attribute::EXPIRES_AT)?,
         failure_reason: text(attribute::FAILURE_REASON),
     })
+}
+
+/// The keys as a set.
+fn keys(done: &BTreeSet<String>) -> AttributeValue {
+    if done.is_empty() {
+        return AttributeValue::Ss(vec![NO_KEYS.to_owned()]);
+    }
+    AttributeValue::Ss(done.iter().cloned().collect())
 }
 
 fn string(value: &str) -> AttributeValue {

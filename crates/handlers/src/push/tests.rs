@@ -227,6 +227,7 @@ async fn run(push: &Push, notifications: &[Value]) -> (HandlerResult, Vec<String
         received_at: Timestamp::UNIX_EPOCH,
         event_type: None,
         body: body.to_string().into_bytes(),
+        part: None,
     };
     let envelope = Arc::new(Envelope::parse(&message.body).unwrap());
     let log = Arc::new(ItemLog::default());
