@@ -114,7 +114,7 @@ impl Stand {
         let queues = engine.queues(600, 7).await;
         let ledger = DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await);
         let sqs = SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
-        let consumer = Consumer::new(archive::router(archive.clone()), ledger, sqs, || 0.5);
+        let consumer = Consumer::new(archive::router(archive.clone()), ledger, sqs, 7, || 0.5);
         Self { _engine: engine, consumer, invocations: 0 }
     }
 

@@ -21,6 +21,7 @@ async fn consumer(engine: &Engine, bus: &str) -> Consumer {
         router(Bus::new(&engine.sqs, &config)),
         DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await),
         SqsQueues::new(&engine.sqs, "none", "none"),
+        7,
         || 0.5,
     )
 }

@@ -776,6 +776,7 @@ async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)
         received_at: Timestamp::UNIX_EPOCH,
         event_type: Some("example.type".to_owned()),
         body: EVENT.into(),
+        part: None,
     };
     let message = message.encode().unwrap();
     let own = message.attributes.iter().map(|own| (own.name, own.value.as_str()));
@@ -791,7 +792,7 @@ async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)
 async fn leave(ledger: &DynamoDbLedger, id: &str, failure_reason: Option<&str>) {
     let (id, now) = (MessageId::parse(id).unwrap(), Timestamp::UNIX_EPOCH);
     let request = ClaimRequest {
-        id: id.clone(),
+        id: (&id).into(),
         payload_sha256: payload_sha256(EVENT),
         keys: vec!["push".to_owned()],
         owner: "consumer".to_owned(),
@@ -802,7 +803,7 @@ async fn leave(ledger: &DynamoDbLedger, id: &str, failure_reason: Option<&str>) 
     ledger.claim(vec![request]).await.remove(0).unwrap();
     if let Some(reason) = failure_reason {
         let settlement = Settlement {
-            id,
+            id: id.into(),
             owner: "consumer".to_owned(),
             done: BTreeSet::new(),
             failure_reason: Some(reason.to_owned()),

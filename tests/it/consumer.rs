@@ -18,7 +18,6 @@ use learnink_receiver::SqsQueue;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_webhook::event::CourseStarted;
 use learnink_webhook::replay::{Coverage, ReplayWindow};
-use learnink_webhook::router::Unknown;
 use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId, Router};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -85,13 +84,13 @@ impl Stand {
         let router = Router::new().on("steady", steady).on("moody", moody).with_state(runs.clone());
         let ledger = DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await);
         let sqs = SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
-        let consumer = Consumer::new(router, ledger.clone(), sqs, random);
+        let consumer = Consumer::new(router, ledger.clone(), sqs, 7, random);
         Self { engine, queues, ledger, consumer, runs, invocations: 0 }
     }
 
     fn replace_router(&mut self, router: Router) {
         let sqs = SqsQueues::new(&self.engine.sqs, &self.queues.url, &self.queues.dead_letter_url);
-        self.consumer = Consumer::new(router, self.ledger.clone(), sqs, || 0.5);
+        self.consumer = Consumer::new(router, self.ledger.clone(), sqs, 7, || 0.5);
     }
 
     /// A record for each learner, in this order, for messages that are really on the queue: delivered for
@@ -386,7 +385,7 @@ async fn of_two_consumers_that_race_for_a_message_one_runs_it_and_the_other_repo
     let (runs, leave) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
     let consumer = || {
         let router = Router::new().on("patient", patient).with_state((runs.clone(), leave.clone()));
-        Consumer::new(router, ledger.clone(), sqs.clone(), || 0.5)
+        Consumer::new(router, ledger.clone(), sqs.clone(), 7, || 0.5)
     };
     let (one, other) = (consumer(), consumer());
     for round in 0..1_000_u32 {
@@ -476,27 +475,4 @@ async fn what_nobody_wants_late_is_done_without_a_call() {
         (report.records[0].outcome, &report.records[0].handlers[1].ended),
         (Outcome::Processed, &Ended::TooLate)
     );
-}
-
-#[tokio::test]
-async fn an_event_that_nobody_takes_is_dead_lettered_where_the_router_says_so_once_the_others_are_done() {
-    async fn audit(event: Event, runs: Runs) -> HandlerResult {
-        runs.0.lock().unwrap().push(format!("audit {}", event.id()));
-        Ok(())
-    }
-    let mut stand = Stand::start().await;
-    let runs = stand.runs.clone();
-    let router = Router::new().on_any("audit", audit).unknown(Unknown::DeadLetter).with_state(runs.clone());
-    stand.replace_router(router);
-    let report = stand.consume(&["good"]).await;
-    assert_eq!(report.records[0].outcome, Outcome::DeadLettered);
-    assert_eq!(stand.runs.take(), ["audit msg_good"]);
-    let letters = stand.dead_letters().await;
-    let expected = "no handler takes this type and version of event";
-    assert_eq!(attribute(&letters[0], "dead-letter-reason"), expected);
-
-    // With a handler for it, a redrive runs that one alone.
-    stand.replace_router(Router::new().on_any("audit", audit).on("steady", steady).with_state(runs));
-    assert_eq!(stand.consume(&["good"]).await.records[0].outcome, Outcome::Processed);
-    assert_eq!(stand.runs.take(), ["steady good"]);
 }

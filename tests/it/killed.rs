@@ -87,6 +87,7 @@ impl Stack {
             ("AWS_ENDPOINT_URL_DYNAMODB", self.engine.dynamodb.endpoint_url().unwrap()),
             ("LEARNINK_QUEUE_URL", &self.queues.url),
             ("LEARNINK_DEAD_LETTER_QUEUE_URL", &self.queues.dead_letter_url),
+            ("LEARNINK_MAX_RECEIVE_COUNT", "100"),
             ("LEARNINK_LEDGER_TABLE", &self.ledger_table),
             ("LEARNINK_LEARNERS_TABLE", &self.learners),
             ("LEARNINK_UNKNOWN_EVENTS_TABLE", "none"),

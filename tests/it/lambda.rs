@@ -57,6 +57,7 @@ impl Stack {
             ("AWS_ENDPOINT_URL", ministack_endpoint()),
             ("LEARNINK_QUEUE_URL", &self.queues.url),
             ("LEARNINK_DEAD_LETTER_QUEUE_URL", &self.queues.dead_letter_url),
+            ("LEARNINK_MAX_RECEIVE_COUNT", "7"),
             ("LEARNINK_LEDGER_TABLE", &self.ledger),
             ("LEARNINK_LEARNERS_TABLE", &self.learners),
             ("LEARNINK_UNKNOWN_EVENTS_TABLE", &self.unknown_events),

@@ -10,7 +10,9 @@ use learnink_consumer::ledger::{Ledger, UnreadableWindow};
 use learnink_handlers::progress::{Activity, LearnerAndCourse, Learners};
 use learnink_tests::engine::Engine;
 use learnink_webhook::MessageId;
-use learnink_webhook::ledger::{Claim, ClaimRequest, Entry, History, Lease, Recorded, Settlement, judge};
+use learnink_webhook::ledger::{
+    Claim, ClaimRequest, Entry, EntryId, History, Lease, Recorded, Settlement, judge,
+};
 use learnink_webhook::newest::Version;
 use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
 
@@ -53,7 +55,7 @@ async fn ledger(engine: &Engine) -> DynamoDbLedger {
 
 fn request(id: &MessageId, owner: &str, handlers: &[&str]) -> ClaimRequest {
     ClaimRequest {
-        id: id.clone(),
+        id: id.into(),
         payload_sha256: "aa".to_owned(),
         keys: keys(handlers),
         owner: owner.to_owned(),
@@ -76,7 +78,7 @@ async fn claim(ledger: &DynamoDbLedger, owner: &str, later: Duration) -> Claim {
 
 fn settlement(id: &MessageId, owner: &str, done: &[&str]) -> Settlement {
     let done = keys(done).into_iter().collect();
-    Settlement { id: id.clone(), owner: owner.to_owned(), done, failure_reason: None, now: now() }
+    Settlement { id: id.into(), owner: owner.to_owned(), done, failure_reason: None, now: now() }
 }
 
 async fn settle(ledger: &DynamoDbLedger, owner: &str, done: &[&str]) -> Recorded {
@@ -113,7 +115,7 @@ async fn a_lease_that_ended_can_be_taken_over_and_its_owner_cannot_settle(engine
     assert_eq!(claim(&ledger, "b", Duration::from_secs(20)).await, acquired(&NONE));
 
     assert_eq!(settle(&ledger, "a", &["progress", "push"]).await, Recorded::LeaseLost);
-    assert_eq!(ledger.note(&id(), "a", keys(&["push/0"])).await.unwrap(), Recorded::LeaseLost);
+    assert_eq!(ledger.note(&EntryId::from(id()), "a", keys(&["push/0"])).await.unwrap(), Recorded::LeaseLost);
     assert_eq!(settle(&ledger, "b", &["push"]).await, Recorded::Yes);
     assert_eq!(claim(&ledger, "c", Duration::ZERO).await, acquired(&["push"]));
 }
@@ -127,7 +129,7 @@ async fn an_owner_whose_answer_got_lost_asks_again_and_settles_again(engine: Eng
         assert_eq!(settle(&ledger, "a", &["progress"]).await, Recorded::Yes);
     }
     // Who has let go can note nothing more.
-    assert_eq!(ledger.note(&id(), "a", keys(&["push/0"])).await.unwrap(), Recorded::LeaseLost);
+    assert_eq!(ledger.note(&EntryId::from(id()), "a", keys(&["push/0"])).await.unwrap(), Recorded::LeaseLost);
 }
 
 async fn a_claim_that_was_under_way_while_another_owner_let_go_is_refused(engine: Engine) {
@@ -158,8 +160,11 @@ async fn what_is_done_stays_done(engine: Engine) {
 async fn items_that_were_noted_are_done_though_their_owner_never_settled(engine: Engine) {
     let ledger = ledger(&engine).await;
     claim(&ledger, "a", Duration::ZERO).await;
-    assert_eq!(ledger.note(&id(), "a", keys(&["push/0", "push/7"])).await.unwrap(), Recorded::Yes);
-    assert_eq!(ledger.note(&id(), "a", keys(&["push/1"])).await.unwrap(), Recorded::Yes);
+    assert_eq!(
+        ledger.note(&EntryId::from(id()), "a", keys(&["push/0", "push/7"])).await.unwrap(),
+        Recorded::Yes
+    );
+    assert_eq!(ledger.note(&EntryId::from(id()), "a", keys(&["push/1"])).await.unwrap(), Recorded::Yes);
     let later = claim(&ledger, "b", Duration::from_secs(20)).await;
     assert_eq!(later, acquired(&["push/0", "push/1", "push/7"]));
     // Once the handler is done, its items are forgotten.

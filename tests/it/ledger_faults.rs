@@ -72,7 +72,7 @@ fn id(number: usize) -> MessageId {
 /// Claims of new messages.
 fn requests(count: usize) -> Vec<ClaimRequest> {
     let request = |number| ClaimRequest {
-        id: id(number),
+        id: id(number).into(),
         payload_sha256: "aa".to_owned(),
         keys: vec!["progress".to_owned()],
         owner: format!("me/{number}"),
@@ -116,7 +116,7 @@ async fn one_settlement_that_is_throttled_fails_alone_and_one_of_another_owner_i
     lost["Error"]["Item"] = theirs;
     script.will_answer(&json!([{}, refused("ThrottlingError"), lost]));
     let settlement = |number| Settlement {
-        id: id(number),
+        id: id(number).into(),
         owner: format!("me/{number}"),
         done: ["progress".to_owned()].into(),
         failure_reason: None,
@@ -153,7 +153,7 @@ async fn what_is_throttled_is_asked_once_more_together_and_nothing_runs_twice() 
     let runs = Arc::new(Mutex::new(0));
     let router = Router::new().on("progress", handle).with_state(runs.clone());
     let queues = SqsQueues::new(&sdk_config("http://127.0.0.1:1"), "none", "none");
-    let consumer = Consumer::new(router, ledger, queues, || 0.5);
+    let consumer = Consumer::new(router, ledger, queues, 7, || 0.5);
     let records = (0..3).map(|number| {
         let mut record = record("sqs", id(number).as_str(), started("u", "c", "2026-01-01T00:00:00Z"));
         record.attributes.insert("ApproximateReceiveCount".to_owned(), "1".to_owned());

@@ -35,6 +35,7 @@ mod faults;
 mod killed;
 mod lambda;
 mod laptop;
+mod last_delivery;
 mod ledger_contract;
 mod ledger_faults;
 mod pipeline;

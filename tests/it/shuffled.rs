@@ -74,6 +74,7 @@ async fn deliver(deliveries: &[Start]) -> Progress {
         learnink_handlers::router(app.clone()),
         DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await),
         SqsQueues::new(&engine.sqs, "none", "none"),
+        7,
         fastrand::f64,
     );
     let record = |(number, start): (usize, &Start)| {

@@ -50,7 +50,8 @@ fn receipts() -> impl Iterator<Item = Receipt> {
 }
 
 fn reports() -> impl Iterator<Item = RecordReport> {
-    let outcomes = [End::Processed, End::Duplicate, End::Ignored, End::DeadLettered, End::Retry];
+    let outcomes =
+        [End::Processed, End::Duplicate, End::Ignored, End::DeadLettered, End::Retry, End::SentAgain];
     let run = |ended| HandlerReport { name: "push", key: "push".to_owned(), ended, took: Duration::ZERO };
     let failure = Failure { handler: Some("push"), class: "permanent", reason: "no such plan".to_owned() };
     outcomes.into_iter().map(move |outcome| RecordReport {
@@ -60,6 +61,8 @@ fn reports() -> impl Iterator<Item = RecordReport> {
         occurred_at: Some(Timestamp::UNIX_EPOCH),
         received_at: Some(Timestamp::UNIX_EPOCH),
         known: false,
+        another_version: None,
+        part: None,
         receive_count: 1,
         outcome,
         failure: matches!(outcome, End::DeadLettered | End::Retry).then(|| failure.clone()),

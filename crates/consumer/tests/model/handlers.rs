@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use learnink_webhook::event::{CourseStarted, NotificationsSent, Payload};
-use learnink_webhook::router::Unknown;
-use learnink_webhook::{Event, HandlerError, HandlerResult, IdempotencyKey, MessageId, Router};
-use tokio::time::sleep;
+use learnink_webhook::ledger::EntryId;
+use learnink_webhook::{
+    Event, HandlerError, HandlerResult, IdempotencyKey, Message, MessageId, Permits, Router,
+};
+use tokio::time::{Instant, sleep};
 
 use crate::environment::Life;
-use crate::messages::ITEMS;
+use crate::messages::Content;
 use crate::world::World;
 
 /// What the handlers of one environment work with.
@@ -17,6 +19,7 @@ use crate::world::World;
 pub(crate) struct App {
     pub(crate) world: Arc<World>,
     pub(crate) life: Arc<Life>,
+    pub(crate) permits: Permits,
 }
 
 pub(crate) fn router(app: App) -> Router {
@@ -24,50 +27,56 @@ pub(crate) fn router(app: App) -> Router {
         .on("progress", course)
         .on("streaks", course)
         .on("push", list)
-        .on_any("audit", any)
-        .unknown(Unknown::DeadLetter)
+        .on_any_webhook("audit", any)
         .with_state(app)
 }
 
 async fn course(event: Event<CourseStarted>, app: App) -> HandlerResult {
-    app.work(event.id(), &event.key).await
+    app.work(&event.message, &event.key).await
 }
 
 async fn any(event: Event, app: App) -> HandlerResult {
-    app.work(event.id(), &event.key).await
+    app.work(&event.message, &event.key).await
 }
 
 async fn list(event: Event<NotificationsSent>, app: App) -> HandlerResult {
-    let (id, app) = (event.id(), &app);
+    let (message, app) = (&event.message, &app);
     let is_event = event.envelope.event_type == NotificationsSent::TYPE;
     assert!(is_event, "a handler gets the events of its type");
-    event.for_each_item(&[(); ITEMS], 2, |(), key| async move { app.work(id, &key).await }).await
+    let content = if event.data.notifications.is_empty() { Content::List } else { Content::LongList };
+    let items = vec![(); content.items()];
+    event.for_each_item(&items, &app.permits, |(), key| async move { app.work(message, &key).await }).await
 }
 
 impl App {
     /// Has one effect, if all goes well.
-    async fn work(&self, id: &MessageId, key: &IdempotencyKey) -> HandlerResult {
+    async fn work(&self, message: &Message, key: &IdempotencyKey) -> HandlerResult {
+        let (id, entry) = (&message.id, EntryId::of(message));
         let suffix = key.as_str().strip_prefix(id.as_str()).and_then(|key| key.strip_prefix('/'));
         let suffix = suffix.expect("a key begins with its message").to_owned();
         {
             let mut state = self.world.state();
             // The items of a handler that is done are forgotten with it.
             let task = suffix.split('/').next().unwrap_or_default();
-            let done = state.done(id);
+            let done = state.done(&entry);
             let is_done = done.contains(&suffix) || done.contains(task);
             state.promise(!is_done, || format!("{key} is recorded as done, and runs again"));
-            let is_refused = done.contains(&format!("{suffix}!"));
+            // What was refused is tried again with each send of the message, and not with each delivery.
+            let is_first = state.first_deliveries.contains(&(Arc::as_ptr(&self.life).addr(), entry.clone()));
+            let is_refused = done.contains(&format!("{suffix}!")) && !is_first;
             state.promise(!is_refused, || format!("{key} is recorded as refused, and runs again"));
             if state.effects.contains_key(key.as_str()) {
                 state.seen.calls_after_a_cut_between_effect_and_record += 1;
             }
             state.seen.replayed += u64::from(suffix.contains('@'));
         }
-        let _at_work = AtWork::begin(self, id);
+        let _at_work = AtWork::begin(self, &entry);
         self.life.step(&self.world).await;
         sleep(self.world.up_to(Duration::from_millis(300))).await;
         if is_poison(id, &suffix) {
-            self.world.state().seen.permanent_failures += 1;
+            let mut state = self.world.state();
+            state.seen.permanent_failures += 1;
+            state.refused_at.insert(key.to_string(), Instant::now());
             return Err(HandlerError::permanent("no such plan"));
         }
         let is_down = self.world.state().outage.is_some_and(|handler| suffix.starts_with(handler));
@@ -109,15 +118,15 @@ impl App {
 /// An environment's work on a message, until it is dropped.
 struct AtWork<'a> {
     world: &'a World,
-    who: (MessageId, usize),
+    who: (EntryId, usize),
 }
 
 impl<'a> AtWork<'a> {
-    fn begin(app: &'a App, id: &MessageId) -> Self {
+    fn begin(app: &'a App, id: &EntryId) -> Self {
         let who = (id.clone(), Arc::as_ptr(&app.life).addr());
         let mut state = app.world.state();
         let is_alone = state.at_work.iter().all(|other| other.0 != who.0 || *other == who);
-        state.promise(is_alone, || format!("two environments are at work on {id}"));
+        state.promise(is_alone, || format!("two environments are at work on {}", id.as_str()));
         state.at_work.push(who.clone());
         drop(state);
         Self { world: &app.world, who }

@@ -4,21 +4,25 @@ use std::collections::BTreeSet;
 
 use aws_lambda_events::sqs::{SqsMessage, SqsMessageAttribute};
 use jiff::Timestamp;
+use learnink_webhook::ledger::EntryId;
+use learnink_webhook::message::Part;
 use learnink_webhook::{Message, MessageId};
 
 use crate::world::START_MS;
 
-/// How many items the lists have.
-pub(crate) const ITEMS: usize = 4;
+/// A longer list is cut into parts of this length.
+pub(crate) const LONGEST_PART: usize = 4;
 
 /// What is in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A type with two handlers, beside the one for any event.
     Course,
-    /// A type with a handler for its items.
+    /// A type with a handler for its items, as many as a message carries out.
     List,
-    /// A type that nobody handles, beside the one for any event.
+    /// The same with more items: it is cut into parts.
+    LongList,
+    /// A type that nobody handles, beside the one for any webhook.
     Unknown,
     /// Bytes that are no event.
     NoEvent,
@@ -33,16 +37,36 @@ pub(crate) struct Sent {
     pub(crate) is_forged: bool,
     /// When the receiver accepted it, in milliseconds since the epoch.
     pub(crate) received_at_ms: i64,
+    /// The part of the list that it stands for.
+    pub(crate) part: Option<Part>,
+}
+
+impl Content {
+    /// How many items its list has.
+    pub(crate) const fn items(self) -> usize {
+        match self {
+            Self::List => LONGEST_PART,
+            Self::LongList => 2 * LONGEST_PART + 2,
+            Self::Course | Self::Unknown | Self::NoEvent => 0,
+        }
+    }
 }
 
 impl Sent {
+    /// Its entry in the ledger.
+    pub(crate) fn entry_id(&self) -> EntryId {
+        EntryId::of(&self.message())
+    }
+
     /// The ledger's keys when all is done.
     pub(crate) fn all_done(&self) -> BTreeSet<String> {
+        if let Some(part) = &self.part {
+            return BTreeSet::from([part.task().to_owned()]);
+        }
         let handlers: &[&str] = match self.content {
             Content::Course => &["progress", "streaks", "audit"],
-            Content::List => &["push", "audit"],
-            Content::Unknown => &["audit"],
-            Content::NoEvent => &[],
+            Content::List | Content::LongList => &["push", "audit"],
+            Content::Unknown | Content::NoEvent => &["audit"],
         };
         handlers.iter().map(ToString::to_string).collect()
     }
@@ -50,7 +74,7 @@ impl Sent {
     pub(crate) const fn event_type(&self) -> &'static str {
         match self.content {
             Content::Course => "user.course.started",
-            Content::List => "notifications.sent",
+            Content::List | Content::LongList => "notifications.sent",
             Content::Unknown => "example.unknown",
             Content::NoEvent => "",
         }
@@ -61,6 +85,7 @@ impl Sent {
         let data = match self.content {
             Content::Course => r#"{"user_id":"u","course_id":"c"}"#,
             Content::List => r#"{"notifications":[]}"#,
+            Content::LongList => r#"{"notifications":[null]}"#,
             Content::Unknown => "{}",
             Content::NoEvent => return b"no event".to_vec(),
         };
@@ -81,6 +106,7 @@ impl Sent {
             received_at: Timestamp::from_millisecond(self.received_at_ms).unwrap(),
             event_type: None,
             body: self.body(),
+            part: self.part.clone(),
         }
     }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use learnink_webhook::MessageId;
 use learnink_webhook::dead_letter::Why;
-use learnink_webhook::ledger::{Entry, payload_sha256};
+use learnink_webhook::ledger::{Entry, EntryId, payload_sha256};
 use learnink_webhook::replay::{Closing, Coverage, Known, ReplayWindow};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::environment;
-use crate::messages::{Content, ITEMS, Sent};
+use crate::messages::{Content, Sent};
 use crate::world::{Seen, State, World};
 
 /// How many environments handle messages at the same time.
@@ -95,17 +95,22 @@ async fn trouble(world: &World) -> Vec<Sent> {
 
 fn message(world: &World, number: u32) -> Sent {
     let mut state = world.state();
-    let content =
-        [Content::Course, Content::Course, Content::List, Content::List, Content::Unknown, Content::NoEvent]
-            [state.random.usize(..6)];
+    let content = [
+        Content::Course,
+        Content::Course,
+        Content::List,
+        Content::LongList,
+        Content::Unknown,
+        Content::NoEvent,
+    ][state.random.usize(..6)];
     match content {
         Content::Unknown => state.seen.unknown_events += 1,
         Content::NoEvent => state.seen.bodies_that_are_no_event += 1,
-        Content::Course | Content::List => {}
+        Content::Course | Content::List | Content::LongList => {}
     }
     let poison = if state.random.u8(..8) == 0 { "-poison" } else { "" };
     let id = MessageId::parse(&format!("msg_{number}{poison}")).unwrap();
-    Sent { id, content, is_forged: false, received_at_ms: 0 }
+    Sent { id, content, is_forged: false, received_at_ms: 0, part: None }
 }
 
 fn any_of(world: &World, messages: &[Sent]) -> Option<Sent> {
@@ -116,8 +121,9 @@ fn any_of(world: &World, messages: &[Sent]) -> Option<Sent> {
 fn redrive(world: &World) {
     let mut state = world.state();
     let letters = std::mem::take(&mut state.dead_letters);
+    state.redriven_at = Some(Instant::now());
     for letter in letters {
-        if letter.sent.is_forged || letter.sent.content == Content::NoEvent {
+        if letter.sent.is_forged {
             state.dead_letters.push(letter);
         } else {
             state.seen.redrives += 1;
@@ -163,13 +169,21 @@ fn check(world: &World, messages: &[Sent]) {
     let state = &mut *state;
     assert!(state.broken.is_empty(), "{:#?}", state.broken);
     assert!(state.queue.is_empty());
-    for sent in messages {
-        let entry = state.ledger.get(&sent.id);
-        let is_done = sent.content != Content::NoEvent && sent.all_done().is_subset(&state.done(&sent.id));
+    let mut parts: BTreeMap<EntryId, Sent> = BTreeMap::new();
+    for sent in state.sent.values().filter(|sent| sent.part.is_some() && !sent.is_forged) {
+        parts.insert(sent.entry_id(), sent.clone());
+    }
+    for sent in messages.iter().chain(parts.values()) {
+        let entry = state.ledger.get(&sent.entry_id());
+        let is_done = sent.all_done().is_subset(&state.done(&sent.entry_id()));
         // Of two payloads under one id, the one that came first is the message.
-        let letters = state.dead_letters.iter().filter(|letter| letter.sent.id == sent.id);
-        let reasons: Vec<_> = letters.map(|letter| state.why(letter)).collect();
-        let is_dead = sent.content == Content::Unknown;
+        let letters = state.dead_letters.iter().filter(|letter| letter.sent.entry_id() == sent.entry_id());
+        let letters: Vec<_> = letters.collect();
+        let reasons: Vec<_> = letters.iter().map(|letter| state.why(letter)).collect();
+        let is_dead = sent.content == Content::NoEvent;
+        if state.is_called_off(sent) {
+            continue;
+        }
         assert!(
             (is_done && !is_dead) || !reasons.is_empty(),
             "{sent:?} is neither done nor dead-lettered: {entry:?}"
@@ -185,10 +199,19 @@ fn check(world: &World, messages: &[Sent]) {
         }
         let is_poison = sent.id.as_str().ends_with("-poison");
         let is_doubtful = state.sent.values().any(|other| other.is_forged && other.id == sent.id);
-        if !is_poison && !is_doubtful && sent.content != Content::NoEvent {
+        if !is_poison && !is_doubtful {
             assert!(is_done, "{sent:?} has nothing that keeps it from being done: {entry:?}");
         }
-        if is_done {
+        // Whoever redrives it has mended something: all that was refused is tried again.
+        if is_poison && !is_doubtful && !letters.is_empty() && !is_dead && !is_done {
+            let prefix = format!("{}/", sent.id);
+            let is_tried = state.refused_at.iter().any(|(key, at)| {
+                key.starts_with(&prefix) && state.redriven_at.is_some_and(|redriven_at| *at >= redriven_at)
+            });
+            assert!(is_tried, "{sent:?} was redriven, and what was refused was not tried again: {entry:?}");
+            state.seen.refusals_tried_again += 1;
+        }
+        if is_done && sent.part.is_none() && !is_poison {
             let covers = |window: &&ReplayWindow| window.covers(known(sent, entry.unwrap()));
             check_effects(sent, &state.effects, state.windows.iter().filter(covers).count());
         }
@@ -205,7 +228,10 @@ const fn known<'a>(sent: &'a Sent, entry: &Entry) -> Known<'a> {
 fn check_replays(state: &mut State) {
     for sent in state.sent.values() {
         let is_poison = sent.id.as_str().ends_with("-poison");
-        let Some(entry) = state.ledger.get(&sent.id).filter(|_| !is_poison) else { continue };
+        if is_poison || sent.part.is_some() {
+            continue;
+        }
+        let Some(entry) = state.ledger.get(&sent.entry_id()) else { continue };
         // Of two payloads under one id, only the one that came first runs.
         if entry.payload_sha256 != payload_sha256(&sent.message().body) {
             continue;
@@ -239,7 +265,7 @@ fn check_effects(sent: &Sent, effects: &BTreeMap<String, u32>, windows: usize) {
         }
     }
     let expected = sent.all_done().into_iter().flat_map(|handler| match handler.as_str() {
-        "push" => (0..ITEMS).map(|item| format!("push/{item}")).collect(),
+        "push" => (0..sent.content.items()).map(|item| format!("push/{item}")).collect(),
         _ => vec![handler],
     });
     for effect in expected {

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
-use learnink_consumer::queues::{DeadLetter, DeadLetterError, Queues};
+use learnink_consumer::queues::{CopyError, DeadLetter, Queues};
 use learnink_consumer::record::Record;
-use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{
-    Claim, ClaimRequest, Entry, Lease, Recorded, SHORTEST_LEASE, Settlement, judge, judge_settlement,
+    Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, SHORTEST_LEASE, Settlement, judge, judge_settlement,
 };
+use learnink_webhook::message::Part;
 use tokio::time::{Instant, sleep};
 
 use crate::environment::Life;
+use crate::messages::Sent;
 use crate::world::{DeadLettered, Queued, State, World};
 
 /// The world's stores as one environment reaches them.
@@ -123,7 +124,7 @@ impl Ledger for Stores {
         claims
     }
 
-    async fn note(&self, id: &MessageId, owner: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
+    async fn note(&self, id: &EntryId, owner: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
         self.step().await;
         let (id, owner) = (id.clone(), owner.to_owned());
         let recorded = self.call(move |state| {
@@ -150,6 +151,17 @@ impl Ledger for Stores {
     async fn replay_windows(&self) -> Result<Vec<StoredWindow>, LedgerError> {
         self.step().await;
         self.call(|state| state.windows.iter().cloned().map(Ok).collect())
+    }
+}
+
+impl Stores {
+    /// One copy to another queue. Where it goes wrong, its record may have to be left to the queue.
+    fn copy(&self, sqs_id: &str, operation: impl Fn(&mut State) + Send + 'static) -> Result<(), CopyError> {
+        let copied = self.call(operation);
+        if copied.is_err() {
+            self.world.state().excused.insert(sqs_id.to_owned());
+        }
+        copied.map_err(|error| CopyError::Send(Box::new(error)))
     }
 }
 
@@ -191,11 +203,13 @@ fn settle(state: &mut State, settlement: &Settlement) -> Recorded {
         }
         return recorded;
     }
-    // The items of a handler are forgotten once it is done, and which were refused once it will never be.
+    // The items of a handler are forgotten once it is done, and which were refused with each send.
     let is_covered = |key: &String| {
         let handler = key.split('/').next().unwrap_or_default();
-        let is_refusal = key.ends_with('!');
-        is_refusal || settlement.done.contains(key) || (handler != key && settlement.done.contains(handler))
+        let is_of_one_send = key.contains('!') || key.contains('+');
+        is_of_one_send
+            || settlement.done.contains(key)
+            || (handler != key && settlement.done.contains(handler))
     };
     let forgotten: Vec<_> = entry.done.iter().filter(|key| !is_covered(key)).cloned().collect();
     entry.done.clone_from(&settlement.done);
@@ -207,17 +221,36 @@ fn settle(state: &mut State, settlement: &Settlement) -> Recorded {
 }
 
 impl Queues for Stores {
-    async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), DeadLetterError> {
+    async fn dead_letter(&self, record: Record<'_>, why: DeadLetter<'_>) -> Result<(), CopyError> {
         self.step().await;
         let sqs_id = record.sqs_message_id().to_owned();
-        let reason = Some(why.reason.to_owned());
-        let sent = self.call(move |state| {
+        let reason = why.reason.to_owned();
+        let copied = self.copy(&sqs_id.clone(), move |state| {
             state.seen.dead_lettered_by_the_consumer += 1;
             let sent = state.sent[&sqs_id].clone();
-            state.dead_letters.push(DeadLettered { sent, reason: reason.clone() });
+            state.reasons.entry(sqs_id.clone()).or_default().push(reason.clone());
+            state.dead_letters.push(DeadLettered { sent, reason: Some(reason.clone()) });
         });
         self.step().await;
-        sent.map_err(|error| DeadLetterError::Send(Box::new(error)))
+        copied
+    }
+
+    async fn send_again(
+        &self,
+        record: Record<'_>,
+        part: Option<&Part>,
+        delay: Duration,
+    ) -> Result<(), CopyError> {
+        self.step().await;
+        let (sqs_id, part) = (record.sqs_message_id().to_owned(), part.cloned());
+        let copied = self.copy(&sqs_id.clone(), move |state| {
+            state.seen.parts += u64::from(part.is_some());
+            let sent = state.sent[&sqs_id].clone();
+            let part = part.clone().or(sent.part);
+            state.send_later(Sent { part, ..sent }, delay);
+        });
+        self.step().await;
+        copied
     }
 
     async fn back_off(&self, record: Record<'_>, delay: Duration) -> bool {

@@ -1,14 +1,14 @@
 //! The world of one schedule: what is stored where, what happened, and what may never happen.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use learnink_webhook::MessageId;
 use learnink_webhook::dead_letter::Why;
-use learnink_webhook::ledger::Entry;
+use learnink_webhook::ledger::{Entry, EntryId};
+use learnink_webhook::message::Part;
 use learnink_webhook::replay::ReplayWindow;
 use tokio::time::Instant;
 
@@ -41,14 +41,25 @@ pub(crate) struct State {
     pub(crate) fault: f64,
     pub(crate) queue: Vec<Queued>,
     pub(crate) dead_letters: Vec<DeadLettered>,
-    pub(crate) ledger: HashMap<MessageId, Entry>,
+    pub(crate) ledger: HashMap<EntryId, Entry>,
     pub(crate) windows: Vec<ReplayWindow>,
     /// When each invocation ends, by its environment's clock, in milliseconds since the epoch.
     pub(crate) deadlines_ms: HashMap<String, i64>,
     /// The handler whose downstream is down.
     pub(crate) outage: Option<&'static str>,
-    /// Which environments are at work on which message, once for each handler or item.
-    pub(crate) at_work: Vec<(MessageId, usize)>,
+    /// Which environments are at work on which message or part, once for each handler or item.
+    pub(crate) at_work: Vec<(EntryId, usize)>,
+    /// Which environments have the first delivery of a send of which message or part in hand.
+    pub(crate) first_deliveries: HashSet<(usize, EntryId)>,
+    /// The reasons that the consumer put beside each message, by the queue's id of it.
+    pub(crate) reasons: HashMap<String, Vec<String>>,
+    /// When each key was refused last.
+    pub(crate) refused_at: HashMap<String, Instant>,
+    /// When the dead letters were moved back last.
+    pub(crate) redriven_at: Option<Instant>,
+    /// The queue's ids of messages whose last delivery has an excuse for being moved by the queue: its consumer
+    /// was killed, or could not copy it, or it was delivered twice at the same time.
+    pub(crate) excused: HashSet<String>,
     /// How often the world was asked for each effect: it carries out the first and recognises the rest.
     pub(crate) effects: BTreeMap<String, u32>,
     /// Every message that was ever sent, by the queue's id of it.
@@ -114,9 +125,15 @@ impl World {
 impl State {
     /// Puts a message on the queue, as one more send.
     pub(crate) fn send(&mut self, sent: Sent) {
+        self.send_later(sent, Duration::ZERO);
+    }
+
+    /// Puts a message on the queue that is hidden for a while.
+    pub(crate) fn send_later(&mut self, sent: Sent, delay: Duration) {
+        let visible_at = Instant::now() + delay;
         let sqs_id = format!("sqs-{}", self.sent.len());
         self.sent.insert(sqs_id.clone(), sent.clone());
-        self.queue.push(Queued { sqs_id, sent, visible_at: Instant::now(), receive_count: 0 });
+        self.queue.push(Queued { sqs_id, sent, visible_at, receive_count: 0 });
     }
 
     /// Takes note of a promise that does not hold.
@@ -126,14 +143,20 @@ impl State {
         }
     }
 
-    /// The keys that the ledger holds as done for a message.
-    pub(crate) fn done(&self, id: &MessageId) -> BTreeSet<String> {
+    /// Whether a part belongs to a replay window that was closed: what is not done by then is not done at all.
+    pub(crate) fn is_called_off(&self, sent: &Sent) -> bool {
+        let window = sent.part.as_ref().and_then(Part::window);
+        window.is_some_and(|id| self.windows.iter().any(|window| window.id == id && window.closed.is_some()))
+    }
+
+    /// The keys that the ledger holds as done for a message, or a part.
+    pub(crate) fn done(&self, id: &EntryId) -> BTreeSet<String> {
         self.ledger.get(id).map(|entry| entry.done.clone()).unwrap_or_default()
     }
 
     /// Why a message is on the dead-letter queue, as the person on call finds out.
     pub(crate) fn why(&self, letter: &DeadLettered) -> Why {
-        let entry = self.ledger.get(&letter.sent.id);
+        let entry = self.ledger.get(&letter.sent.entry_id());
         Why::find(letter.reason.as_deref(), Ok(&letter.sent.message()), entry)
     }
 }
@@ -169,7 +192,13 @@ seen! {
     lost_answers,
     slow_calls,
     throttled_batches,
-    lists_that_got_on,
+    lists_that_made_progress,
+    lists_in_parts,
+    parts,
+    sent_again,
+    parts_called_off,
+    reasons_of_refusals,
+    refusals_tried_again,
     late_calls,
     leases_lost,
     claims_in_progress,
