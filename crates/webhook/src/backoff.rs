@@ -8,8 +8,9 @@ pub const FIRST_CEILING: Duration = Duration::from_secs(30);
 /// What the ceiling is multiplied by with each delivery.
 const GROWTH: u32 = 4;
 
-/// No wait is longer, unless it was asked for. From the first of seven deliveries to the last it is
-/// two to three hours on average, which most outages are shorter than, and five at most.
+/// No wait is longer, unless it was asked for. From the first of seven deliveries to the last, after which a message
+/// that failed is dead-lettered at once, it is two to three hours on average, which most outages are shorter than, and
+/// five at most.
 pub const LONGEST: Duration = Duration::from_hours(2);
 
 /// No wait is longer, even where a handler asks for it: SQS hides a message for 12 hours at most,
