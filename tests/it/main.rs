@@ -38,6 +38,7 @@ mod laptop;
 mod last_delivery;
 mod ledger_contract;
 mod ledger_faults;
+mod lists;
 mod pipeline;
 mod push;
 mod queue_contract;

@@ -1,6 +1,6 @@
 //! Notifications to a push sender, through the real consumer and the real `learnink`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
+use aws_lambda_events::sqs::SqsMessage;
 use axum::body::Bytes;
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode};
@@ -22,11 +23,13 @@ use learnink_tests::engine::{Engine, QueuePair};
 use learnink_tests::fake_aws::{FakeAws, Fate as AwsFate};
 use learnink_tests::root;
 use learnink_webhook::MessageId;
+use learnink_webhook::ledger::EntryId;
+use learnink_webhook::message::{LONGEST_PART, Part};
 use serde_json::json;
 use svix::webhooks::Webhook;
 use tokio::net::TcpListener;
 
-use crate::records::{batch, record};
+use crate::records::{batch, delivery, drain, record};
 
 const NOTIFICATIONS: usize = 500;
 
@@ -219,8 +222,8 @@ fn config(variables: &[(&str, &str)]) -> Config {
 
 /// The real consumer with the push handler alone.
 struct Stand {
-    _engine: Engine,
-    _queues: QueuePair,
+    engine: Engine,
+    queues: QueuePair,
     consumer: Consumer,
     invocations: u32,
 }
@@ -233,14 +236,24 @@ impl Stand {
         let ledger = DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await);
         let sqs = SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
         let consumer = Consumer::new(router(Push::new(aws, config)), ledger, sqs, 7, || 0.5);
-        Self { _engine: engine, _queues: queues, consumer, invocations: 0 }
+        Self { engine, queues, consumer, invocations: 0 }
     }
 
     /// One delivery of a message, as if a minute had gone since the last.
     async fn deliver(&mut self, id: &str, body: String, now: Timestamp) -> BatchReport {
+        self.deliver_record(record("sqs-1", id, body), now).await
+    }
+
+    async fn deliver_record(&mut self, record: SqsMessage, now: Timestamp) -> BatchReport {
         self.invocations += 1;
         let invocation = Invocation::new(self.invocations.to_string(), now, Duration::from_secs(20));
-        self.consumer.consume(&batch(vec![record("sqs-1", id, body)]), &invocation).await
+        self.consumer.consume(&batch(vec![record]), &invocation).await
+    }
+
+    /// What the consumer has put on the queue, as deliveries.
+    async fn queued(&self) -> Vec<SqsMessage> {
+        let messages = drain(&self.engine, &self.queues.url).await;
+        messages.iter().map(|message| delivery(message, 3)).collect()
     }
 }
 
@@ -255,12 +268,19 @@ async fn all_of_five_hundred_notifications_arrive_and_none_that_was_recorded_goe
     let mut stand = Stand::start(&sdk_config("http://127.0.0.1:1"), &endpoint.config()).await;
     let body = sent(NOTIFICATIONS, now());
     let mut printed = Vec::new();
-    for delivery in 1.. {
-        let report = stand.deliver("msg_many", body.clone(), now()).await;
+    let whole = stand.deliver("msg_many", body.clone(), now()).await;
+    assert_eq!(whole.records[0].outcome, Outcome::Processed, "{whole:?}");
+    let mut waiting = VecDeque::from(stand.queued().await);
+    assert_eq!(waiting.len(), NOTIFICATIONS.div_ceil(LONGEST_PART));
+    while let Some(part) = waiting.pop_front() {
+        let report = stand.deliver_record(part.clone(), now()).await;
         printed.push(format!("{report:?}"));
         match report.records[0].outcome {
-            Outcome::Processed => break,
-            outcome => assert_eq!((outcome, delivery < 500), (Outcome::Retry, true), "{report:?}"),
+            Outcome::Processed => {}
+            outcome => {
+                assert_eq!((outcome, printed.len() < 500), (Outcome::Retry, true), "{report:?}");
+                waiting.push_back(part);
+            }
         }
     }
 
@@ -426,9 +446,16 @@ fn recorded(folder: &Path, message: &str) -> BTreeSet<String> {
     runtime.block_on(async {
         let tables = LocalDynamoDb::start(Some(&state::database_file(folder))).await.unwrap();
         let ledger = DynamoDbLedger::new(&sdk_config(tables.endpoint()), LEDGER_TABLE.name);
-        let entry = ledger.entry(&MessageId::parse(message).unwrap()).await.unwrap();
-        let done = entry.into_iter().flat_map(|entry| entry.done);
-        done.filter(|key| key.starts_with("push/")).map(|key| format!("{message}/{key}")).collect()
+        let id = MessageId::parse(message).unwrap();
+        let mut recorded = BTreeSet::new();
+        for part in Part::all_of("push", NOTIFICATIONS, LONGEST_PART, false) {
+            let entry = ledger.entry(EntryId::of_part(&id, &part)).await.unwrap();
+            let done = entry.map(|entry| entry.done).unwrap_or_default();
+            let items = part.range().clone().map(|item| format!("push/{item}"));
+            let is_done = |key: &String| done.contains("push") || done.contains(key);
+            recorded.extend(items.filter(is_done).map(|key| format!("{message}/{key}")));
+        }
+        recorded
     })
 }
 
@@ -454,17 +481,22 @@ fn a_killed_dev_sends_the_rest_of_five_hundred_notifications_and_none_again_that
     let mut output = String::from_utf8_lossy(&posted.stdout).into_owned();
     let mut kills_in_the_middle = 0;
     let mut may_come_again = BTreeSet::new();
+    let mut last_taken = (0, Instant::now());
     loop {
         std::thread::sleep(Duration::from_millis(5));
         let taken = endpoint.taken();
         assert!(Instant::now() < deadline, "{} were taken\n{output}{}", taken.len(), dev.output());
-        let printed = dev.output();
-        if printed.contains("handled by push") {
+        if taken.iter().collect::<BTreeSet<_>>().len() == NOTIFICATIONS {
             break;
         }
+        if taken.len() != last_taken.0 {
+            last_taken = (taken.len(), Instant::now());
+        }
+        let printed = dev.output();
         let is_in_the_middle = kills_in_the_middle == 0 && taken.len() > 150;
         // A wait of up to minutes is cut short by the next start, which hands messages over anew.
-        let waits = printed.lines().any(|line| line.contains("items failed"));
+        let waits = last_taken.1.elapsed() > Duration::from_millis(500)
+            && printed.lines().any(|line| line.contains("items failed"));
         if is_in_the_middle || waits {
             output.push_str(&dev.kill());
             kills_in_the_middle += usize::from(is_in_the_middle);
@@ -472,8 +504,8 @@ fn a_killed_dev_sends_the_rest_of_five_hundred_notifications_and_none_again_that
             let taken = endpoint.taken();
             let before = may_come_again.len();
             may_come_again.extend(taken.into_iter().filter(|id| !recorded.contains(id)));
-            // In flight, and finished but not yet in the ledger; nothing while the message waits.
-            let most = if is_in_the_middle { 4 * AT_ONCE } else { 0 };
+            // In flight, and finished but not yet in the ledger.
+            let most = 16 * AT_ONCE;
             assert!(may_come_again.len() - before <= most, "{may_come_again:?}");
             dev = Dev::start(&state, &endpoint);
         }

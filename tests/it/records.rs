@@ -1,7 +1,9 @@
 //! Records as the event source mapping hands them to the consumer.
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
+use aws_sdk_sqs::types::Message as SqsSdkMessage;
 use jiff::Timestamp;
+use learnink_tests::engine::Engine;
 use learnink_webhook::{Message, MessageId};
 
 /// When the receiver took every message here, in seconds since the epoch.
@@ -41,4 +43,43 @@ pub(crate) fn batch(records: Vec<SqsMessage>) -> SqsEvent {
     let mut batch = SqsEvent::default();
     batch.records = records;
     batch
+}
+
+/// The record, delivered for the so many-th time.
+pub(crate) fn counted(mut record: SqsMessage, receive_count: u32) -> SqsMessage {
+    record.attributes.insert("ApproximateReceiveCount".to_owned(), receive_count.to_string());
+    record
+}
+
+/// A delivery of what is on a queue.
+pub(crate) fn delivery(message: &SqsSdkMessage, receive_count: u32) -> SqsMessage {
+    let mut record = SqsMessage::default();
+    record.message_id.clone_from(&message.message_id);
+    record.body.clone_from(&message.body);
+    for (name, value) in message.message_attributes.iter().flatten() {
+        let mut attribute = SqsMessageAttribute::default();
+        attribute.data_type = Some(value.data_type.clone());
+        attribute.string_value.clone_from(&value.string_value);
+        record.message_attributes.insert(name.clone(), attribute);
+    }
+    counted(record, receive_count)
+}
+
+/// Takes everything off a queue.
+pub(crate) async fn drain(engine: &Engine, url: &str) -> Vec<SqsSdkMessage> {
+    let client = engine.sqs_client();
+    let mut all = Vec::new();
+    loop {
+        let receive = client.receive_message().queue_url(url).max_number_of_messages(10);
+        let received = receive.message_attribute_names("All").send().await.unwrap();
+        let messages = received.messages.unwrap_or_default();
+        if messages.is_empty() {
+            return all;
+        }
+        for message in &messages {
+            let delete = client.delete_message().queue_url(url);
+            delete.set_receipt_handle(message.receipt_handle.clone()).send().await.unwrap();
+        }
+        all.extend(messages);
+    }
 }

@@ -146,6 +146,10 @@ struct Arguments {
     /// Write the medians to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure another build's receiver, consumer and bench-consumer beside ours, such as the
+    /// target/release of the version before
+    #[arg(long, value_name = "FOLDER")]
+    before: Option<PathBuf>,
     /// Our binary; scripts/bench gives it
     #[arg(long, value_name = "FILE", hide = true)]
     receiver: PathBuf,
@@ -202,10 +206,12 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
     };
     fs::create_dir_all(&arguments.logs).context("creating the folder for logs")?;
     let stub = Stub::start(&arguments.certificates, SIGNING_SECRET)?;
-    let receivers = receivers(&stub, arguments.receiver, arguments.tutorial);
+    let before = arguments.before.as_deref();
+    let receivers = receivers(&stub, arguments.receiver, arguments.tutorial, before);
     let receiver_count = receivers.len();
     let optional = consumers_with_handlers(&stub, &arguments.consumer);
-    let functions = [receivers, consumers(&stub, arguments.bench_consumer, arguments.consumer)].concat();
+    let functions =
+        [receivers, consumers(&stub, arguments.bench_consumer, arguments.consumer, before)].concat();
     let environment = Environment {
         aws_url: stub.url(),
         root_certificates: fs::canonicalize(arguments.certificates.join("bundle.pem"))
@@ -249,7 +255,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
 }
 
 /// The receivers that are measured, the baseline first.
-fn receivers(stub: &Stub, receiver: PathBuf, tutorial: PathBuf) -> Vec<Function> {
+fn receivers(stub: &Stub, receiver: PathBuf, tutorial: PathBuf, before: Option<&Path>) -> Vec<Function> {
     let queue_url = queue_url(stub, "messages");
     let function = |name, program, variables: &[_]| function(name, program, Input::Webhook, variables);
     let deployed = |secret| {
@@ -258,16 +264,36 @@ fn receivers(stub: &Stub, receiver: PathBuf, tutorial: PathBuf) -> Vec<Function>
     };
     let (in_environment, in_secrets_manager) =
         (("LEARNINK_SIGNING_SECRET", SIGNING_SECRET), ("LEARNINK_SIGNING_SECRET_ID", SECRET_ID));
-    vec![
+    let mut receivers = vec![
         function(BASELINE, tutorial, &[("WEBHOOK_SECRET", SIGNING_SECRET), ("QUEUE_URL", &queue_url)]),
         function(RECEIVER, receiver.clone(), &deployed(in_environment)),
         function("receiver, Secrets Manager", receiver, &deployed(in_secrets_manager)),
-    ]
+    ];
+    receivers.extend(
+        before.map(|folder| function("receiver, before", folder.join("receiver"), &deployed(in_environment))),
+    );
+    receivers
 }
 
 /// The consumers that are measured, the one that the targets are about first.
-fn consumers(stub: &Stub, bench_consumer: PathBuf, consumer: PathBuf) -> Vec<Function> {
-    vec![consumer_with(stub, CONSUMER, bench_consumer, &[]), consumer_with(stub, "consumer", consumer, &[])]
+fn consumers(
+    stub: &Stub,
+    bench_consumer: PathBuf,
+    consumer: PathBuf,
+    before: Option<&Path>,
+) -> Vec<Function> {
+    let mut consumers = vec![
+        consumer_with(stub, CONSUMER, bench_consumer, &[]),
+        consumer_with(stub, "consumer", consumer, &[]),
+    ];
+    if let Some(folder) = before {
+        for (name, program) in
+            [("consumer, no-op handler, before", "bench-consumer"), ("consumer, before", "consumer")]
+        {
+            consumers.push(consumer_with(stub, name, folder.join(program), &[]));
+        }
+    }
+    consumers
 }
 
 /// The deployed consumer, by which of its optional handlers is on.
