@@ -10,6 +10,8 @@ use aws_sdk_dynamodb::types::{
 use dynoxide::Database;
 use tokio::net::TcpListener;
 
+use crate::terminal::quoted;
+
 /// A DynamoDB that listens on this machine until it is dropped.
 #[derive(Debug)]
 pub struct LocalDynamoDb {
@@ -49,8 +51,8 @@ impl LocalDynamoDb {
     ///
     /// [`LocalDynamoDbError`] when the file cannot be used or no port can be had.
     pub async fn start(database: Option<&Path>) -> Result<Self, LocalDynamoDbError> {
-        let path = database.map_or_else(|| "memory".to_owned(), |path| path.display().to_string());
-        let opened = if database.is_some() { Database::new(&path) } else { Database::memory() };
+        let path = database.map_or_else(|| "memory".to_owned(), quoted);
+        let opened = database.map_or_else(Database::memory, |path| Database::new(&path.to_string_lossy()));
         let database =
             opened.map_err(|error| LocalDynamoDbError::Database { path, problem: error.to_string() })?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | [`front`] | API Gateway: HTTP in, an HTTP API request with payload format 2.0 out |
 //! | [`sqs`] | SQS: `winterbaume-sqs`, with a journal that outlives the process |
-//! | [`dynamodb`] | DynamoDB: `dynoxide`, on SQLite |
+//! | [`dynamodb`] | DynamoDB: `dynoxide`, on `SQLite` |
 //! | [`event_source`] | the event source mapping between SQS and Lambda |
 //! | [`state`] | what is kept between two starts |
 //! | [`pipeline`] | the stack that connects them |
+//!
+//! [`terminal`] is for whoever prints what happens there.
 
 pub mod dynamodb;
 pub mod event_source;
@@ -18,12 +20,13 @@ pub mod front;
 pub mod pipeline;
 pub mod sqs;
 pub mod state;
+pub mod terminal;
 
 pub use dynamodb::LocalDynamoDb;
 pub use event_source::EventSource;
 pub use pipeline::{Observation, Options, Pipeline, StartError};
 pub use sqs::LocalSqs;
-pub use state::State;
+pub use state::{State, StateError};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};

@@ -25,6 +25,8 @@ use tokio::sync::Mutex;
 use winterbaume_core::{MockRequest, MockResponse, MockService};
 use winterbaume_sqs::SqsService;
 
+use crate::terminal::quoted;
+
 /// SQS takes messages of 1 MiB; in JSON and with attributes a request may be several times that.
 const LARGEST_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
@@ -51,7 +53,7 @@ pub enum LocalSqsError {
         status: u16,
     },
     /// The journal cannot be read or written.
-    #[error("cannot use {}", path.display())]
+    #[error("cannot use {}", quoted(path))]
     Journal {
         /// The file.
         path: PathBuf,
@@ -59,7 +61,7 @@ pub enum LocalSqsError {
         source: io::Error,
     },
     /// A line of the journal is not one that this program writes.
-    #[error("{} is damaged in line {line}; move it away to start with empty queues", path.display())]
+    #[error("{} is damaged in line {line}; move it away to start with empty queues", quoted(path))]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::terminal::quoted;
+
 /// The length of a new signing secret's key: as Svix makes them.
 const KEY_BYTES: usize = 24;
 
@@ -25,13 +27,16 @@ pub struct State {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Another process has it.
-    #[error("{} is in use by another `learnink dev`; stop that one, or choose another folder with --state", folder.display())]
+    #[error(
+        "{} is in use by another `learnink dev`; stop that one, or choose another folder with --state",
+        quoted(folder)
+    )]
     InUse {
         /// The folder.
         folder: PathBuf,
     },
     /// A file in it cannot be read or written.
-    #[error("cannot use {}", path.display())]
+    #[error("cannot use {}", quoted(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -39,7 +44,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// There is no signing secret yet.
-    #[error("there is no signing secret in {}; start `cargo dev` there first, or set LEARNINK_SIGNING_SECRET", folder.display())]
+    #[error("there is no signing secret in {}; start `cargo dev` there first, or set LEARNINK_SIGNING_SECRET", quoted(folder))]
     NoSecret {
         /// The folder.
         folder: PathBuf,
