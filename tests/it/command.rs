@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use learnink_consumer::ledger::Ledger;
 use learnink_consumer::{DynamoDbLedger, queues};
 use learnink_local::pipeline::DEAD_LETTER_QUEUE;
+use learnink_local::terminal::{quoted, visible};
 use learnink_local::{LocalSqs, sdk_config, state};
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, ministack_endpoint};
@@ -26,6 +27,13 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// What a message that the tests put on a queue carries.
 const EVENT: &[u8] = br#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;
 
+/// The variables of the command line.
+const VARIABLES: [&str; 4] =
+    ["LEARNINK_SIGNING_SECRET", "LEARNINK_STATE", "LEARNINK_URL", "LEARNINK_ARCHIVE"];
+
+/// Text that steers a terminal, forges a line, or cannot be seen.
+const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\n\u{85}\u{9b}1m\u{202e}\u{2066}\u{200e}\u{61c}\u{2028}\u{200b}\u{ad}\u{feff}\u{e0041}";
+
 /// A running `learnink dev`.
 struct Dev {
     process: Child,
@@ -37,7 +45,7 @@ struct Dev {
 fn learnink(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary("learnink"));
     command.args(arguments).current_dir(root()).stdin(Stdio::null());
-    for variable in ["LEARNINK_SIGNING_SECRET", "LEARNINK_STATE", "LEARNINK_URL", "RUST_LOG"] {
+    for variable in VARIABLES.iter().chain(&["RUST_LOG"]) {
         command.env_remove(variable);
     }
     command
@@ -139,12 +147,14 @@ impl Drop for Dev {
 #[test]
 fn what_dev_prints_is_enough_to_send_a_webhook_and_see_what_came_of_it() {
     let folder = tempfile::tempdir().unwrap();
-    let dev = Dev::start(folder.path());
+    let state = folder.path().join("it's a st\u{e4}te/$HOME `x` \"y\" p%41 #1");
+    let dev = Dev::start(&state);
     assert!(dev.line_with("secret").contains("whsec_"));
-    assert!(dev.line_with("state").ends_with(folder.path().to_str().unwrap()));
+    let shown = dev.line_with("state").split_once("state").unwrap().1.trim().to_owned();
+    let listed = Command::new("bash").args(["-c", &format!("ls -d {shown}")]).output().unwrap();
+    assert_eq!(text(&listed.stdout).trim_end(), state.to_str().unwrap());
     let next = dev.line_with("cargo learnink send");
-    let arguments: Vec<_> = next.split_whitespace().skip(2).collect();
-    let sent = learnink(&arguments).output().unwrap();
+    let sent = pasted(&next);
     assert!(sent.status.success(), "{}", text(&sent.stderr));
     assert!(text(&sent.stdout).starts_with("200  msg_"), "{}", text(&sent.stdout));
 
@@ -158,8 +168,19 @@ fn what_dev_prints_is_enough_to_send_a_webhook_and_see_what_came_of_it() {
     assert_eq!(lines.last().unwrap(), "stopped: nothing is left on the queue");
     assert_eq!(code, Some(0));
 
-    let again = Dev::start(folder.path());
+    let again = Dev::start(&state);
     assert_eq!(again.json("learners"), learners);
+    let opened = again.run(&["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim"]);
+    let (_, close) = opened.split_once("To end it early: ").unwrap();
+    let closed = pasted(&format!("{} --by kim", close.trim_end()));
+    assert!(text(&closed.stdout).starts_with("closed replay window"), "{}", text(&closed.stderr));
+}
+
+/// What a command prints that is pasted into a shell.
+fn pasted(command: &str) -> Output {
+    let rest = command.trim_start().strip_prefix("cargo learnink").unwrap();
+    let command = format!("{} {rest}", quoted(binary("learnink")));
+    Command::new("bash").args(["-c", &command]).current_dir(root()).output().unwrap()
 }
 
 #[test]
@@ -811,4 +832,176 @@ async fn leave(ledger: &DynamoDbLedger, id: &str, failure_reason: Option<&str>) 
         };
         ledger.settle(vec![settlement]).await.remove(0).unwrap();
     }
+}
+
+/// Nothing of an output steers a terminal, and no line is split.
+fn assert_harmless(output: &Output) {
+    for stream in [&output.stdout, &output.stderr] {
+        let stream = text(stream);
+        for line in stream.lines() {
+            assert_eq!(visible(line), line);
+        }
+        assert!(!stream.contains("\nowned") && !stream.starts_with("owned"), "{stream}");
+    }
+}
+
+#[test]
+fn nothing_from_elsewhere_steers_the_terminal_whatever_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    // Linux takes every byte in a name but `/` and zero.
+    let state = folder.path().join(format!("state{HOSTILE}"));
+    let archive = folder.path().join("archive");
+    let archive_url = format!("file://{}", archive.to_str().unwrap());
+    let dev = Dev::start_with(&state, &[("LEARNINK_ARCHIVE", archive_url.as_str())]);
+    let file = folder.path().join(HOSTILE);
+    let file = file.to_str().unwrap();
+    let learner =
+        json!({ "user_id": HOSTILE, "custom_id": HOSTILE, "phone_number": null, "course_id": HOSTILE });
+    let other_shape = json!({ HOSTILE: HOSTILE });
+    let event = |event_type: &str, data: &Value| {
+        json!({
+            "object": "event", "type": event_type, "api_version": "2022-11-15", "data": data,
+            "timestamp": "2026-01-01T00:00:00Z",
+        })
+    };
+    let types = ["user.course.started", HOSTILE, "user.course.started"];
+    for (number, (event_type, data)) in
+        types.into_iter().zip([&learner, &other_shape, &other_shape]).enumerate()
+    {
+        std::fs::write(file, event(event_type, data).to_string()).unwrap();
+        let id = format!("msg_{number}");
+        let sent = dev.send(&["--id", &id, file]);
+        assert_harmless(&sent);
+        let line = dev.line_with(&id);
+        assert_eq!(visible(&line), line);
+    }
+    // Somebody put it there.
+    std::fs::write(archive.join(HOSTILE), "x").unwrap();
+    let archive = archive_url.as_str();
+    let days = ["--archive", archive, "--type", HOSTILE];
+    let state = dev.folder.as_str();
+    let by = ["--reason", HOSTILE, "--by", HOSTILE, "--state", state];
+    let elsewhere = ["--ledger", HOSTILE, "--queue", HOSTILE];
+    let commands: [&[&str]; 24] = [
+        &["learners", "--state", state],
+        &["learners", "--json", "--state", state],
+        &["learners", "--table", HOSTILE],
+        &["unknown", "--state", state],
+        &["unknown", "--json", "--state", state],
+        &["dlq", "list", "--state", state],
+        &["dlq", "list", "--json", "--state", state],
+        &[&["dlq", "list"][..], &elsewhere].concat(),
+        &[&["replay", "open", "--message", "msg_1"][..], &by].concat(),
+        &[&["replay", "open", "--since", "1h ago", "--type", HOSTILE][..], &by].concat(),
+        &[&["replay", "open", "--message", "msg_1", "--handler", HOSTILE][..], &by].concat(),
+        &["replay", "list", "--state", state],
+        &["replay", "list", "--json", "--state", state],
+        &["replay", "close", HOSTILE, "--by", HOSTILE, "--state", state],
+        &[&["archive", "verify"][..], &days].concat(),
+        &["archive", "verify", "--archive", archive],
+        &["archive", "export", "--archive", archive, "--from", "2026-01-01", "--to", "2026-12-31"],
+        &["archive", "export", "--archive", HOSTILE],
+        &["archive", "export", "--archive", &format!("s3://{HOSTILE}")],
+        &["archive", "verify", "--archive", archive, "--secret-file", HOSTILE],
+        &["send", "--state", HOSTILE],
+        &["send", "--state", state, &format!("{file}2")],
+        &["dev", "--port", "0", "--state", state],
+        &["dev", "--port", HOSTILE],
+    ];
+    for arguments in commands {
+        let mut command = learnink(arguments);
+        command.env("LEARNINK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_REGION", HOSTILE);
+        command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+        if arguments[0] == "send" {
+            command.env_remove("LEARNINK_SIGNING_SECRET");
+        }
+        let output = command.output().unwrap();
+        assert_harmless(&output);
+        assert!(!output.stdout.is_empty() || !output.stderr.is_empty(), "{arguments:?}");
+    }
+    // Not `dev`, which takes most of them, and then runs.
+    for variable in VARIABLES {
+        for arguments in [&["send"][..], &["archive", "verify"], &["archive", "export"], &["send", "--help"]]
+        {
+            assert_harmless(&learnink(arguments).env(variable, HOSTILE).output().unwrap());
+        }
+    }
+    assert_harmless(&learnink(&["dev"]).env(VARIABLES[0], HOSTILE).output().unwrap());
+    // Some of them has been shown at all.
+    assert!(dev.run(&["unknown"]).contains(r"x\u{1b}[2J"), "{}", dev.run(&["unknown"]));
+    assert_eq!(dev.json("unknown")[0]["event_type"], HOSTILE);
+    assert_eq!(dev.json("learners")[0]["user_id"], HOSTILE);
+}
+
+#[test]
+fn an_output_that_is_full_is_one_clear_line_and_one_that_is_closed_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path());
+    assert!(dev.send(&["--id", "msg_1"]).status.success());
+    assert!(dev.send(&["--id", "msg_2", "events/not-json.txt"]).status.success());
+    dev.line_with("msg_2");
+    let (state, url) = (dev.folder.as_str(), dev.url.as_str());
+    let send = ["send", "--state", state, "--url", url];
+    let open = ["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim", "--state", state];
+    let commands: [&[&str]; 11] = [
+        &["learners", "--state", state],
+        &["learners", "--json", "--state", state],
+        &["unknown", "--state", state],
+        &["dlq", "list", "--state", state],
+        &["dlq", "list", "--json", "--state", state],
+        &open,
+        &["replay", "list", "--state", state],
+        &send,
+        &[&send[..], &["--count", "3"]].concat(),
+        &["--help"],
+        &["send", "--help"],
+    ];
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for arguments in commands {
+        let output = learnink(arguments).stdout(full()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        let end = "cannot print: No space left on device (os error 28)\n";
+        assert!(said.starts_with("error: ") && said.ends_with(end) && said.lines().count() == 1, "{said}");
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = learnink(arguments).stdout(writer).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.success() && !said.contains("error"), "{arguments:?}: {said}");
+    }
+    // Nothing can be said there, and nothing panics: its exit code is 101.
+    for arguments in [&["send", "--state", "/none"][..], &["nonsense"], &[&send[..], &["--tamper"]].concat()]
+    {
+        assert_eq!(
+            learnink(arguments).stderr(full()).output().unwrap().status.code(),
+            Some(1),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn webhooks_are_received_though_nothing_can_be_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut dev = learnink(&["dev", "--port", &port, "--state", state]);
+    let mut dev = dev.stdout(full()).stderr(full()).spawn().unwrap();
+    let url = format!("http://127.0.0.1:{port}/webhooks/learnink");
+    let deadline = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for _ in 0..3 {
+        let sent = learnink(&["send", "--state", state, "--url", &url]).output().unwrap();
+        assert!(text(&sent.stdout).starts_with("200"), "{}{}", text(&sent.stdout), text(&sent.stderr));
+    }
+    let interrupted = Command::new("kill").args(["-INT", &dev.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert_eq!(dev.wait().unwrap().code(), Some(1));
 }

@@ -1,7 +1,6 @@
 //! `learnink dev`: the pipeline, with one line for every delivery.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,11 +11,13 @@ use aws_config::SdkConfig;
 use learnink_consumer::report::{Ended, Failure};
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
 use learnink_local::pipeline::{Left, StackLimits, handlers_config};
+use learnink_local::terminal::{option, quoted, visible};
 use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
 use learnink_receiver::{Outcome as ReceiverOutcome, PATH, Receipt};
 use learnink_webhook::config::optional;
 use tokio::sync::mpsc;
 
+use crate::output::{self, Line, note};
 use crate::{DEFAULT_STATE, StateFolder, aws, milliseconds, variable};
 
 const DEFAULT_PORT: u16 = 9000;
@@ -81,38 +82,68 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let pipeline =
         Pipeline::start(options).await.map_err(|error| explain(error, &folder, secret_is_given))?;
     let url = pipeline.url();
-    anstream::println!("{BOLD}LearnInk webhooks, on this machine{BOLD:#}\n");
-    anstream::println!("  endpoint  {url}");
-    anstream::println!("  secret    {shown_secret}");
-    anstream::println!("  state     {}", shown_folder.display());
+    let mut screen = Screen::default();
+    screen.print(Line::default().styled(BOLD, "LearnInk webhooks, on this machine"));
+    screen.print("");
+    screen.print(format!("  endpoint  {url}"));
+    screen.print(format!("  secret    {shown_secret}"));
+    screen.print(format!("  state     {}", quoted(shown_folder)));
+    screen.print("");
+    screen.print("Next, in a second terminal:");
+    screen.print("");
     let next = next_command(&url, &folder, secret_is_given);
-    anstream::println!("\nNext, in a second terminal:\n\n  {BOLD}{next}{BOLD:#}\n");
-    anstream::println!("{DIM}One line for every delivery; Ctrl-C stops.{DIM:#}\n");
+    screen.print(Line::new("  ").styled(BOLD, next));
+    screen.print("");
+    screen.print(Line::default().styled(DIM, "One line for every delivery; Ctrl-C stops."));
+    screen.print("");
 
     let mut lines = Lines::default();
     loop {
         tokio::select! {
-            Some(observation) = observations.recv() => lines.print(observation),
+            Some(observation) = observations.recv() => screen.print_all(lines.lines(observation)),
             _ = interrupts.recv() => break,
         }
     }
-    anstream::println!(
-        "\nstopping: no more requests; finishing what was acknowledged (Ctrl-C again to leave it)"
-    );
+    screen.print("");
+    screen.print("stopping: no more requests; finishing what was acknowledged (Ctrl-C again to leave it)");
     let stop = pipeline.stop(PATIENCE);
     tokio::pin!(stop);
     let left = loop {
         tokio::select! {
             left = &mut stop => break left,
-            Some(observation) = observations.recv() => lines.print(observation),
+            Some(observation) = observations.recv() => screen.print_all(lines.lines(observation)),
             _ = interrupts.recv() => anyhow::bail!("left unfinished; the messages are kept for the next start"),
         }
     };
     while let Ok(observation) = observations.try_recv() {
-        lines.print(observation);
+        screen.print_all(lines.lines(observation));
     }
-    anstream::println!("stopped: {}", kept(left));
-    Ok(())
+    screen.print(format!("stopped: {}", kept(left)));
+    screen.problem.map_or(Ok(()), Err)
+}
+
+/// Where the lines go. A disk that is full, where they go to a file, stops no webhook.
+#[derive(Debug, Default)]
+struct Screen {
+    /// Why a line could not be printed, the first time.
+    problem: Option<anyhow::Error>,
+}
+
+impl Screen {
+    fn print(&mut self, line: impl Into<Line>) {
+        let Err(problem) = output::print(line) else { return };
+        if self.problem.is_none() {
+            // Where this cannot be written either, the exit code says it.
+            let _ = note(format!("{problem:#}; webhooks are received all the same"));
+            self.problem = Some(problem);
+        }
+    }
+
+    fn print_all(&mut self, lines: Vec<Line>) {
+        for line in lines {
+            self.print(line);
+        }
+    }
 }
 
 /// What is kept for the next start.
@@ -155,7 +186,7 @@ fn explain(error: StartError, folder: &Path, secret_is_given: bool) -> anyhow::E
         }
         StartError::Secret(error) => anyhow::anyhow!(
             "{} holds no usable secret ({error}); remove it to have a new one made",
-            state::secret_file(folder).display()
+            quoted(state::secret_file(folder))
         ),
         error @ (StartError::Listen { .. }
         | StartError::State(_)
@@ -190,23 +221,19 @@ fn interrupts() -> anyhow::Result<mpsc::Receiver<()>> {
 
 /// What to type in the second terminal, with no more options than it needs.
 fn next_command(url: &str, folder: &Path, secret_is_given: bool) -> String {
-    let mut command = String::new();
-    if secret_is_given {
-        // Not an option: others on this machine can read those.
-        command.push_str("LEARNINK_SIGNING_SECRET=YOUR_SECRET ");
-    }
-    command.push_str("cargo learnink send");
+    // Not an option: others on this machine can read those.
+    let secret = if secret_is_given { "LEARNINK_SIGNING_SECRET=YOUR_SECRET " } else { "" };
+    let mut command = vec![format!("{secret}cargo learnink send")];
     if !url.starts_with(&format!("http://127.0.0.1:{DEFAULT_PORT}/")) {
-        // Writing to a `String` does not fail.
-        let _ = write!(command, " --url {url}");
+        command.push(option("--url", url));
     }
     if folder != Path::new(DEFAULT_STATE) {
-        let _ = write!(command, " --state {}", folder.display());
+        command.push(option("--state", folder));
     }
     if Path::new(SAMPLE).exists() {
-        let _ = write!(command, " {SAMPLE}");
+        command.push(SAMPLE.to_owned());
     }
-    command
+    command.join(" ")
 }
 
 /// Joins what the receiver and the consumer say about one delivery into one line.
@@ -220,23 +247,17 @@ struct Lines {
 }
 
 impl Lines {
-    fn print(&mut self, observation: Observation) {
-        if let Some(line) = self.line(observation) {
-            anstream::println!("{line}");
-        }
-    }
-
-    /// The line to print, once both ends are known.
-    fn line(&mut self, observation: Observation) -> Option<String> {
+    /// The lines to print: one for the delivery, once both ends are known.
+    fn lines(&mut self, observation: Observation) -> Vec<Line> {
+        let mut lines = Vec::new();
         match observation {
             Observation::Received(receipt) => match (&receipt.outcome, &receipt.message_id) {
                 (ReceiverOutcome::Accepted, Some(id)) => {
                     if self.early.remove(id).is_none_or(|since| since.elapsed() > LONGEST_LAG) {
                         self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
                     }
-                    None
                 }
-                _ => Some(not_accepted(&receipt)),
+                _ => lines.push(not_accepted(&receipt)),
             },
             Observation::Consumed(record) => {
                 let received = record.message_id.as_ref().and_then(|id| self.take(id));
@@ -244,9 +265,10 @@ impl Lines {
                     self.early.retain(|_, since| since.elapsed() <= LONGEST_LAG);
                     self.early.insert(id.clone(), Instant::now());
                 }
-                Some(consumed(&record, received.as_deref()))
+                lines.push(consumed(&record, received.as_deref()));
             }
         }
+        lines
     }
 
     fn take(&mut self, id: &str) -> Option<String> {
@@ -264,60 +286,61 @@ fn accepted(receipt: &Receipt) -> String {
     format!("verified in {} µs, queued in {}", receipt.verify_took.as_micros(), milliseconds(queued))
 }
 
-fn not_accepted(receipt: &Receipt) -> String {
-    let event_type = receipt.event_type.as_deref().unwrap_or("-");
-    let id = receipt.message_id.as_deref().unwrap_or("-");
-    let why = match &receipt.outcome {
-        ReceiverOutcome::NotFound => format!("webhooks are received at {PATH} alone"),
-        ReceiverOutcome::MethodNotAllowed => "webhooks are posted, and this was no POST".to_owned(),
-        ReceiverOutcome::NoRequest => "it was no HTTP request".to_owned(),
+fn not_accepted(receipt: &Receipt) -> Line {
+    let (queued, why) = match &receipt.outcome {
+        ReceiverOutcome::NotFound => ("not queued", format!("webhooks are received at {PATH} alone")),
+        ReceiverOutcome::MethodNotAllowed => {
+            ("not queued", "method not allowed: webhooks are sent with POST".to_owned())
+        }
+        ReceiverOutcome::NoRequest => ("not queued", "it is not an HTTP request".to_owned()),
         outcome @ (ReceiverOutcome::Accepted
         | ReceiverOutcome::Refused(_)
         | ReceiverOutcome::TooLarge(_)
         | ReceiverOutcome::BodyTooLarge
-        | ReceiverOutcome::Unavailable(_)) => outcome.detail().unwrap_or_default(),
+        | ReceiverOutcome::Unavailable(_)) => ("not queued", outcome.detail().unwrap_or_default()),
     };
     let status = receipt.outcome.answer().status_code;
-    format!("{BAD}✗{BAD:#} {event_type:<21} {id}  {BAD}answered {status}{BAD:#}, not queued: {why}")
+    delivery(BAD, "✗", receipt.event_type.as_deref(), receipt.message_id.as_deref())
+        .styled(BAD, format!("answered {status}"))
+        .text(format!(", {queued}: {why}"))
 }
 
-fn consumed(record: &RecordReport, received: Option<&str>) -> String {
-    let event_type = record.event_type.as_deref().unwrap_or("-");
-    let id = record.message_id.as_deref().unwrap_or("-");
+/// The start of a delivery's line.
+fn delivery(style: Style, mark: &str, event_type: Option<&str>, id: Option<&str>) -> Line {
+    let event_type = visible(event_type.unwrap_or("-"));
+    Line::default().styled(style, mark).text(format!(" {event_type:<21} {}  ", id.unwrap_or("-")))
+}
+
+fn consumed(record: &RecordReport, received: Option<&str>) -> Line {
     let received = match received {
         Some(received) => received.to_owned(),
         None => format!("delivery {} from the queue", record.receive_count),
     };
     let reason = record.failure.as_ref().map(Failure::text).unwrap_or_default();
-    let (mark, ending) = match record.outcome {
-        ConsumerOutcome::Processed if record.known => {
-            (format!("{GOOD}✓{GOOD:#}"), handled("handled by", record))
-        }
+    let line = |style, mark| {
+        let line = delivery(style, mark, record.event_type.as_deref(), record.message_id.as_deref());
+        line.styled(DIM, &received).text(", ")
+    };
+    match record.outcome {
+        ConsumerOutcome::Processed if record.known => line(GOOD, "✓").text(handled("handled by", record)),
         ConsumerOutcome::Processed => {
             let left_to = handled("left to", record);
-            (format!("{PENDING}?{PENDING:#}"), format!("no handler for this type or version: {left_to}"))
+            line(PENDING, "?").text(format!("no handler for this type or version: {left_to}"))
         }
-        ConsumerOutcome::Duplicate => {
-            (format!("{GOOD}={GOOD:#}"), "handled before: nothing done twice".to_owned())
-        }
-        ConsumerOutcome::Ignored => {
-            (format!("{PENDING}?{PENDING:#}"), "no handler for this type or version".to_owned())
-        }
-        ConsumerOutcome::SentAgain => {
-            (format!("{PENDING}↻{PENDING:#}"), format!("sent to the queue again: {reason}"))
-        }
+        ConsumerOutcome::Duplicate => line(GOOD, "=").text("handled before: nothing done twice"),
+        ConsumerOutcome::Ignored => line(PENDING, "?").text("no handler for this type or version"),
+        ConsumerOutcome::SentAgain => line(PENDING, "↻").text(format!("sent to the queue again: {reason}")),
         ConsumerOutcome::Retry => {
             let when = match record.retry_in {
                 Some(delay) => format!("in {} s", delay.as_secs_f64().ceil()),
                 None => "when the queue's visibility timeout ends".to_owned(),
             };
-            (format!("{PENDING}↻{PENDING:#}"), format!("{PENDING}comes back {when}{PENDING:#}: {reason}"))
+            line(PENDING, "↻").styled(PENDING, format!("comes back {when}")).text(format!(": {reason}"))
         }
         ConsumerOutcome::DeadLettered => {
-            (format!("{BAD}✗{BAD:#}"), format!("{BAD}dead-lettered{BAD:#}: {reason}"))
+            line(BAD, "✗").styled(BAD, "dead-lettered").text(format!(": {reason}"))
         }
-    };
-    format!("{mark} {event_type:<21} {id}  {DIM}{received}{DIM:#}, {ending}")
+    }
 }
 
 /// Which handlers did something, and which were not asked to.
@@ -375,8 +398,7 @@ mod tests {
     /// The lines that come of these observations, without colours.
     fn lines(observations: impl IntoIterator<Item = Observation>) -> Vec<String> {
         let mut lines = Lines::default();
-        let lines = observations.into_iter().filter_map(|observation| lines.line(observation));
-        lines.map(|line| anstream::adapter::strip_str(&line).to_string()).collect()
+        observations.into_iter().flat_map(|seen| lines.lines(seen)).map(|line| line.plain()).collect()
     }
 
     #[test]
@@ -407,6 +429,24 @@ mod tests {
     }
 
     #[test]
+    fn a_type_or_a_reason_steers_no_terminal_and_is_one_line() {
+        let hostile = "a\u{1b}[2J\u{1b}]0;owned\u{7}\r✓ forged\nline\u{202e}";
+        let shown = r"a\u{1b}[2J\u{1b}]0;owned\u{7}\r✓ forged\nline\u{202e}";
+        for outcome in [ConsumerOutcome::Processed, ConsumerOutcome::Retry, ConsumerOutcome::DeadLettered] {
+            let Observation::Consumed(record) = consumed(outcome) else { unreachable!() };
+            let failure = Failure { handler: None, class: "permanent", reason: hostile.to_owned() };
+            let record =
+                RecordReport { event_type: Some(hostile.to_owned()), failure: Some(failure), ..record };
+            let lines = lines([Observation::Consumed(record)]);
+            assert!(lines.len() == 1 && lines[0].contains(shown), "{lines:?}");
+            assert_eq!(visible(&lines[0]), lines[0]);
+        }
+        let Observation::Received(receipt) = received(ReceiverOutcome::BodyTooLarge) else { unreachable!() };
+        let receipt = Receipt { event_type: Some(hostile.to_owned()), ..receipt };
+        assert!(lines([Observation::Received(receipt)])[0].contains(shown));
+    }
+
+    #[test]
     fn what_is_no_webhook_is_told_in_words() {
         for (outcome, line) in [
             (
@@ -415,7 +455,7 @@ mod tests {
             ),
             (
                 ReceiverOutcome::MethodNotAllowed,
-                "answered 405, not queued: webhooks are posted, and this was no POST",
+                "answered 405, not queued: method not allowed: webhooks are sent with POST",
             ),
         ] {
             let lines = lines([received(outcome)]);
@@ -451,9 +491,15 @@ mod tests {
     }
 
     #[test]
-    fn the_next_command_shows_no_secret_to_others() {
-        let next = next_command("http://127.0.0.1:9000/webhooks/learnink", Path::new(DEFAULT_STATE), true);
-        assert!(next.starts_with("LEARNINK_SIGNING_SECRET=YOUR_SECRET cargo learnink send"), "{next}");
+    fn the_next_command_shows_no_secret_to_others_and_can_be_pasted() {
+        let next =
+            |url: &str, folder: &str, secret_is_given| next_command(url, Path::new(folder), secret_is_given);
+        let here = "http://127.0.0.1:9000/webhooks/learnink";
+        let with_secret = next(here, DEFAULT_STATE, true);
+        assert_eq!(with_secret, "LEARNINK_SIGNING_SECRET=YOUR_SECRET cargo learnink send");
+        let elsewhere = next("http://[::1]:9100/webhooks/learnink", "st sp/$x", false);
+        let expected = "cargo learnink send --url 'http://[::1]:9100/webhooks/learnink' --state 'st sp/$x'";
+        assert_eq!(elsewhere, expected);
     }
 
     #[test]

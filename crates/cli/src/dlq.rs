@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use learnink_aws::CallFailed;
 use learnink_consumer::queues::attribute as reason;
 use learnink_local::pipeline::DEAD_LETTER_QUEUE;
+use learnink_local::terminal::quoted;
 use learnink_local::{LocalSqs, sdk_config, state};
 use learnink_webhook::dead_letter::Why;
 use learnink_webhook::event::Label;
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 use crate::aws::{self, IN_AWS};
 use crate::ledger::OpenLedger;
+use crate::output::note;
 use crate::{StateFolder, table};
 
 /// How long a message that was looked at stays hidden, where it could not be shown again at once.
@@ -103,15 +105,15 @@ pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
         table::print(header, rows, letters.len(), empty)?;
     }
     if may_be_more {
-        anstream::eprintln!("there may be more; --limit shows them");
+        note("there may be more; --limit shows them")?;
     }
     if unseen > 0 {
         let more = if letters.is_empty() { "" } else { " more" };
         let count = if unseen == 1 { format!("1{more} is") } else { format!("{unseen}{more} are") };
-        anstream::eprintln!(
+        note(format!(
             "{count} on the queue and not shown, because somebody else is looking; try again in {} s",
             HIDDEN_FOR.as_secs()
-        );
+        ))?;
     }
     Ok(())
 }
@@ -127,7 +129,7 @@ async fn open(args: &ListArgs) -> anyhow::Result<(Queue, OpenLedger)> {
     let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
         anyhow::bail!(
             "`learnink dev` is not running in {}; start `cargo dev`, or name a deployed queue with --queue and --ledger",
-            folder.display()
+            quoted(folder)
         );
     };
     let client = Client::new(&sdk_config(&endpoint));
@@ -162,7 +164,7 @@ impl Queue {
         let count =
             if shown < limit { aws::count_messages(&self.client, &self.url).await } else { Ok(shown) };
         for messages in seen.messages.chunks(MOST_AT_A_TIME) {
-            self.show_again(messages).await;
+            self.show_again(messages).await?;
         }
         Ok((seen.messages, count?.saturating_sub(shown)))
     }
@@ -183,7 +185,7 @@ impl Queue {
     }
 
     /// Where it fails, the messages come back by themselves.
-    async fn show_again(&self, messages: &[Message]) {
+    async fn show_again(&self, messages: &[Message]) -> anyhow::Result<()> {
         let entry = |(index, message): (usize, &Message)| {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(index.to_string())
@@ -195,8 +197,9 @@ impl Queue {
         let request =
             self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
         if request.send().await.is_err() {
-            anstream::eprintln!("the messages stay hidden from others for up to {} s", HIDDEN_FOR.as_secs());
+            note(format!("the messages stay hidden from others for up to {} s", HIDDEN_FOR.as_secs()))?;
         }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use aws_config::SdkConfig;
 use learnink_consumer::DynamoDbLedger;
 use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
 use learnink_local::pipeline::LEDGER_TABLE;
+use learnink_local::terminal::quoted;
 use learnink_local::{LocalDynamoDb, sdk_config};
 use learnink_webhook::ledger::{Entry, EntryId};
 use learnink_webhook::replay::{Closing, ReplayWindow};
@@ -34,7 +35,7 @@ impl OpenLedger {
         let dynamodb = stored::open(folder).await?;
         Ok(dynamodb.map(|dynamodb| Self {
             ledger: DynamoDbLedger::new(&sdk_config(dynamodb.endpoint()), LEDGER_TABLE.name),
-            name: format!("the ledger of `learnink dev` ({})", folder.display()),
+            name: format!("the ledger of `learnink dev` ({})", quoted(folder)),
             _dynamodb: Some(dynamodb),
         }))
     }

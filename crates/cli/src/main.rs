@@ -1,10 +1,15 @@
 //! `learnink`: the pipeline on a laptop, signed webhooks to try it with, and what came of them.
 
+// All that is printed goes through `output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod archive;
 mod aws;
 mod dev;
 mod dlq;
+mod input;
 mod ledger;
+mod output;
 mod replay;
 mod send;
 mod stored;
@@ -14,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
 
@@ -63,14 +68,27 @@ const DEFAULT_STATE: &str = ".learnink";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    output::report_panics();
     learnink_aws::install_tls_provider();
-    // What the pipeline does is told line by line; its own logs are for those who ask.
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off,learnink_local=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let parsed = command().try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    let result = match parsed {
+        Ok(cli) => {
+            log();
+            run(cli.command).await
+        }
+        Err(error) => {
+            let code = error.exit_code();
+            output::usage(error).map(|()| ExitCode::from(u8::try_from(code).unwrap_or(1)))
+        }
+    };
+    result.unwrap_or_else(|error| {
+        output::error(&error);
+        ExitCode::FAILURE
+    })
+}
 
-    let result = match cli.command {
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Send(args) => send::run(args).await,
         Command::Learners(args) => stored::learners(&args).await.map(|()| ExitCode::SUCCESS),
@@ -78,12 +96,28 @@ async fn main() -> ExitCode {
         Command::Replay(command) => replay::run(command).await.map(|()| ExitCode::SUCCESS),
         Command::Dlq(dlq::Command::List(args)) => dlq::list(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Archive(command) => archive::run(command).await,
-    };
-    result.unwrap_or_else(|error| {
-        let red = anstyle::AnsiColor::Red.on_default().bold();
-        anstream::eprintln!("{red}error:{red:#} {error:#}");
-        ExitCode::FAILURE
-    })
+    }
+}
+
+/// The command line, whose help shows no value of a variable.
+fn command() -> clap::Command {
+    prepared(Cli::command())
+}
+
+fn prepared(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| arg.hide_env_values(true)).mut_subcommands(prepared)
+}
+
+/// What the pipeline does is told line by line; its own logs are for those who ask.
+fn log() {
+    let filter = variable("RUST_LOG").and_then(|filter| EnvFilter::try_new(filter).ok());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new("off,learnink_local=warn")))
+        .with_ansi(false)
+        .with_writer(|| output::LogLines)
+        // It would panic where standard error is full.
+        .log_internal_errors(false)
+        .init();
 }
 
 /// A duration as a person reads it.
@@ -99,4 +133,29 @@ fn now() -> Timestamp {
 #[expect(clippy::disallowed_methods, reason = "the command is an edge, where the environment is read")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command below `command`, and itself.
+    fn all(command: &clap::Command) -> Vec<clap::Command> {
+        let below = command.get_subcommands().flat_map(all);
+        std::iter::once(command.clone()).chain(below).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_one_that_clap_takes() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_shows_no_variables_value() {
+        for command in all(&command()) {
+            assert!(
+                command.get_arguments().all(|arg| arg.get_env().is_none() || arg.is_hide_env_values_set())
+            );
+        }
+    }
 }

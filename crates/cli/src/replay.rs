@@ -11,13 +11,14 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use learnink_handlers::{App, OPTIONAL_HANDLERS};
 use learnink_local::pipeline::handlers_config;
-use learnink_local::sdk_config;
+use learnink_local::{sdk_config, terminal};
 use learnink_webhook::MessageId;
 use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
 use serde::Serialize;
 
 use crate::aws::{self, IN_AWS};
 use crate::ledger::OpenLedger;
+use crate::output::{note, print};
 use crate::table::seconds;
 use crate::{DEFAULT_STATE, StateFolder, now, table, variable};
 
@@ -62,12 +63,12 @@ pub(crate) struct OpenArgs {
     messages: Vec<MessageId>,
     /// Cover what the consumer saw for the first time at or after TIME. That is when a message first
     /// arrived here, whenever its event happened and however often it has been sent since
-    #[arg(long, value_name = "TIME", value_parser = past_time)]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Time>,
     /// Cover only what the consumer saw for the first time before TIME; without it, before now. What comes
     /// for the first time later is handled anyway, and its duplicates are to stay duplicates
-    #[arg(long, value_name = "TIME", requires = "since", conflicts_with = "messages", value_parser = past_time)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", requires = "since", conflicts_with = "messages", value_parser = parse_time)]
+    until: Option<Time>,
     /// Cover only events of this type
     #[arg(long = "type", value_name = "EVENT_TYPE", requires = "since", conflicts_with = "messages")]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
@@ -141,27 +142,29 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn open(args: &OpenArgs) -> anyhow::Result<()> {
-    let window = window(args, fresh_id(), args.operator.name(variable)?, now())?;
+    let by = args.operator.name(variable)?;
+    let handlers = known_handlers(&args.handlers)?;
     let ledger = args.place.open().await?.with_context(|| args.place.not_started())?;
+    let window = window(args, handlers, fresh_id(), by, now())?;
     ledger.open_replay_window(&window).await?;
-    for id in &args.messages {
-        if ledger.entry(id.into()).await?.is_none() {
-            let place = &ledger.name;
-            anstream::eprintln!(
-                "warning: {place} has no message {id}, so that the window does nothing for it"
-            );
-        }
-    }
-    anstream::println!(
+    print(format!(
         "opened replay window {} in {}, until {}: {}, {}",
         window.id,
         ledger.name,
         seconds(window.expires_at),
         covers(&window.covers),
-        handlers(&window)
-    );
+        handlers_of(&window)
+    ))
+    .with_context(|| format!("replay window {} is open, which cannot be said", window.id))?;
     let (resend, close) = (args.place.how_to_resend(), args.place.command(&format!("close {}", window.id)));
-    anstream::println!("Next: {resend}.\nTo end it early: {close}");
+    print(format!("Next: {resend}."))?;
+    print(format!("To end it early: {close}"))?;
+    for id in &args.messages {
+        if ledger.entry(id.into()).await?.is_none() {
+            let place = &ledger.name;
+            note(format!("warning: {place} has no message {id}, so that the window does nothing for it"))?;
+        }
+    }
     Ok(())
 }
 
@@ -170,12 +173,13 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let (mut windows, empty) = match args.place.open().await? {
         Some(ledger) => {
             let none = if args.all { "has been opened yet" } else { "is open" };
-            (ledger.replay_windows().await?, format!("no replay window {none} in {}", ledger.name))
+            let windows = ledger.replay_windows().await?;
+            (windows, format!("no replay window {none} in {}", ledger.name))
         }
         None => (Vec::new(), args.place.not_started()),
     };
     for unreadable in windows.extract_if(.., |window| window.is_err()).filter_map(Result::err) {
-        anstream::eprintln!("warning: {unreadable}");
+        note(format!("warning: {unreadable}"))?;
     }
     let windows = windows.into_iter().flatten().filter(|window| args.all || window.is_open(now));
     let listed: Vec<_> = windows.map(|window| Listed::new(window, now)).collect();
@@ -191,7 +195,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
         [
             window.id.clone(),
             covers(&window.covers),
-            handlers(window),
+            handlers_of(window),
             seconds(window.opened_at),
             window.opened_by.clone(),
             seconds(window.expires_at),
@@ -204,22 +208,22 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 
 async fn close(args: CloseArgs) -> anyhow::Result<()> {
     let CloseArgs { id, operator, place } = args;
-    let closing = Closing { by: operator.name(variable)?, at: now() };
+    let by = operator.name(variable)?;
     let ledger = place.open().await?.with_context(|| place.not_started())?;
+    let closing = Closing { by, at: now() };
     let name = &ledger.name;
     let Some(window) = ledger.close_replay_window(&id, closing.clone()).await? else {
         let list = place.command("list");
         anyhow::bail!(
-            "no replay window in {name} has the id `{id}`; {list} lists them; add --all for those that ended"
+            "no replay window in {name} has the id `{id}`; `{list}` lists them; add --all for those that ended"
         );
     };
     match &window.closed {
         Some(earlier) if *earlier != closing => {
-            anstream::println!("replay window {id} in {name} had ended already: {}", closed(earlier));
+            print(format!("replay window {id} in {name} had ended already: {}", closed(earlier)))
         }
-        _ => anstream::println!("closed replay window {id} in {name}"),
+        _ => print(format!("closed replay window {id} in {name}")),
     }
-    Ok(())
 }
 
 /// A window as it is listed.
@@ -262,18 +266,24 @@ impl Place {
     fn not_started(&self) -> String {
         format!(
             "no `learnink dev` has run in {}; start `cargo dev`, or name a deployed ledger with --ledger",
-            self.state.folder.display()
+            terminal::quoted(&self.state.folder)
         )
     }
 
     /// What to type for `command` in the same place.
     fn command(&self, command: &str) -> String {
-        let place = match &self.ledger {
-            Some(table) => format!(" --ledger {table}"),
-            None if self.state.folder == Path::new(DEFAULT_STATE) => String::new(),
-            None => format!(" --state {}", self.state.folder.display()),
-        };
-        format!("`cargo learnink replay {command}{place}`")
+        match &self.ledger {
+            Some(table) => format!("cargo learnink replay {command} {}", terminal::option("--ledger", table)),
+            None => format!("cargo learnink replay {command}{}", self.state_option()),
+        }
+    }
+
+    /// The option that names the folder, with a space in front, where it is needed.
+    fn state_option(&self) -> String {
+        if self.state.folder == Path::new(DEFAULT_STATE) {
+            return String::new();
+        }
+        format!(" {}", terminal::option("--state", &self.state.folder))
     }
 
     const fn how_to_resend(&self) -> &'static str {
@@ -285,11 +295,19 @@ impl Place {
 }
 
 /// The window that `args` ask for.
-fn window(args: &OpenArgs, id: String, by: String, now: Timestamp) -> anyhow::Result<ReplayWindow> {
+fn window(
+    args: &OpenArgs,
+    handlers: BTreeSet<String>,
+    id: String,
+    by: String,
+    now: Timestamp,
+) -> anyhow::Result<ReplayWindow> {
     let covers = match args.since {
         None => Coverage::Messages(args.messages.iter().map(ToString::to_string).collect()),
-        Some(from) => {
-            let until = args.until.unwrap_or(now);
+        Some(since) => {
+            let from = since.at(now).context("--since cannot be used")?;
+            let until =
+                args.until.map_or(Ok(now), |until| until.at(now)).context("--until cannot be used")?;
             anyhow::ensure!(from < until, "--until has to be later than --since");
             Coverage::FirstSeen { event_type: args.event_type.clone(), from, until: Some(until) }
         }
@@ -297,7 +315,7 @@ fn window(args: &OpenArgs, id: String, by: String, now: Timestamp) -> anyhow::Re
     Ok(ReplayWindow {
         id,
         covers,
-        handlers: known_handlers(&args.handlers)?,
+        handlers,
         reason: args.reason.clone(),
         opened_by: by,
         opened_at: now,
@@ -349,7 +367,7 @@ fn covers(coverage: &Coverage) -> String {
     }
 }
 
-fn handlers(window: &ReplayWindow) -> String {
+fn handlers_of(window: &ReplayWindow) -> String {
     if window.handlers.is_empty() {
         return "all handlers".to_owned();
     }
@@ -360,25 +378,36 @@ fn closed(closing: &Closing) -> String {
     format!("closed by {} {}", closing.by, seconds(closing.at))
 }
 
-fn past_time(text: &str) -> Result<Timestamp, String> {
-    let now = now();
-    match parse_time(text, now)? {
-        time if time > now => Err("that is in the future".to_owned()),
-        time => Ok(time),
+/// A time from the command line. What is now is known once the ledger has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Time {
+    At(Timestamp),
+    Ago(SignedDuration),
+}
+
+impl Time {
+    /// The time, which must not be in the future.
+    fn at(self, now: Timestamp) -> anyhow::Result<Timestamp> {
+        match self {
+            Self::At(time) if time > now => {
+                anyhow::bail!("that is in the future; it is {} now", seconds(now))
+            }
+            Self::At(time) => Ok(time),
+            Self::Ago(ago) => now.checked_sub(ago).context("that is too long ago"),
+        }
     }
 }
 
 /// A time with an offset, or without one in UTC, or a time ago.
-fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+fn parse_time(text: &str) -> Result<Time, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
+        return Ok(Time::At(time));
     }
     if let Ok(time) = text.parse::<DateTime>() {
-        return TimeZone::UTC.to_timestamp(time).map_err(|error| error.to_string());
+        return TimeZone::UTC.to_timestamp(time).map(Time::At).map_err(|error| error.to_string());
     }
     let ago = text.strip_suffix("ago").map(str::trim_end).and_then(parse_duration);
-    let time = ago.and_then(|ago| now.checked_sub(ago).ok());
-    time.ok_or_else(|| {
+    ago.map(Time::Ago).ok_or_else(|| {
         "expected a time such as 2026-01-02T08:00:00Z, a date such as 2026-01-02, or '2h ago'".to_owned()
     })
 }
@@ -419,7 +448,9 @@ mod tests {
     fn opened(arguments: &[&str]) -> Result<ReplayWindow, String> {
         let arguments = ["open", "--reason", "because"].iter().chain(arguments);
         let open = Open::try_parse_from(arguments).map_err(|error| error.to_string())?;
-        window(&open.args, "w1".to_owned(), "kim".to_owned(), at(NOW)).map_err(|error| error.to_string())
+        let handlers = known_handlers(&open.args.handlers).map_err(|error| error.to_string())?;
+        let window = window(&open.args, handlers, "w1".to_owned(), "kim".to_owned(), at(NOW));
+        window.map_err(|error| format!("{error:#}"))
     }
 
     #[test]
@@ -439,7 +470,7 @@ mod tests {
             covers(&window.covers),
             "example.type, first seen from 2026-01-01 00:00:00Z to 2026-01-02 09:00:00Z"
         );
-        assert_eq!(handlers(&window), "archive, bus, progress, push");
+        assert_eq!(handlers_of(&window), "archive, bus, progress, push");
         let until_now = opened(&["--since", "2026-01-01"]).unwrap();
         assert_eq!(
             covers(&until_now.covers),
@@ -455,7 +486,10 @@ mod tests {
             (&["--message", "a.b"], "the message id is empty, over 256 bytes"),
             (&["--message", "msg_1", "--since", "2026-01-01"], "cannot be used with"),
             (&["--message", "msg_1", "--type", "t"], "cannot be used with"),
-            (&["--since", "9999-01-01"], "that is in the future"),
+            (
+                &["--since", "2026-01-02T10:00:01Z"],
+                "--since cannot be used: that is in the future; it is 2026-01-02 10:00:00Z now",
+            ),
             (&["--since", "2026-01-01", "--until", "2026-01-01"], "--until has to be later than --since"),
             (&["--message", "msg_1", "--for", "8d"], "7 days at most"),
             (&["--message", "msg_1", "--handler", "pus"], "no handler is named `pus`; there are: progress, "),
@@ -476,10 +510,10 @@ mod tests {
             ("2h ago", "2026-01-02T08:00:00Z"),
             ("1d 30m ago", "2026-01-01T09:30:00Z"),
         ] {
-            assert_eq!(parse_time(text, at(NOW)), Ok(at(expected)), "{text}");
+            assert_eq!(parse_time(text).unwrap().at(at(NOW)).unwrap(), at(expected), "{text}");
         }
         for text in ["", "yesterday", "2h", "ago", "-2h ago", "08:00", "2026-13-01"] {
-            assert!(parse_time(text, at(NOW)).is_err(), "{text}");
+            assert!(parse_time(text).is_err(), "{text}");
         }
     }
 
@@ -505,6 +539,21 @@ mod tests {
     fn many_messages_are_counted_rather_than_listed() {
         let ids = (1..=5).map(|number| format!("msg_{number}")).collect();
         assert_eq!(covers(&Coverage::Messages(ids)), "msg_1, msg_2, msg_3, and 2 more");
+    }
+
+    fn place(ledger: Option<&str>, folder: &str) -> Place {
+        Place { ledger: ledger.map(str::to_owned), state: StateFolder { folder: folder.into() } }
+    }
+
+    #[test]
+    fn what_to_type_next_is_for_the_same_place_and_can_be_pasted() {
+        let command = |place: Place| {
+            let command = place.command("close w1");
+            command.strip_prefix("cargo learnink").unwrap().to_owned()
+        };
+        assert_eq!(command(place(None, DEFAULT_STATE)), " replay close w1");
+        assert_eq!(command(place(None, "st sp/$x")), " replay close w1 --state 'st sp/$x'");
+        assert_eq!(command(place(Some("a b"), DEFAULT_STATE)), " replay close w1 --ledger 'a b'");
     }
 
     #[test]

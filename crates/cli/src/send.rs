@@ -12,6 +12,7 @@ use comfy_table::{CellAlignment, Table};
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
+use learnink_local::StateError;
 use learnink_local::state::read_signing_secret;
 use learnink_receiver::Verifier;
 use learnink_webhook::MessageId;
@@ -19,7 +20,8 @@ use serde_json::Value;
 use svix::webhooks::Webhook;
 use tokio::time::MissedTickBehavior;
 
-use crate::{StateFolder, milliseconds, now};
+use crate::output::{note, print};
+use crate::{StateFolder, input, milliseconds, now};
 
 /// What is sent where no file is named.
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
@@ -96,7 +98,7 @@ fn age(text: &str) -> Result<SignedDuration, String> {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let secret = match &args.secret {
         Some(secret) => secret.clone(),
-        None => read_signing_secret(&args.state.folder)?,
+        None => read_signing_secret(&args.state.folder).map_err(explain)?,
     };
     let signer = Signer::new(&secret)?;
     let payloads = read_payloads(&args.files)?;
@@ -157,15 +159,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     progress.finish_and_clear();
 
     if let [attempt] = attempts.as_slice() {
-        anstream::println!("{}  {}  {}", attempt.answer, attempt.id, milliseconds(attempt.took));
+        print(format!("{}  {}  {}", attempt.answer, attempt.id, milliseconds(attempt.took)))?;
     } else {
-        anstream::println!("{}", summary(&attempts));
+        summary(&attempts).to_string().lines().try_for_each(print)?;
     }
     for hint in hints(&attempts, args.tamper || args.age.is_some()) {
-        anstream::eprintln!("{hint}");
+        note(hint)?;
     }
     let good = attempts.iter().all(|attempt| attempt.answer == "200");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says what to do where there is no secret.
+fn explain(error: StateError) -> anyhow::Error {
+    match error {
+        StateError::NoSecret { .. } => {
+            anyhow::anyhow!("{error}; start `cargo dev` there first, or set LEARNINK_SIGNING_SECRET")
+        }
+        error @ (StateError::InUse { .. } | StateError::Io { .. }) => error.into(),
+    }
 }
 
 /// A client for `url`. This machine is reached without the proxy that the environment may name, and
@@ -283,9 +295,7 @@ fn read_payloads(files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
     if files.is_empty() {
         return Ok(vec![SAMPLE.into()]);
     }
-    let read =
-        |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-    files.iter().map(read).collect()
+    files.iter().map(|file| input::read(file)).collect()
 }
 
 /// The payload for another learner and another time, where it has them.

@@ -10,9 +10,11 @@ use learnink_handlers::TableError;
 use learnink_handlers::progress::Learners;
 use learnink_handlers::unknown::{UnknownEvent, UnknownEvents};
 use learnink_local::pipeline::{LEARNERS_TABLE, QUEUE, UNKNOWN_EVENTS_TABLE};
+use learnink_local::terminal::quoted;
 use learnink_local::{LocalDynamoDb, LocalSqs, sdk_config, state};
 
 use crate::aws::{self, IN_AWS};
+use crate::output::note;
 use crate::{StateFolder, table};
 
 /// Options of the commands that show a table.
@@ -128,7 +130,7 @@ impl Args {
         let rows = read(sdk_config(dynamodb.endpoint()), in_dev).await?;
         if waiting > 0 {
             let messages = if waiting == 1 { "1 message is" } else { &format!("{waiting} messages are") };
-            anstream::eprintln!("{messages} still on the queue; what they bring may not be shown yet");
+            note(format!("{messages} still on the queue; what they bring may not be shown yet"))?;
         }
         Ok(Some(rows))
     }
@@ -139,9 +141,8 @@ impl Args {
             return empty.to_owned();
         }
         format!(
-            "no `learnink dev` has run in {}; start `cargo dev` and send a webhook, or name a deployed table with \
-             --table",
-            self.state.folder.display()
+            "no `learnink dev` has run in {}; start `cargo dev` and send a webhook, or name a deployed table with --table",
+            quoted(&self.state.folder)
         )
     }
 }
@@ -157,7 +158,7 @@ async fn waiting(folder: &Path) -> anyhow::Result<usize> {
 /// The tables of `learnink dev`, whether or not it is running on them; `None` before its first start.
 pub(crate) async fn open(folder: &Path) -> anyhow::Result<Option<LocalDynamoDb>> {
     let database = state::database_file(folder);
-    if !database.try_exists().with_context(|| format!("cannot look at {}", database.display()))? {
+    if !database.try_exists().with_context(|| format!("cannot look at {}", quoted(&database)))? {
         return Ok(None);
     }
     Ok(Some(LocalDynamoDb::start(Some(&database)).await?))

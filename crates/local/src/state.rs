@@ -44,7 +44,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// There is no signing secret yet.
-    #[error("there is no signing secret in {}; start `cargo dev` there first, or set LEARNINK_SIGNING_SECRET", quoted(folder))]
+    #[error("there is no signing secret in {}", quoted(folder))]
     NoSecret {
         /// The folder.
         folder: PathBuf,

@@ -12,12 +12,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use learnink_handlers::archive::{Archive, Name, Record};
+use learnink_local::terminal::{quoted, visible, visible_json};
 use learnink_webhook::Envelope;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{IN_S3, READS_AT_ONCE, Source, date, records};
+use crate::output::{self, CANNOT_PRINT, note};
 
 /// The columns, which are the fields of a JSON line.
 const COLUMNS: [&str; 6] = ["id", "type", "api_version", "occurred_at", "received_at", "data"];
@@ -32,7 +34,7 @@ who was offline sends events late: those of March that arrived in April are in A
 As CSV (RFC 4180) data is one column of JSON. A type or id that a spreadsheet would take for a
 formula has an apostrophe in front; LearnInk's own never need one.
 
-What is exported holds personal data; a new FILE is readable by you alone. Nothing is verified
+Characters that cannot be seen are escapes in data, as JSON has them: \\u200d. What is exported holds personal data; a new FILE is readable by you alone. Nothing is verified
 here: `learnink archive verify` does that. An object that cannot be read is named, and the exit
 code is 1. It is 1 as well when there is nothing to export; FILE is not touched then.
 
@@ -75,17 +77,20 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let names = archive.list(&source.selection(Some((*from, *to)))?).await?;
     // A typing error in the URL or the type must not look like a month without events.
     anyhow::ensure!(!names.is_empty(), "there is nothing to export in {} from {from} to {to}", source.what());
-    let mut output = Output::open(args.output.as_deref())?;
+    let file = args.output.as_deref();
+    let mut output = Output::open(file)?;
     let written = write(&archive, names, args.format, &mut output).await;
     match written.and_then(|written| output.keep().map(|()| written)) {
         Ok(Written { rows, unreadable }) => {
             let unread = if unreadable == 0 { String::new() } else { format!(", {unreadable} unreadable") };
-            anstream::eprintln!("{} exported{unread}", records(rows));
+            note(format!("{} exported{unread}", records(rows)))?;
             Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         // `learnink archive export | head` has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
+        Err(error) if is_closed(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error).with_context(|| {
+            file.map_or_else(|| CANNOT_PRINT.to_owned(), |file| format!("cannot write {}", quoted(file)))
+        }),
     }
 }
 
@@ -105,7 +110,7 @@ impl Output {
             let writer = BufWriter::new(Box::new(io::stdout()) as Box<dyn Write>);
             return Ok(Self { writer, progress: ProgressBar::hidden(), unfinished: None });
         };
-        let cannot_write = || format!("cannot write {}", file.display());
+        let cannot_write = || format!("cannot write {}", quoted(file));
         let (writer, unfinished): (Box<dyn Write>, _) = if file.exists() && !file.is_file() {
             // A device or a pipe is not to be replaced by a file.
             (Box::new(File::create(file).with_context(cannot_write)?), None)
@@ -125,14 +130,14 @@ impl Output {
     fn keep(&mut self) -> anyhow::Result<()> {
         self.progress.finish_and_clear();
         if let Some((path, file)) = self.unfinished.take() {
-            path.persist(&file).with_context(|| format!("cannot write {}", file.display()))?;
+            path.persist(&file)?;
         }
         Ok(())
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+fn is_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(output::is_closed)
 }
 
 /// What became of the records.
@@ -166,7 +171,7 @@ async fn write(
                 Ok(row) => rows.push(row),
                 Err(reason) => {
                     written.unreadable += 1;
-                    progress.suspend(|| anstream::eprintln!("{name}: {reason}"));
+                    progress.suspend(|| note(format!("{name}: {reason}")))?;
                 }
             }
         }
@@ -219,7 +224,8 @@ impl Format {
     fn row(self, row: &Row, output: &mut dyn Write) -> io::Result<()> {
         match self {
             Self::Jsonl => {
-                serde_json::to_writer(&mut *output, row)?;
+                let json = serde_json::to_string(row)?;
+                output.write_all(visible_json(&json).as_bytes())?;
                 output.write_all(b"\n")
             }
             Self::Csv => {
@@ -231,7 +237,7 @@ impl Format {
                     row.received_at.to_string().into(),
                     // JSON never starts like a formula, but with the minus of a number. Where spreadsheets
                     // part cells at semicolons, what follows one would start a cell; as JSON it is the same.
-                    row.data.get().replace(';', "\\u003b").into(),
+                    visible_json(row.data.get()).replace(';', "\\u003b").into(),
                 ];
                 csv_line(output, fields)
             }
@@ -242,9 +248,9 @@ impl Format {
 /// Text that no spreadsheet takes for a formula: what starts like one gets an apostrophe in front.
 /// Source: OWASP, "CSV Injection".
 fn no_formula(text: &str) -> Cow<'_, str> {
-    let starts_one =
-        |first| matches!(first, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠');
-    if text.starts_with(starts_one) { format!("'{text}").into() } else { text.into() }
+    let text = visible(text);
+    let starts_one = |first| matches!(first, '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠');
+    if text.starts_with(starts_one) { format!("'{text}").into() } else { text }
 }
 
 /// A line of CSV. Source: RFC 4180, section 2.
@@ -306,6 +312,21 @@ mod tests {
         let csv = line(Format::Csv, &row);
         assert!(!csv.contains(';') && csv.contains(r"\u003b=HYPERLINK"), "{csv}");
         assert!(line(Format::Jsonl, &row).contains(r#"";=HYPERLINK"#));
+    }
+
+    #[test]
+    fn nothing_in_a_line_steers_the_terminal_and_the_data_says_the_same() {
+        let hidden = "\u{202e}\u{1b}\u{85}\u{200d}\u{feff}";
+        let data = serde_json::json!({ "t": hidden }).to_string();
+        let mut row = row("a", &data);
+        row.r#type = format!("a{hidden}\n");
+        for format in [Format::Jsonl, Format::Csv] {
+            let line = line(format, &row);
+            let line = line.trim_end_matches(['\r', '\n']);
+            assert_eq!(visible(line), line);
+        }
+        let json: serde_json::Value = serde_json::from_str(&line(Format::Jsonl, &row)).unwrap();
+        assert_eq!((&json["data"]["t"], &json["type"]), (&hidden.into(), &row.r#type.as_str().into()));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `learnink archive verify`: proves each record with the signing secrets of its time.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,7 +12,7 @@ use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
 use learnink_webhook::Envelope;
 
 use super::{IN_S3, READS_AT_ONCE, Source, date, records};
-use crate::variable;
+use crate::{input, output, variable};
 
 /// Where the secrets are, unless a file has them.
 const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
@@ -42,8 +41,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     source: Source,
-    /// File with the signing secrets, whsec_..., separated by spaces or lines; without it,
-    /// `LEARNINK_SIGNING_SECRET` has them. The command line cannot: others on this machine read it
+    /// File with the signing secrets, whsec_..., separated by spaces or lines;
+    /// without it, `LEARNINK_SIGNING_SECRET` has them. The command line cannot: others on this machine read it
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// First day on which the records were received, in UTC; without days, all records
@@ -90,11 +89,11 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 error.to_string()
             }
         };
-        progress.suspend(|| say(&format!("{name}: {reason}")))?;
+        progress.suspend(|| output::print(format!("{name}: {reason}")))?;
     }
     progress.finish_and_clear();
     let count = records(count);
-    say(&match (bad, unreadable) {
+    output::print(match (bad, unreadable) {
         (0, 0) => format!("{count}, all signed by LearnInk"),
         (_, 0) => format!("{count}, {bad} bad"),
         _ => format!("{count}, {bad} bad, {unreadable} unreadable"),
@@ -103,14 +102,12 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn verifier(args: &Args) -> anyhow::Result<Verifier> {
-    let secrets = match &args.secret_file {
-        Some(file) => {
-            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
-        }
+    let given = match &args.secret_file {
+        Some(file) => String::from_utf8(input::read(file)?).ok().context("the secrets are not text")?,
         None => variable(SECRETS)
             .with_context(|| format!("there is no signing secret; pass --secret-file, or set {SECRETS}"))?,
     };
-    Verifier::new(&secrets).context("the signing secrets cannot be used")
+    Verifier::new(&given).context("the signing secrets cannot be used")
 }
 
 /// Why an object is no good record under that name, without a word of what it holds.
@@ -129,14 +126,6 @@ fn check(name: &Name, bytes: &[u8], verifier: &Verifier) -> Result<(), String> {
     let envelope = Envelope::parse(webhook.body()).map_err(|error| error.to_string())?;
     let expected = Name::of(&envelope.event_type, record.received_at, webhook.id());
     if *name == expected { Ok(()) } else { Err(format!("its content belongs under {expected}")) }
-}
-
-fn say(line: &str) -> anyhow::Result<()> {
-    match writeln!(io::stdout(), "{line}") {
-        // The exit code says the rest to whoever has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot print"),
-    }
 }
 
 #[cfg(test)]
