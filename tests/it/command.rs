@@ -660,7 +660,7 @@ async fn dead_letters_that_somebody_else_is_looking_at_are_counted() {
         let request = request.max_number_of_messages(1).visibility_timeout(600).wait_time_seconds(5);
         assert_eq!(request.send().await.unwrap().messages.unwrap().len(), 1);
     };
-    let why = "on the queue and not shown, because somebody else is looking; try again in 30 s\n";
+    let why = "on the queue and not shown, perhaps because somebody else is looking; try again in 30 s\n";
     look_at_one().await;
     let (shown, hidden) = list();
     assert!(shown.ends_with("1 in all\n"), "{shown}");

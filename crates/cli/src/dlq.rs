@@ -47,8 +47,8 @@ The reason is what the consumer wrote beside the message. One that SQS moved by 
 delivery, has the reason of that delivery, from the ledger.
 
 SQS has no way to look at messages without receiving them: while they are read, for {} s at most, \
-the dead letters are hidden from others, and their receive counts grow. What somebody else is looking at is \
-counted and not listed.
+the dead letters are hidden from others, and their receive counts grow. What is hidden, perhaps because somebody else is \
+looking at it, is counted and not listed.
 
 Once the cause is put right, have them tried again in AWS:
   aws sqs start-message-move-task --source-arn DEAD_LETTER_QUEUE_ARN --destination-arn QUEUE_ARN
@@ -111,7 +111,7 @@ pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
         let more = if letters.is_empty() { "" } else { " more" };
         let count = if unseen == 1 { format!("1{more} is") } else { format!("{unseen}{more} are") };
         note(format!(
-            "{count} on the queue and not shown, because somebody else is looking; try again in {} s",
+            "{count} on the queue and not shown, perhaps because somebody else is looking; try again in {} s",
             HIDDEN_FOR.as_secs()
         ))?;
     }
