@@ -838,8 +838,9 @@ async fn leave(ledger: &DynamoDbLedger, id: &str, failure_reason: Option<&str>) 
 fn assert_harmless(output: &Output) {
     for stream in [&output.stdout, &output.stderr] {
         let stream = text(stream);
-        for line in stream.lines() {
-            assert_eq!(visible(line), line);
+        // A table without a terminal has tabs between its cells.
+        for cell in stream.lines().flat_map(|line| line.split('\t')) {
+            assert_eq!(visible(cell), cell);
         }
         assert!(!stream.contains("\nowned") && !stream.starts_with("owned"), "{stream}");
     }

@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::aws::{self, IN_AWS};
 use crate::ledger::OpenLedger;
 use crate::output::note;
+use crate::table::Column::{Id, Number, Text};
 use crate::{StateFolder, table};
 
 /// How long a message that was looked at stays hidden, where it could not be shown again at once.
@@ -83,7 +84,14 @@ pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
         letters.push(read(&message, &ledger).await?);
     }
     letters.sort_by(|a, b| (a.received_at, &a.message_id).cmp(&(b.received_at, &b.message_id)));
-    let header = ["Message id", "Type", "Received", "Receive count", "Handler", "Reason"];
+    let columns = [
+        Id("Message id"),
+        Id("Type"),
+        Text("Received"),
+        Number("Receive count"),
+        Id("Handler"),
+        Text("Reason"),
+    ];
     let rows = letters.iter().map(|letter| {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         [
@@ -102,7 +110,7 @@ pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
         table::print_json(&letters)?;
     } else {
         let empty = if unseen > 0 { "no dead letter can be looked at now" } else { "no dead letters" };
-        table::print(header, rows, letters.len(), empty)?;
+        table::print(columns, rows, letters.len(), empty)?;
     }
     if may_be_more {
         note("there may be more; --limit shows them")?;

@@ -19,6 +19,12 @@ impl Line {
         Self::default().text(text)
     }
 
+    /// A row of cells with a tab between them.
+    pub(crate) fn row(cells: &[String]) -> Self {
+        let cells: Vec<_> = cells.iter().map(|cell| visible(cell)).collect();
+        Self(cells.join("\t"))
+    }
+
     /// Adds text, wherever it is from.
     pub(crate) fn text(mut self, text: impl AsRef<str>) -> Self {
         self.0.push_str(&visible(text.as_ref()));

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::aws::{self, IN_AWS};
 use crate::ledger::OpenLedger;
 use crate::output::{note, print};
+use crate::table::Column::{Id, Text};
 use crate::table::seconds;
 use crate::{DEFAULT_STATE, StateFolder, now, table, variable};
 
@@ -186,7 +187,16 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     if args.json {
         return table::print_json(&listed);
     }
-    let header = ["Id", "Covers", "Handlers", "Opened", "By", "Ends", "Reason", "State"];
+    let columns = [
+        Id("Id"),
+        Text("Covers"),
+        Text("Handlers"),
+        Text("Opened"),
+        Text("By"),
+        Text("Ends"),
+        Text("Reason"),
+        Text("State"),
+    ];
     let rows = listed.iter().map(|Listed { state, window }| {
         let state = match &window.closed {
             Some(closing) => closed(closing),
@@ -203,7 +213,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
             state,
         ]
     });
-    table::print(header, rows, listed.len(), &empty)
+    table::print(columns, rows, listed.len(), &empty)
 }
 
 async fn close(args: CloseArgs) -> anyhow::Result<()> {

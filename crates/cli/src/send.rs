@@ -7,8 +7,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
@@ -21,7 +19,8 @@ use svix::webhooks::Webhook;
 use tokio::time::MissedTickBehavior;
 
 use crate::output::{note, print};
-use crate::{StateFolder, input, milliseconds, now};
+use crate::table::Column::{Number, Text};
+use crate::{StateFolder, input, milliseconds, now, table};
 
 /// What is sent where no file is named.
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
@@ -161,7 +160,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let [attempt] = attempts.as_slice() {
         print(format!("{}  {}  {}", attempt.answer, attempt.id, milliseconds(attempt.took)))?;
     } else {
-        summary(&attempts).to_string().lines().try_for_each(print)?;
+        let columns = [
+            Text("Answer"),
+            Number("Webhooks"),
+            Number("p50"),
+            Number("p90"),
+            Number("p99"),
+            Number("Slowest"),
+        ];
+        table::print_rows(columns, summary(&attempts).into_iter())?;
     }
     for hint in hints(&attempts, args.tamper || args.age.is_some()) {
         note(hint)?;
@@ -330,25 +337,18 @@ fn alphanumeric(length: usize) -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(length).collect()
 }
 
-/// A table of answers: how many, and how long they took.
-fn summary(attempts: &[Attempt]) -> Table {
+/// The rows of a table of answers: how many, and how long they took.
+fn summary(attempts: &[Attempt]) -> Vec<[String; 6]> {
     let mut answers: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     for attempt in attempts {
         answers.entry(&attempt.answer).or_default().push(attempt.took);
     }
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["Answer", "Webhooks", "p50", "p90", "p99", "Slowest"]);
-    for (answer, mut took) in answers {
+    let row = |(answer, mut took): (&str, Vec<Duration>)| {
         took.sort_unstable();
         let at = |share| milliseconds(percentile(&took, share));
-        let count = took.len().to_string();
-        table.add_row([answer, &count, &at(50), &at(90), &at(99), &at(100)]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
+        [answer.to_owned(), took.len().to_string(), at(50), at(90), at(99), at(100)]
+    };
+    answers.into_iter().map(row).collect()
 }
 
 /// The smallest value that `percent` of the sorted values do not exceed (nearest rank).

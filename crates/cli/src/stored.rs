@@ -15,6 +15,7 @@ use learnink_local::{LocalDynamoDb, LocalSqs, sdk_config, state};
 
 use crate::aws::{self, IN_AWS};
 use crate::output::note;
+use crate::table::Column::{Id, Number, Text};
 use crate::{StateFolder, table};
 
 /// Options of the commands that show a table.
@@ -40,7 +41,7 @@ pub(crate) async fn learners(args: &Args) -> anyhow::Result<()> {
     if args.json {
         return table::print_json(&courses);
     }
-    let header = ["Learner", "Your id", "Course", "First start", "Last activity"];
+    let columns = [Id("Learner"), Id("Your id"), Id("Course"), Text("First start"), Text("Last activity")];
     let rows = courses.iter().map(|course| {
         [
             course.user_id.clone(),
@@ -50,7 +51,7 @@ pub(crate) async fn learners(args: &Args) -> anyhow::Result<()> {
             course.last_activity_at.to_string(),
         ]
     });
-    table::print(header, rows, courses.len(), &empty)
+    table::print(columns, rows, courses.len(), &empty)
 }
 
 /// Shows the events that no handler took: what there is of each type and version, or each event as JSON.
@@ -62,7 +63,14 @@ pub(crate) async fn unknown_events(args: &Args) -> anyhow::Result<()> {
     if args.json {
         return table::print_json(&events);
     }
-    let header = ["Type", "Version", "Events", "First happened", "Last happened", "Latest message id"];
+    let columns = [
+        Id("Type"),
+        Id("Version"),
+        Number("Events"),
+        Text("First happened"),
+        Text("Last happened"),
+        Id("Latest message id"),
+    ];
     let rows = summary(&events).map(|of_type| {
         [
             of_type.event_type.to_owned(),
@@ -73,7 +81,7 @@ pub(crate) async fn unknown_events(args: &Args) -> anyhow::Result<()> {
             of_type.latest_message_id.to_owned(),
         ]
     });
-    table::print(header, rows, events.len(), &empty)
+    table::print(columns, rows, events.len(), &empty)
 }
 
 /// The events of one type and version.
