@@ -13,7 +13,7 @@ use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
 use learnink_local::pipeline::{Left, StackLimits, handlers_config};
 use learnink_local::terminal::{option, quoted, visible};
 use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
-use learnink_receiver::{Outcome as ReceiverOutcome, PATH, Receipt};
+use learnink_receiver::{CallError, Outcome as ReceiverOutcome, PATH, Receipt};
 use learnink_webhook::config::optional;
 use tokio::sync::mpsc;
 
@@ -293,16 +293,32 @@ fn not_accepted(receipt: &Receipt) -> Line {
             ("not queued", "method not allowed: webhooks are sent with POST".to_owned())
         }
         ReceiverOutcome::NoRequest => ("not queued", "it is not an HTTP request".to_owned()),
+        ReceiverOutcome::Unavailable(error) => ("not confirmed", unconfirmed(error)),
         outcome @ (ReceiverOutcome::Accepted
         | ReceiverOutcome::Refused(_)
         | ReceiverOutcome::TooLarge(_)
-        | ReceiverOutcome::BodyTooLarge
-        | ReceiverOutcome::Unavailable(_)) => ("not queued", outcome.detail().unwrap_or_default()),
+        | ReceiverOutcome::BodyTooLarge) => ("not queued", outcome.detail().unwrap_or_default()),
     };
     let status = receipt.outcome.answer().status_code;
     delivery(BAD, "✗", receipt.event_type.as_deref(), receipt.message_id.as_deref())
         .styled(BAD, format!("answered {status}"))
         .text(format!(", {queued}: {why}"))
+}
+
+/// Why the queue on this machine did not confirm a message.
+fn unconfirmed(error: &CallError) -> String {
+    match error {
+        CallError::TimedOut | CallError::Unreachable | CallError::Unconfirmed => {
+            "the embedded SQS did not answer in time; it may have the message all the same".to_owned()
+        }
+        CallError::Throttled { .. }
+        | CallError::NotSent
+        | CallError::Denied { .. }
+        | CallError::NotFound { .. }
+        | CallError::Failed { .. } => {
+            "the embedded SQS failed; RUST_LOG=learnink_local=debug says why".to_owned()
+        }
+    }
 }
 
 /// The start of a delivery's line.
@@ -426,6 +442,13 @@ mod tests {
             lines([received(ReceiverOutcome::Refused(Refusal::TimestampTooOld))]),
             ["✗ user.course.started   msg_1  answered 401, not queued: the signature is too old"]
         );
+    }
+
+    #[test]
+    fn a_webhook_that_the_queue_did_not_confirm_is_not_said_to_be_lost() {
+        let lines = lines([received(ReceiverOutcome::Unavailable(CallError::TimedOut))]);
+        let end = "answered 503, not confirmed: the embedded SQS did not answer in time; it may have the message all the same";
+        assert!(lines[0].ends_with(end), "{lines:?}");
     }
 
     #[test]

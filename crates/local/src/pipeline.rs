@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_lambda_events::sqs::SqsEvent;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -41,6 +43,10 @@ pub const UNKNOWN_EVENTS_TABLE: Table<'_> =
 
 /// How many pollers work at a time. Lambda starts with five.
 const POLLERS: usize = 5;
+
+/// How long the embedded SQS may take to confirm a message. A busy laptop needs longer than AWS; LearnInk gives up on
+/// an answer after 15 s. Source: Svix documentation, "Retry Schedule".
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(12);
 
 /// The limits of the stack, as `template.yaml` has them; tests make them shorter.
 #[derive(Debug, Clone, Copy)]
@@ -184,7 +190,8 @@ impl Pipeline {
             limits.max_receive_count,
             random,
         );
-        let receiver = Receiver::new(SigningSecrets::fixed(verifier), SqsQueue::new(&sqs_config, &queue_url));
+        let queue = SqsQueue::with_limits_of(&patient(&sqs_config), &queue_url);
+        let receiver = Receiver::new(SigningSecrets::fixed(verifier), queue);
         let (stop_front, stopped) = watch::channel(false);
         let front = tokio::spawn(serve(listener, Arc::new(receiver), observer.clone(), stopped));
         let mut pipeline = Self {
@@ -263,6 +270,13 @@ impl Pipeline {
             dead_letters: self.messages_sent_to(DEAD_LETTER_QUEUE).await,
         }
     }
+}
+
+/// The configuration of the receiver's client. It tries once: a second try would store a message twice that the
+/// first one stored, and was not confirmed in time.
+fn patient(sqs: &SdkConfig) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder().operation_timeout(CONFIRMED_WITHIN).build();
+    sqs.to_builder().timeout_config(timeouts).retry_config(RetryConfig::disabled()).build()
 }
 
 /// The handlers' configuration on this machine: its tables, and what `variable`, which looks up an
@@ -367,4 +381,19 @@ fn request_id() -> String {
 #[expect(clippy::disallowed_methods, reason = "this is the laptop's edge, where Lambda would read the clock")]
 fn now() -> Timestamp {
     Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_receivers_queue_may_take_as_long_as_the_sender_waits_and_is_asked_once() {
+        let config = patient(&sdk_config("http://127.0.0.1:1"));
+        let timeouts = config.timeout_config().unwrap();
+        let limit = timeouts.operation_timeout().unwrap();
+        assert!(limit > learnink_receiver::aws::OPERATION_TIMEOUT && limit < Duration::from_secs(15));
+        assert_eq!(timeouts.operation_attempt_timeout(), None);
+        assert_eq!(config.retry_config().unwrap().max_attempts(), 1);
+    }
 }

@@ -22,6 +22,12 @@ impl SqsQueue {
         Self { client: Client::from_conf(config), url: url.into() }
     }
 
+    /// The queue at `url`, with the time limits in `config`: for a queue on a laptop, which is slow when the
+    /// laptop is busy.
+    pub fn with_limits_of(config: &SdkConfig, url: impl Into<String>) -> Self {
+        Self { client: Client::new(config), url: url.into() }
+    }
+
     /// Makes a call that changes nothing, so that the connection and all that is lazy in the client
     /// are there before the first webhook.
     ///
