@@ -721,6 +721,7 @@ async fn the_same_commands_reach_a_queue_and_a_table_in_aws() {
         "{opened}"
     );
     assert!(opened.contains("have LearnInk send the messages again"), "{opened}");
+    assert!(!opened.contains("--id"), "{opened}");
     assert!(aws(&["replay", "list"]).contains("1 in all"));
 }
 

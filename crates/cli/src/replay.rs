@@ -296,10 +296,15 @@ impl Place {
         format!(" {}", terminal::option("--state", &self.state.folder))
     }
 
-    const fn how_to_resend(&self) -> &'static str {
+    fn how_to_resend(&self) -> String {
+        const RESEND: &str = "have LearnInk send the messages again, with Resend in its dashboard";
         match self.ledger {
-            Some(_) => "have LearnInk send the messages again, with Resend or Replay in its dashboard",
-            None => "send the messages again, with the same `cargo learnink send --id ID` as before",
+            Some(_) => RESEND.to_owned(),
+            None => format!(
+                "{RESEND}, if that is who sent them; what you sent yourself, send as before with \
+                 `cargo learnink send --id ID{}`",
+                self.state_option()
+            ),
         }
     }
 }
@@ -564,6 +569,10 @@ mod tests {
         assert_eq!(command(place(None, DEFAULT_STATE)), " replay close w1");
         assert_eq!(command(place(None, "st sp/$x")), " replay close w1 --state 'st sp/$x'");
         assert_eq!(command(place(Some("a b"), DEFAULT_STATE)), " replay close w1 --ledger 'a b'");
+        let resend = place(None, "st sp").how_to_resend();
+        assert!(resend.contains("with Resend in its dashboard"), "{resend}");
+        assert!(resend.ends_with("send --id ID --state 'st sp'`"), "{resend}");
+        assert!(!place(Some("t"), DEFAULT_STATE).how_to_resend().contains("--id"));
     }
 
     #[test]
