@@ -48,6 +48,8 @@ fn learnink(arguments: &[&str]) -> Command {
     for variable in VARIABLES.iter().chain(&["RUST_LOG"]) {
         command.env_remove(variable);
     }
+    // As the alias `cargo learnink` calls it.
+    command.env("CARGO_PKG_NAME", "learnink-cli");
     command
 }
 
@@ -181,6 +183,21 @@ fn pasted(command: &str) -> Output {
     let rest = command.trim_start().strip_prefix("cargo learnink").unwrap();
     let command = format!("{} {rest}", quoted(binary("learnink")));
     Command::new("bash").args(["-c", &command]).current_dir(root()).output().unwrap()
+}
+
+#[test]
+fn what_is_to_be_typed_starts_as_what_was_typed() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let said = |command: &mut Command| text(&command.output().unwrap().stdout);
+    let by_cargo = said(&mut learnink(&["learners", "--state", state]));
+    assert!(by_cargo.contains("; start `cargo dev` and send a webhook"), "{by_cargo}");
+    let by_path = said(learnink(&["learners", "--state", state]).env_remove("CARGO_PKG_NAME"));
+    let program = quoted(binary("learnink"));
+    assert!(by_path.contains(&format!("; start `{program} dev` and send a webhook")), "{by_path}");
+    let help = said(learnink(&["send", "--help"]).env_remove("CARGO_PKG_NAME"));
+    assert!(help.contains(&format!("  {program} send --tamper ")) && !help.contains("cargo"), "{help}");
+    assert!(said(&mut learnink(&["send", "--help"])).contains("Usage: cargo learnink send"));
 }
 
 #[test]

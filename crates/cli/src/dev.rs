@@ -18,7 +18,7 @@ use learnink_webhook::config::optional;
 use tokio::sync::mpsc;
 
 use crate::output::{self, Line, note};
-use crate::{DEFAULT_STATE, StateFolder, aws, milliseconds, variable};
+use crate::{DEFAULT_STATE, StateFolder, aws, called, milliseconds, variable};
 
 const DEFAULT_PORT: u16 = 9000;
 
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     screen.print("");
     screen.print("Next, in a second terminal:");
     screen.print("");
-    let next = next_command(&url, &folder, secret_is_given);
+    let next = next_command(called::learnink(), &url, &folder, secret_is_given);
     screen.print(Line::new("  ").styled(BOLD, next));
     screen.print("");
     screen.print(Line::default().styled(DIM, "One line for every delivery; Ctrl-C stops."));
@@ -220,10 +220,10 @@ fn interrupts() -> anyhow::Result<mpsc::Receiver<()>> {
 }
 
 /// What to type in the second terminal, with no more options than it needs.
-fn next_command(url: &str, folder: &Path, secret_is_given: bool) -> String {
+fn next_command(learnink: &str, url: &str, folder: &Path, secret_is_given: bool) -> String {
     // Not an option: others on this machine can read those.
     let secret = if secret_is_given { "LEARNINK_SIGNING_SECRET=YOUR_SECRET " } else { "" };
-    let mut command = vec![format!("{secret}cargo learnink send")];
+    let mut command = vec![format!("{secret}{learnink} send")];
     if !url.starts_with(&format!("http://127.0.0.1:{DEFAULT_PORT}/")) {
         command.push(option("--url", url));
     }
@@ -515,8 +515,9 @@ mod tests {
 
     #[test]
     fn the_next_command_shows_no_secret_to_others_and_can_be_pasted() {
-        let next =
-            |url: &str, folder: &str, secret_is_given| next_command(url, Path::new(folder), secret_is_given);
+        let next = |url: &str, folder: &str, secret_is_given| {
+            next_command("cargo learnink", url, Path::new(folder), secret_is_given)
+        };
         let here = "http://127.0.0.1:9000/webhooks/learnink";
         let with_secret = next(here, DEFAULT_STATE, true);
         assert_eq!(with_secret, "LEARNINK_SIGNING_SECRET=YOUR_SECRET cargo learnink send");

@@ -22,7 +22,7 @@ use crate::aws::{self, IN_AWS};
 use crate::ledger::OpenLedger;
 use crate::output::note;
 use crate::table::Column::{Id, Number, Text};
-use crate::{StateFolder, table};
+use crate::{StateFolder, called, table};
 
 /// How long a message that was looked at stays hidden, where it could not be shown again at once.
 const HIDDEN_FOR: Duration = Duration::from_secs(30);
@@ -136,8 +136,9 @@ async fn open(args: &ListArgs) -> anyhow::Result<(Queue, OpenLedger)> {
     let endpoint = state::sqs_endpoint(folder)?;
     let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
         anyhow::bail!(
-            "`learnink dev` is not running in {}; start `cargo dev`, or name a deployed queue with --queue and --ledger",
-            quoted(folder)
+            "`learnink dev` is not running in {}; start `{}`, or name a deployed queue with --queue and --ledger",
+            quoted(folder),
+            called::dev()
         );
     };
     let client = Client::new(&sdk_config(&endpoint));

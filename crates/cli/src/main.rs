@@ -5,6 +5,7 @@
 
 mod archive;
 mod aws;
+mod called;
 mod dev;
 mod dlq;
 mod input;
@@ -70,7 +71,8 @@ const DEFAULT_STATE: &str = ".learnink";
 async fn main() -> ExitCode {
     output::report_panics();
     learnink_aws::install_tls_provider();
-    let parsed = command().try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    let command = command(called::learnink(), called::dev());
+    let parsed = command.try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     let result = match parsed {
         Ok(cli) => {
             log();
@@ -99,13 +101,23 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The command line, whose help shows no value of a variable.
-fn command() -> clap::Command {
-    prepared(Cli::command())
+/// The command line, for a program that is called as `learnink`, and as `dev` to start the pipeline.
+fn command(learnink: &str, dev: &str) -> clap::Command {
+    prepared(Cli::command(), learnink, dev).bin_name(learnink)
 }
 
-fn prepared(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| arg.hide_env_values(true)).mut_subcommands(prepared)
+/// A command whose variables are never shown, and whose help has the names under which the program is called.
+fn prepared(command: clap::Command, learnink: &str, dev: &str) -> clap::Command {
+    let command = command
+        .mut_args(|arg| arg.hide_env_values(true))
+        .mut_subcommands(|command| prepared(command, learnink, dev));
+    match command.get_after_help() {
+        Some(help) => {
+            let help = called::in_text(&help.to_string(), learnink, dev);
+            command.after_help(help)
+        }
+        None => command,
+    }
 }
 
 /// What the pipeline does is told line by line; its own logs are for those who ask.
@@ -147,15 +159,17 @@ mod tests {
 
     #[test]
     fn the_command_line_is_one_that_clap_takes() {
-        command().debug_assert();
+        command("learnink", "learnink dev").debug_assert();
     }
 
     #[test]
-    fn the_help_of_every_command_shows_no_variables_value() {
-        for command in all(&command()) {
+    fn the_help_of_every_command_shows_no_variables_value_and_the_name_that_was_typed() {
+        for mut command in all(&command("/opt/learnink", "/opt/learnink dev")) {
             assert!(
                 command.get_arguments().all(|arg| arg.get_env().is_none() || arg.is_hide_env_values_set())
             );
+            let help = command.render_long_help().to_string();
+            assert!(!help.contains("cargo "), "{help}");
         }
     }
 }

@@ -189,7 +189,8 @@ mod tests {
             ["learnink", "learners", "extra\u{1b}[2J", "\u{202e}"],
             ["learnink", "archive", "export\u{1b}[31mx", "y"],
         ] {
-            let mut error = crate::command().try_get_matches_from(arguments).unwrap_err();
+            let mut error =
+                crate::command("learnink", "learnink dev").try_get_matches_from(arguments).unwrap_err();
             let typed: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
             for (kind, value) in typed {
                 if let Some(shown) = shown(value) {

@@ -21,7 +21,7 @@ use crate::ledger::OpenLedger;
 use crate::output::{note, print};
 use crate::table::Column::{Id, Text};
 use crate::table::seconds;
-use crate::{DEFAULT_STATE, StateFolder, now, table, variable};
+use crate::{DEFAULT_STATE, StateFolder, called, now, table, variable};
 
 /// A window is not forgotten about for longer than this.
 const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -275,16 +275,18 @@ impl Place {
     /// What to say before that.
     fn not_started(&self) -> String {
         format!(
-            "no `learnink dev` has run in {}; start `cargo dev`, or name a deployed ledger with --ledger",
-            terminal::quoted(&self.state.folder)
+            "no `learnink dev` has run in {}; start `{}`, or name a deployed ledger with --ledger",
+            terminal::quoted(&self.state.folder),
+            called::dev()
         )
     }
 
     /// What to type for `command` in the same place.
     fn command(&self, command: &str) -> String {
+        let learnink = called::learnink();
         match &self.ledger {
-            Some(table) => format!("cargo learnink replay {command} {}", terminal::option("--ledger", table)),
-            None => format!("cargo learnink replay {command}{}", self.state_option()),
+            Some(table) => format!("{learnink} replay {command} {}", terminal::option("--ledger", table)),
+            None => format!("{learnink} replay {command}{}", self.state_option()),
         }
     }
 
@@ -302,7 +304,8 @@ impl Place {
             Some(_) => RESEND.to_owned(),
             None => format!(
                 "{RESEND}, if that is who sent them; what you sent yourself, send as before with \
-                 `cargo learnink send --id ID{}`",
+                 `{} send --id ID{}`",
+                called::learnink(),
                 self.state_option()
             ),
         }
@@ -564,7 +567,7 @@ mod tests {
     fn what_to_type_next_is_for_the_same_place_and_can_be_pasted() {
         let command = |place: Place| {
             let command = place.command("close w1");
-            command.strip_prefix("cargo learnink").unwrap().to_owned()
+            command.strip_prefix(called::learnink()).unwrap().to_owned()
         };
         assert_eq!(command(place(None, DEFAULT_STATE)), " replay close w1");
         assert_eq!(command(place(None, "st sp/$x")), " replay close w1 --state 'st sp/$x'");

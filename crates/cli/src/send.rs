@@ -20,7 +20,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::output::{note, print};
 use crate::table::Column::{Number, Text};
-use crate::{StateFolder, input, milliseconds, now, table};
+use crate::{StateFolder, called, input, milliseconds, now, table};
 
 /// What is sent where no file is named.
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
@@ -181,7 +181,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn explain(error: StateError) -> anyhow::Error {
     match error {
         StateError::NoSecret { .. } => {
-            anyhow::anyhow!("{error}; start `cargo dev` there first, or set LEARNINK_SIGNING_SECRET")
+            anyhow::anyhow!("{error}; start `{}` there first, or set LEARNINK_SIGNING_SECRET", called::dev())
         }
         error @ (StateError::InUse { .. } | StateError::Io { .. }) => error.into(),
     }
@@ -247,7 +247,7 @@ async fn post(
 
 fn no_answer(error: &reqwest::Error, url: &reqwest::Url) -> String {
     if error.is_connect() && is_this_machine(url) {
-        "no connection (is `cargo dev` running?)".to_owned()
+        format!("no connection (is `{}` running?)", called::dev())
     } else if error.is_connect() {
         "no connection".to_owned()
     } else if error.is_timeout() {

@@ -16,7 +16,7 @@ use learnink_local::{LocalDynamoDb, LocalSqs, sdk_config, state};
 use crate::aws::{self, IN_AWS};
 use crate::output::note;
 use crate::table::Column::{Id, Number, Text};
-use crate::{StateFolder, table};
+use crate::{StateFolder, called, table};
 
 /// Options of the commands that show a table.
 #[derive(Debug, clap::Args)]
@@ -149,8 +149,9 @@ impl Args {
             return empty.to_owned();
         }
         format!(
-            "no `learnink dev` has run in {}; start `cargo dev` and send a webhook, or name a deployed table with --table",
-            quoted(&self.state.folder)
+            "no `learnink dev` has run in {}; start `{}` and send a webhook, or name a deployed table with --table",
+            quoted(&self.state.folder),
+            called::dev()
         )
     }
 }

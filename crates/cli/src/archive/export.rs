@@ -39,9 +39,9 @@ here: `learnink archive verify` does that. An object that cannot be read is name
 code is 1. It is 1 as well when there is nothing to export; FILE is not touched then.
 
 Examples:
-  learnink archive export --archive s3://acme-archive/learnink --from 2026-03-01 --to 2026-03-31 \\
+  cargo learnink archive export --archive s3://acme-archive/learnink --from 2026-03-01 --to 2026-03-31 \\
     --format csv --output march.csv
-  learnink archive export --archive file:///tmp/archive --from 2026-03-01 --to 2026-03-01 \\
+  cargo learnink archive export --archive file:///tmp/archive --from 2026-03-01 --to 2026-03-01 \\
     | jq .data.course_id
 
 {IN_S3}"))]

@@ -1,0 +1,65 @@
+//! How this program was called: what it prints to be typed is typed in the same way.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::LazyLock;
+
+use learnink_local::terminal::quoted;
+
+use crate::variable;
+
+/// What the texts of `--help` have where the name of the program belongs; see [`in_text`].
+const IN_TEXTS: (&str, &str) = ("cargo learnink", "cargo dev");
+
+static NAMES: LazyLock<(String, String)> =
+    LazyLock::new(|| names(variable("CARGO_PKG_NAME").as_deref(), std::env::args_os().next()));
+
+/// What is typed before the name of a command: `cargo learnink`, or the program as it was typed.
+pub(crate) fn learnink() -> &'static str {
+    &NAMES.0
+}
+
+/// What is typed to start the pipeline: `cargo dev`, or the program with `dev` behind it.
+pub(crate) fn dev() -> &'static str {
+    &NAMES.1
+}
+
+/// Cargo says for which package it runs a program. A program that one of another package runs, a test say, was
+/// not called by the alias.
+fn names(package: Option<&str>, program: Option<OsString>) -> (String, String) {
+    if package == Some(env!("CARGO_PKG_NAME")) {
+        return (IN_TEXTS.0.to_owned(), IN_TEXTS.1.to_owned());
+    }
+    let program = program.filter(|program| !program.is_empty());
+    let learnink = quoted(program.as_deref().unwrap_or(OsStr::new("learnink")));
+    let dev = format!("{learnink} dev");
+    (learnink, dev)
+}
+
+/// A text of `--help` with the names under which the program is called.
+pub(crate) fn in_text(text: &str, learnink: &str, dev: &str) -> String {
+    text.replace(IN_TEXTS.0, learnink).replace(IN_TEXTS.1, dev)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_typed_starts_as_what_was_typed() {
+        let names = |package, program: &str| names(package, Some(program.into()));
+        let pair = |learnink: &str, dev: &str| (learnink.to_owned(), dev.to_owned());
+        let by_cargo = names(Some("learnink-cli"), "target/debug/learnink");
+        assert_eq!(by_cargo, pair("cargo learnink", "cargo dev"));
+        assert_eq!(names(None, "learnink"), pair("learnink", "learnink dev"));
+        let by_path = pair("'/opt/learn ink/learnink'", "'/opt/learn ink/learnink' dev");
+        assert_eq!(names(Some("learnink-tests"), "/opt/learn ink/learnink"), by_path);
+        assert_eq!(names(None, ""), pair("learnink", "learnink dev"));
+    }
+
+    #[test]
+    fn the_texts_of_the_help_follow() {
+        let text = "cargo learnink send, `learnink dev`, cargo dev";
+        assert_eq!(in_text(text, "learnink", "learnink dev"), "learnink send, `learnink dev`, learnink dev");
+        assert_eq!(in_text(text, IN_TEXTS.0, IN_TEXTS.1), text);
+    }
+}
