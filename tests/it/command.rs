@@ -1024,3 +1024,50 @@ fn webhooks_are_received_though_nothing_can_be_printed() {
     assert!(interrupted.success());
     assert_eq!(dev.wait().unwrap().code(), Some(1));
 }
+
+#[test]
+fn a_variable_that_is_blank_counts_as_unset() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, archive) = (folder.path().join("state"), "file:///tmp/none");
+    let state = state.to_str().unwrap();
+    let commands: [&[&str]; 8] = [
+        &["learners"],
+        &["dlq", "list"],
+        &["replay", "list"],
+        &["send", "--url", "http://127.0.0.1:1/webhooks/learnink", "--state", state],
+        &["send"],
+        &["archive", "verify"],
+        &["archive", "verify", "--archive", archive],
+        &["archive", "export", "--archive", archive, "--from", "2026-01-01", "--to", "2026-12-31"],
+    ];
+    // All that the help names, of every command.
+    let mut helped: Vec<&[&str]> = vec![&["dev"]];
+    helped.extend(
+        commands.map(|command| &command[..command.len().min(if command[0] == "send" { 1 } else { 2 })]),
+    );
+    for command in helped {
+        let help = text(&learnink(&[command, &["--help"]].concat()).output().unwrap().stdout);
+        for part in help.split("[env: ").skip(1) {
+            let name = part.split([']', '=']).next().unwrap();
+            assert!(VARIABLES.contains(&name), "{name}");
+        }
+    }
+    let outputs = |blank: Option<&str>| {
+        commands.map(|arguments| {
+            let mut command = learnink(arguments);
+            command.current_dir(folder.path());
+            if let Some(blank) = blank {
+                command.envs(VARIABLES.map(|name| (name, blank))).env("USER", blank).env("LOGNAME", blank);
+            }
+            let output = command.output().unwrap();
+            (text(&output.stdout), text(&output.stderr), output.status.code())
+        })
+    };
+    let unset = outputs(None);
+    assert!(unset[0].0.starts_with("no `learnink dev` has run in .learnink"), "{:?}", unset[0]);
+    for blank in ["", " ", "\t\n"] {
+        assert_eq!(outputs(Some(blank)), unset);
+    }
+    let dev = Dev::start_with(folder.path(), &VARIABLES.map(|name| (name, " ")));
+    assert!(dev.send(&[]).status.success());
+}

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
@@ -106,10 +107,15 @@ fn command(learnink: &str, dev: &str) -> clap::Command {
     prepared(Cli::command(), learnink, dev).bin_name(learnink)
 }
 
-/// A command whose variables are never shown, and whose help has the names under which the program is called.
+/// A command whose variables count as unset where they are blank and are never shown, and whose help has the names
+/// under which the program is called.
 fn prepared(command: clap::Command, learnink: &str, dev: &str) -> clap::Command {
+    let is_blank = |arg: &clap::Arg| {
+        let name = arg.get_env().and_then(|name| name.to_str());
+        name.is_some_and(|name| std::env::var_os(name).is_some() && is_unset(name))
+    };
     let command = command
-        .mut_args(|arg| arg.hide_env_values(true))
+        .mut_args(|arg| if is_blank(&arg) { arg.env(Resettable::Reset) } else { arg.hide_env_values(true) })
         .mut_subcommands(|command| prepared(command, learnink, dev));
     match command.get_after_help() {
         Some(help) => {
@@ -142,9 +148,15 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
+/// The value of an environment variable. One that is blank counts as unset.
 #[expect(clippy::disallowed_methods, reason = "the command is an edge, where the environment is read")]
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// Whether a variable is not set, or blank. One that is not UTF-8 is set.
+fn is_unset(name: &str) -> bool {
+    std::env::var_os(name).is_none_or(|value| value.to_str().is_some_and(|value| value.trim().is_empty()))
 }
 
 #[cfg(test)]
