@@ -918,7 +918,7 @@ fn nothing_from_elsewhere_steers_the_terminal_whatever_the_command() {
         &["replay", "close", HOSTILE, "--by", HOSTILE, "--state", state],
         &[&["archive", "verify"][..], &days].concat(),
         &["archive", "verify", "--archive", archive],
-        &["archive", "export", "--archive", archive, "--from", "2026-01-01", "--to", "2026-12-31"],
+        &["archive", "export", "--archive", archive],
         &["archive", "export", "--archive", HOSTILE],
         &["archive", "export", "--archive", &format!("s3://{HOSTILE}")],
         &["archive", "verify", "--archive", archive, "--secret-file", HOSTILE],
@@ -1038,7 +1038,7 @@ fn a_variable_that_is_blank_counts_as_unset() {
         &["send"],
         &["archive", "verify"],
         &["archive", "verify", "--archive", archive],
-        &["archive", "export", "--archive", archive, "--from", "2026-01-01", "--to", "2026-12-31"],
+        &["archive", "export", "--archive", archive],
     ];
     // All that the help names, of every command.
     let mut helped: Vec<&[&str]> = vec![&["dev"]];
@@ -1070,4 +1070,32 @@ fn a_variable_that_is_blank_counts_as_unset() {
     }
     let dev = Dev::start_with(folder.path(), &VARIABLES.map(|name| (name, " ")));
     assert!(dev.send(&[]).status.success());
+}
+
+#[test]
+fn an_archive_is_exported_whole_or_from_a_day_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = format!("file://{}/archive", folder.path().to_str().unwrap());
+    let archive = archive.as_str();
+    let dev = Dev::start_with(folder.path(), &[("LEARNINK_ARCHIVE", archive)]);
+    assert!(dev.sent("msg_1").contains("archive in"));
+    assert!(dev.send(&["--id", "msg_2"]).status.success());
+    dev.line_with("msg_2");
+
+    let run = |arguments: &[&str]| {
+        let mut command = learnink(&[&["archive"], arguments, &["--archive", archive]].concat());
+        let output = command.current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (jsonl, said) = run(&["export"]);
+    assert_eq!((jsonl.lines().count(), said.as_str()), (2, "2 records exported\n"));
+    for days in [["--from", "2026-01-01"], ["--to", "9999-12-31"]] {
+        assert_eq!(run(&[&["export"], &days[..]].concat()).0, jsonl);
+    }
+    let secret = folder.path().join("secret");
+    let kept = std::fs::read_to_string(state::secret_file(folder.path())).unwrap();
+    std::fs::write(&secret, kept).unwrap();
+    let (verified, _) = run(&["verify", "--secret-file", secret.to_str().unwrap(), "--from", "2026-01-01"]);
+    assert_eq!(verified, "2 records, all signed by LearnInk\n");
 }

@@ -4,10 +4,12 @@ mod export;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
-use learnink_handlers::archive::{Archive, Config, Selection};
+use learnink_handlers::archive::{Archive, Config, Name, Selection};
 use learnink_webhook::config::ConfigError;
 
 use crate::{aws, variable};
@@ -42,6 +44,34 @@ struct Source {
     event_type: Option<String>,
 }
 
+/// Which days.
+#[derive(Debug, clap::Args)]
+struct Days {
+    /// First day on which the records were received, in UTC; without it, from the first record on
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    from: Option<Date>,
+    /// Last day, which is included; without it, up to the last record
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    to: Option<Date>,
+}
+
+impl Days {
+    /// The days for a text, with a space in front.
+    fn what(&self) -> String {
+        let from = self.from.map(|from| format!(" from {from}")).unwrap_or_default();
+        let to = self.to.map(|to| format!(" to {to}")).unwrap_or_default();
+        format!("{from}{to}")
+    }
+
+    fn have(&self, day: Option<Date>) -> bool {
+        match day {
+            Some(day) => self.from.is_none_or(|from| from <= day) && self.to.is_none_or(|to| day <= to),
+            // Only the name of a record has a day.
+            None => self.from.is_none() && self.to.is_none(),
+        }
+    }
+}
+
 impl Source {
     fn open(&self) -> anyhow::Result<Archive> {
         if self.url.starts_with("s3://") {
@@ -50,7 +80,7 @@ impl Source {
         let config = Config::at(&self.url, variable).map_err(|error| match error {
             // It speaks of the consumer's variable.
             ConfigError::Unusable { problem, .. } => {
-                anyhow::anyhow!("--archive (or LEARNINK_ARCHIVE) cannot be used: {problem}")
+                anyhow::anyhow!("--archive (or {VARIABLE}) cannot be used: {problem}")
             }
             error @ ConfigError::Missing(_) => anyhow::Error::from(error),
         })?;
@@ -58,18 +88,29 @@ impl Source {
     }
 
     /// What is selected, for a text.
-    fn what(&self) -> String {
+    fn what(&self, days: &Days) -> String {
         let of_type = self.event_type.as_ref().map(|name| format!(" of type {name}")).unwrap_or_default();
-        format!("{}{of_type}", self.url)
+        format!("{}{of_type}{}", self.url, days.what())
     }
 
-    fn selection(&self, days: Option<(Date, Date)>) -> anyhow::Result<Selection> {
-        if let Some((from, to)) = days {
+    /// The names of what is selected.
+    async fn list(&self, archive: &Archive, days: &Days) -> anyhow::Result<Vec<Name>> {
+        let range = days.from.zip(days.to);
+        if let Some((from, to)) = range {
             anyhow::ensure!(from <= to, "--from {from} is after --to {to}");
         }
-        Ok(Selection { event_type: self.event_type.clone(), days })
+        let progress = ProgressBar::new_spinner();
+        progress.set_style(ProgressStyle::with_template("{spinner} looking for records, {elapsed}")?);
+        progress.enable_steady_tick(Duration::from_millis(100));
+        let selection = Selection { event_type: self.event_type.clone(), days: range };
+        let listed = archive.list(&selection).await;
+        progress.finish_and_clear();
+        Ok(listed?.into_iter().filter(|name| days.have(name.day())).collect())
     }
 }
+
+/// The variable that says where the archive is, to the consumer as well.
+const VARIABLE: &str = "LEARNINK_ARCHIVE";
 
 /// Runs a command of `learnink archive`.
 pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -87,4 +128,29 @@ fn date(text: &str) -> Result<Date, String> {
 /// What a count is of.
 fn records(count: usize) -> String {
     if count == 1 { "1 record".to_owned() } else { format!("{count} records") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn days(from: Option<&str>, to: Option<&str>) -> Days {
+        let date = |text: Option<&str>| text.map(|text| date(text).unwrap());
+        Days { from: date(from), to: date(to) }
+    }
+
+    #[test]
+    fn days_without_a_bound_have_everything_on_that_side() {
+        let have = |from, to| {
+            let days = days(from, to);
+            ["2026-02-28", "2026-03-01", "2026-03-31", "2026-04-01"].map(|day| days.have(date(day).ok()))
+        };
+        assert_eq!(have(None, None), [true; 4]);
+        assert_eq!(have(Some("2026-03-01"), None), [false, true, true, true]);
+        assert_eq!(have(None, Some("2026-03-31")), [true, true, true, false]);
+        assert_eq!(have(Some("2026-03-01"), Some("2026-03-31")), [false, true, true, false]);
+        assert!(days(None, None).have(None) && !days(Some("2026-03-01"), None).have(None));
+        assert_eq!(days(Some("2026-03-01"), None).what(), " from 2026-03-01");
+        assert_eq!(days(None, None).what(), "");
+    }
 }

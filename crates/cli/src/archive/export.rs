@@ -10,7 +10,6 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use jiff::civil::Date;
 use learnink_handlers::archive::{Archive, Name, Record};
 use learnink_local::terminal::{quoted, visible, visible_json};
 use learnink_webhook::Envelope;
@@ -18,7 +17,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::{IN_S3, READS_AT_ONCE, Source, date, records};
+use super::{Days, IN_S3, READS_AT_ONCE, Source, records};
 use crate::output::{self, CANNOT_PRINT, note};
 
 /// The columns, which are the fields of a JSON line.
@@ -48,12 +47,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     source: Source,
-    /// First day on which the records were received, in UTC
-    #[arg(long, value_name = "DATE", value_parser = date)]
-    from: Date,
-    /// Last day, which is included
-    #[arg(long, value_name = "DATE", value_parser = date)]
-    to: Date,
+    #[command(flatten)]
+    days: Days,
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
@@ -73,10 +68,10 @@ enum Format {
 /// Writes the records.
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
-    let Args { source, from, to, .. } = args;
-    let names = archive.list(&source.selection(Some((*from, *to)))?).await?;
+    let Args { source, days, .. } = args;
+    let names = source.list(&archive, days).await?;
     // A typing error in the URL or the type must not look like a month without events.
-    anyhow::ensure!(!names.is_empty(), "there is nothing to export in {} from {from} to {to}", source.what());
+    anyhow::ensure!(!names.is_empty(), "there is nothing to export in {}", source.what(days));
     let file = args.output.as_deref();
     let mut output = Output::open(file)?;
     let written = write(&archive, names, args.format, &mut output).await;

@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::civil::Date;
 use learnink_handlers::archive::{Name, Record};
 use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
 use learnink_webhook::Envelope;
 
-use super::{IN_S3, READS_AT_ONCE, Source, date, records};
+use super::{Days, IN_S3, READS_AT_ONCE, Source, records};
 use crate::{input, output, variable};
 
 /// Where the secrets are, unless a file has them.
@@ -45,21 +44,17 @@ pub(crate) struct Args {
     /// without it, `LEARNINK_SIGNING_SECRET` has them. The command line cannot: others on this machine read it
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// First day on which the records were received, in UTC; without days, all records
-    #[arg(long, value_name = "DATE", requires = "to", value_parser = date)]
-    from: Option<Date>,
-    /// Last day, which is included
-    #[arg(long, value_name = "DATE", requires = "from", value_parser = date)]
-    to: Option<Date>,
+    #[command(flatten)]
+    days: Days,
 }
 
 /// Proves the records and says which cannot be.
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let verifier = verifier(args)?;
     let archive = args.source.open()?;
-    let names = archive.list(&args.source.selection(args.from.zip(args.to))?).await?;
+    let names = args.source.list(&archive, &args.days).await?;
     // A typing error in the URL must not look like a proof.
-    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.what());
+    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.what(&args.days));
 
     let count = names.len();
     let progress = ProgressBar::new(names.len().try_into()?);
