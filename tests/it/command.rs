@@ -1073,13 +1073,17 @@ fn a_variable_that_is_blank_counts_as_unset() {
 }
 
 #[test]
-fn an_archive_is_exported_whole_or_from_a_day_on() {
+fn an_archive_is_exported_whole_to_standard_output_and_as_spreadsheets_read_it() {
     let folder = tempfile::tempdir().unwrap();
     let archive = format!("file://{}/archive", folder.path().to_str().unwrap());
     let archive = archive.as_str();
     let dev = Dev::start_with(folder.path(), &[("LEARNINK_ARCHIVE", archive)]);
+    let long = folder.path().join("long.json");
+    let event = std::fs::read_to_string(root().join("events/example.unknown.json")).unwrap();
+    std::fs::write(&long, event.replace("\"note\"", &format!("\"n\":\"{}\",\"note\"", "x=y ".repeat(9_000))))
+        .unwrap();
     assert!(dev.sent("msg_1").contains("archive in"));
-    assert!(dev.send(&["--id", "msg_2"]).status.success());
+    assert!(dev.send(&["--id", "msg_2", long.to_str().unwrap()]).status.success());
     dev.line_with("msg_2");
 
     let run = |arguments: &[&str]| {
@@ -1093,6 +1097,10 @@ fn an_archive_is_exported_whole_or_from_a_day_on() {
     for days in [["--from", "2026-01-01"], ["--to", "9999-12-31"]] {
         assert_eq!(run(&[&["export"], &days[..]].concat()).0, jsonl);
     }
+    let (csv, said) = run(&["export", "--format", "csv"]);
+    assert!(csv.starts_with("\u{feff}id,type,"), "{}", &csv[..40]);
+    assert!(said.contains("the data of 1 record has more than 32767 characters, which Excel cuts"), "{said}");
+
     let secret = folder.path().join("secret");
     let kept = std::fs::read_to_string(state::secret_file(folder.path())).unwrap();
     std::fs::write(&secret, kept).unwrap();

@@ -30,8 +30,10 @@ Each record becomes a line with id, type, api_version, occurred_at (when it happ
 and data (the payload as LearnInk wrote it), in the order in which they were received. A learner
 who was offline sends events late: those of March that arrived in April are in April's export.
 
-As CSV (RFC 4180) data is one column of JSON. A type or id that a spreadsheet would take for a
-formula has an apostrophe in front; LearnInk's own never need one.
+As CSV (RFC 4180) data is one column of JSON, and a byte order mark stands in front, by which Excel
+knows UTF-8. A type or id that a spreadsheet would take for a formula has an apostrophe in front;
+LearnInk's own never need one. Excel keeps 32,767 characters of a cell: a list of some hundred
+learners is longer. Such a cell is written whole, for programs that take it, and counted.
 
 Characters that cannot be seen are escapes in data, as JSON has them: \\u200d. What is exported holds personal data; a new FILE is readable by you alone. Nothing is verified
 here: `learnink archive verify` does that. An object that cannot be read is named, and the exit
@@ -76,9 +78,16 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut output = Output::open(file)?;
     let written = write(&archive, names, args.format, &mut output).await;
     match written.and_then(|written| output.keep().map(|()| written)) {
-        Ok(Written { rows, unreadable }) => {
+        Ok(Written { rows, unreadable, too_long }) => {
             let unread = if unreadable == 0 { String::new() } else { format!(", {unreadable} unreadable") };
             note(format!("{} exported{unread}", records(rows)))?;
+            if too_long > 0 {
+                note(format!(
+                    "the data of {} has more than {LONGEST_CELL} characters, which Excel cuts; other programs, and \
+                     --format jsonl, have it whole",
+                    records(too_long)
+                ))?;
+            }
             Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         // `learnink archive export | head` has seen enough.
@@ -140,6 +149,8 @@ fn is_closed(error: &anyhow::Error) -> bool {
 struct Written {
     rows: usize,
     unreadable: usize,
+    /// Rows of CSV whose data is longer than a cell of Excel.
+    too_long: usize,
 }
 
 /// Writes a day after the other; the records of one are in memory together, to be put in order.
@@ -173,6 +184,7 @@ async fn write(
         rows.sort_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
         for row in &rows {
             format.row(row, output)?;
+            written.too_long += usize::from(format.is_too_long(row));
         }
         written.rows += rows.len();
     }
@@ -212,7 +224,10 @@ impl Format {
     fn header(self, output: &mut dyn Write) -> io::Result<()> {
         match self {
             Self::Jsonl => Ok(()),
-            Self::Csv => csv_line(output, COLUMNS.map(Cow::Borrowed)),
+            Self::Csv => {
+                output.write_all(BYTE_ORDER_MARK.as_bytes())?;
+                csv_line(output, COLUMNS.map(Cow::Borrowed))
+            }
         }
     }
 
@@ -230,15 +245,28 @@ impl Format {
                     no_formula(&row.api_version),
                     row.occurred_at.to_string().into(),
                     row.received_at.to_string().into(),
-                    // JSON never starts like a formula, but with the minus of a number. Where spreadsheets
-                    // part cells at semicolons, what follows one would start a cell; as JSON it is the same.
-                    visible_json(row.data.get()).replace(';', "\\u003b").into(),
+                    data_cell(row.data.get()).into(),
                 ];
                 csv_line(output, fields)
             }
         }
     }
+
+    /// Whether Excel cuts the row's data.
+    fn is_too_long(self, row: &Row) -> bool {
+        match self {
+            Self::Jsonl => false,
+            // As Excel counts: in units of UTF-16.
+            Self::Csv => data_cell(row.data.get()).encode_utf16().count() > LONGEST_CELL,
+        }
+    }
 }
+
+/// By this Excel knows that a file is UTF-8.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// So many characters of a cell Excel keeps. Source: Microsoft, "Excel specifications and limits".
+const LONGEST_CELL: usize = 32_767;
 
 /// Text that no spreadsheet takes for a formula: what starts like one gets an apostrophe in front.
 /// Source: OWASP, "CSV Injection".
@@ -246,6 +274,30 @@ fn no_formula(text: &str) -> Cow<'_, str> {
     let text = visible(text);
     let starts_one = |first| matches!(first, '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠');
     if text.starts_with(starts_one) { format!("'{text}").into() } else { text }
+}
+
+/// The payload as a cell. JSON never starts like a formula, but with the minus of a number. What follows a
+/// semicolon would start a cell where spreadsheets part them there, and what follows the end of Excel's longest
+/// cell starts one as well: in its strings, such characters are escapes, and as JSON it is the same.
+fn data_cell(data: &str) -> String {
+    let data = visible_json(data);
+    let is_long = data.len() > LONGEST_CELL;
+    let mut cell = String::with_capacity(data.len());
+    let (mut in_string, mut is_escaped) = (false, false);
+    for c in data.chars() {
+        let may_start = is_long && in_string && !is_escaped;
+        match c {
+            ';' => cell.push_str("\\u003b"),
+            '=' if may_start => cell.push_str("\\u003d"),
+            '+' if may_start => cell.push_str("\\u002b"),
+            '-' if may_start => cell.push_str("\\u002d"),
+            '@' if may_start => cell.push_str("\\u0040"),
+            c => cell.push(c),
+        }
+        in_string ^= c == '"' && !is_escaped;
+        is_escaped = in_string && c == '\\' && !is_escaped;
+    }
+    cell
 }
 
 /// A line of CSV. Source: RFC 4180, section 2.
@@ -310,6 +362,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_that_excel_cuts_is_whole_counted_and_starts_no_formula_where_it_is_cut() {
+        let data = format!(r#"{{"n":-1.5e+3,"t":"{}\"=HYPERLINK(1)+@-\\"}}"#, "x".repeat(LONGEST_CELL));
+        let long = row("a", &data);
+        assert!(Format::Csv.is_too_long(&long) && !Format::Jsonl.is_too_long(&long));
+        let cell = data_cell(long.data.get());
+        assert!(!cell.contains(['=', '@']) && cell.contains(r#"{"n":-1.5e+3,"#), "{}", &cell[..40]);
+        let value = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
+        assert_eq!(value(&cell), value(&data));
+        let short = row("a", r#"{"t":"a-b=c"}"#);
+        assert!(!Format::Csv.is_too_long(&short));
+        assert_eq!(data_cell(short.data.get()), r#"{"t":"a-b=c"}"#);
+    }
+
+    #[test]
     fn nothing_in_a_line_steers_the_terminal_and_the_data_says_the_same() {
         let hidden = "\u{202e}\u{1b}\u{85}\u{200d}\u{feff}";
         let data = serde_json::json!({ "t": hidden }).to_string();
@@ -348,7 +414,8 @@ mod tests {
     fn the_header_names_the_fields_of_a_json_line() {
         let mut output = Vec::new();
         Format::Csv.header(&mut output).unwrap();
-        assert_eq!(output, b"id,type,api_version,occurred_at,received_at,data\r\n");
+        // Excel takes a file without the mark for one in the code page of the country.
+        assert_eq!(output, b"\xef\xbb\xbfid,type,api_version,occurred_at,received_at,data\r\n");
         let json: serde_json::Map<_, _> =
             serde_json::from_str(&line(Format::Jsonl, &row("a", "{}"))).unwrap();
         assert!(COLUMNS.iter().all(|column| json.contains_key(*column)) && json.len() == COLUMNS.len());
