@@ -1097,6 +1097,8 @@ fn an_archive_is_exported_whole_to_standard_output_and_as_spreadsheets_read_it()
     for days in [["--from", "2026-01-01"], ["--to", "9999-12-31"]] {
         assert_eq!(run(&[&["export"], &days[..]].concat()).0, jsonl);
     }
+    assert_eq!(run(&["export", "--output", "-"]).0, jsonl);
+    assert!(!folder.path().join("-").exists());
     let (csv, said) = run(&["export", "--format", "csv"]);
     assert!(csv.starts_with("\u{feff}id,type,"), "{}", &csv[..40]);
     assert!(said.contains("the data of 1 record has more than 32767 characters, which Excel cuts"), "{said}");
@@ -1106,4 +1108,7 @@ fn an_archive_is_exported_whole_to_standard_output_and_as_spreadsheets_read_it()
     std::fs::write(&secret, kept).unwrap();
     let (verified, _) = run(&["verify", "--secret-file", secret.to_str().unwrap(), "--from", "2026-01-01"]);
     assert_eq!(verified, "2 records, all signed by LearnInk\n");
+    let mut piped = learnink(&["archive", "verify", "--archive", archive, "--secret-file", "-"]);
+    let verified = piped.stdin(std::fs::File::open(secret).unwrap()).output().unwrap();
+    assert!(text(&verified.stdout).ends_with("all signed by LearnInk\n"), "{}", text(&verified.stderr));
 }

@@ -40,7 +40,7 @@ Examples:
 
 The exit code is 0 when every answer was 200, and 1 otherwise.")]
 pub(crate) struct Args {
-    /// Payloads to send, in turn; without any, a learner starting a course
+    /// Payloads to send, in turn, - for standard input; without any, a learner starting a course
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Where to post

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{Days, IN_S3, READS_AT_ONCE, Source, records};
+use crate::input::STANDARD;
 use crate::output::{self, CANNOT_PRINT, note};
 
 /// The columns, which are the fields of a JSON line.
@@ -54,7 +55,7 @@ pub(crate) struct Args {
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
-    /// Where to write it; without it, standard output
+    /// Where to write it; without it, or with -, standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -74,7 +75,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let names = source.list(&archive, days).await?;
     // A typing error in the URL or the type must not look like a month without events.
     anyhow::ensure!(!names.is_empty(), "there is nothing to export in {}", source.what(days));
-    let file = args.output.as_deref();
+    let file = args.output.as_deref().filter(|file| *file != Path::new(STANDARD));
     let mut output = Output::open(file)?;
     let written = write(&archive, names, args.format, &mut output).await;
     match written.and_then(|written| output.keep().map(|()| written)) {

@@ -40,7 +40,7 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     source: Source,
-    /// File with the signing secrets, whsec_..., separated by spaces or lines;
+    /// File with the signing secrets, whsec_..., separated by spaces or lines, or - for standard input;
     /// without it, `LEARNINK_SIGNING_SECRET` has them. The command line cannot: others on this machine read it
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
