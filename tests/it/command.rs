@@ -870,8 +870,7 @@ fn nothing_from_elsewhere_steers_the_terminal_whatever_the_command() {
     // Linux takes every byte in a name but `/` and zero.
     let state = folder.path().join(format!("state{HOSTILE}"));
     let archive = folder.path().join("archive");
-    let archive_url = format!("file://{}", archive.to_str().unwrap());
-    let dev = Dev::start_with(&state, &[("LEARNINK_ARCHIVE", archive_url.as_str())]);
+    let dev = Dev::start_with(&state, &[("LEARNINK_ARCHIVE", archive.to_str().unwrap())]);
     let file = folder.path().join(HOSTILE);
     let file = file.to_str().unwrap();
     let learner =
@@ -896,7 +895,7 @@ fn nothing_from_elsewhere_steers_the_terminal_whatever_the_command() {
     }
     // Somebody put it there.
     std::fs::write(archive.join(HOSTILE), "x").unwrap();
-    let archive = archive_url.as_str();
+    let archive = archive.to_str().unwrap();
     let days = ["--archive", archive, "--type", HOSTILE];
     let state = dev.folder.as_str();
     let by = ["--reason", HOSTILE, "--by", HOSTILE, "--state", state];
@@ -1028,8 +1027,8 @@ fn webhooks_are_received_though_nothing_can_be_printed() {
 #[test]
 fn a_variable_that_is_blank_counts_as_unset() {
     let folder = tempfile::tempdir().unwrap();
-    let (state, archive) = (folder.path().join("state"), "file:///tmp/none");
-    let state = state.to_str().unwrap();
+    let (state, archive) = (folder.path().join("state"), folder.path().join("archive"));
+    let (state, archive) = (state.to_str().unwrap(), archive.to_str().unwrap());
     let commands: [&[&str]; 8] = [
         &["learners"],
         &["dlq", "list"],
@@ -1075,8 +1074,8 @@ fn a_variable_that_is_blank_counts_as_unset() {
 #[test]
 fn an_archive_is_exported_whole_to_standard_output_and_as_spreadsheets_read_it() {
     let folder = tempfile::tempdir().unwrap();
-    let archive = format!("file://{}/archive", folder.path().to_str().unwrap());
-    let archive = archive.as_str();
+    let archive = folder.path().join("it's p%41 pct%zz #1?");
+    let archive = archive.to_str().unwrap();
     let dev = Dev::start_with(folder.path(), &[("LEARNINK_ARCHIVE", archive)]);
     let long = folder.path().join("long.json");
     let event = std::fs::read_to_string(root().join("events/example.unknown.json")).unwrap();

@@ -10,7 +10,9 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use learnink_handlers::archive::{Archive, Config, Name, Selection};
+use learnink_local::terminal::quoted;
 use learnink_webhook::config::ConfigError;
+use reqwest::Url;
 
 use crate::{aws, variable};
 
@@ -36,7 +38,7 @@ pub(crate) enum Command {
 /// Which archive.
 #[derive(Debug, clap::Args)]
 struct Source {
-    /// Where the records are, as the consumer has it: `s3://bucket/prefix` or `file:///folder`
+    /// Where the records are, as the consumer has it: `s3://bucket/prefix`, or a folder
     #[arg(long = "archive", value_name = "URL", env = "LEARNINK_ARCHIVE")]
     url: String,
     /// Only this event type, such as user.course.started
@@ -74,10 +76,11 @@ impl Days {
 
 impl Source {
     fn open(&self) -> anyhow::Result<Archive> {
-        if self.url.starts_with("s3://") {
-            aws::check_environment(variable).with_context(|| format!("cannot open {}", self.url))?;
+        let url = url(&self.url)?;
+        if url.starts_with("s3://") {
+            aws::check_environment(variable).with_context(|| format!("cannot open {url}"))?;
         }
-        let config = Config::at(&self.url, variable).map_err(|error| match error {
+        let config = Config::at(&url, variable).map_err(|error| match error {
             // It speaks of the consumer's variable.
             ConfigError::Unusable { problem, .. } => {
                 anyhow::anyhow!("--archive (or {VARIABLE}) cannot be used: {problem}")
@@ -111,6 +114,24 @@ impl Source {
 
 /// The variable that says where the archive is, to the consumer as well.
 const VARIABLE: &str = "LEARNINK_ARCHIVE";
+
+/// The environment as the handlers read it: an archive in a folder is named by a URL there.
+pub(crate) fn variable_for_handlers(name: &str) -> Option<String> {
+    let value = variable(name)?;
+    // One that cannot be used is for the handler to name.
+    Some(if name == VARIABLE { url(&value).unwrap_or(value) } else { value })
+}
+
+/// The URL of an archive: `archive` itself, or that of the folder that it names.
+fn url(archive: &str) -> anyhow::Result<String> {
+    if archive.contains("://") {
+        return Ok(archive.to_owned());
+    }
+    let folder =
+        std::path::absolute(archive.trim()).with_context(|| format!("cannot use {}", quoted(archive)))?;
+    let url = Url::from_file_path(&folder).ok();
+    url.map(String::from).with_context(|| format!("cannot use the folder {}", quoted(archive)))
+}
 
 /// Runs a command of `learnink archive`.
 pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -152,5 +173,18 @@ mod tests {
         assert!(days(None, None).have(None) && !days(Some("2026-03-01"), None).have(None));
         assert_eq!(days(Some("2026-03-01"), None).what(), " from 2026-03-01");
         assert_eq!(days(None, None).what(), "");
+    }
+
+    #[test]
+    fn an_archive_in_a_folder_is_where_its_name_says() {
+        let here = std::env::current_dir().unwrap();
+        for (name, expected) in [("a", "a"), ("sp ace/p%41", "sp%20ace/p%2541"), ("h#x?y", "h%23x%3Fy")] {
+            let expected = Url::from_file_path(&here).unwrap().to_string() + "/" + expected;
+            assert_eq!(url(name).unwrap(), expected);
+        }
+        assert_eq!(url("/tmp/pct%zz").unwrap(), "file:///tmp/pct%25zz");
+        for given in ["s3://bucket/prefix", "file:///folder", "ftp://acme"] {
+            assert_eq!(url(given).unwrap(), given);
+        }
     }
 }

@@ -17,6 +17,7 @@ use learnink_receiver::{CallError, Outcome as ReceiverOutcome, PATH, Receipt};
 use learnink_webhook::config::optional;
 use tokio::sync::mpsc;
 
+use crate::archive::variable_for_handlers;
 use crate::output::{self, Line, note};
 use crate::{DEFAULT_STATE, StateFolder, aws, called, milliseconds, variable};
 
@@ -66,7 +67,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // Somebody else's secret is not for this terminal.
     let shown_secret = if secret_is_given { "the one you gave".to_owned() } else { signing_secret.clone() };
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
-    let handlers = handlers_config(variable)?;
+    let handlers = handlers_config(variable_for_handlers)?;
     let aws = aws_of_handlers(&handlers)?;
     let (observer, mut observations) = mpsc::unbounded_channel();
     let options = Options {

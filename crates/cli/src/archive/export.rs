@@ -43,7 +43,7 @@ code is 1. It is 1 as well when there is nothing to export; FILE is not touched 
 Examples:
   cargo learnink archive export --archive s3://acme-archive/learnink --from 2026-03-01 --to 2026-03-31 \\
     --format csv --output march.csv
-  cargo learnink archive export --archive file:///tmp/archive --from 2026-03-01 --to 2026-03-01 \\
+  cargo learnink archive export --archive .learnink/archive --from 2026-03-01 --to 2026-03-01 \\
     | jq .data.course_id
 
 {IN_S3}"))]
