@@ -1111,3 +1111,19 @@ fn an_archive_is_exported_whole_to_standard_output_and_as_spreadsheets_read_it()
     let verified = piped.stdin(std::fs::File::open(secret).unwrap()).output().unwrap();
     assert!(text(&verified.stdout).ends_with("all signed by LearnInk\n"), "{}", text(&verified.stderr));
 }
+
+#[test]
+fn a_rotation_is_told_once_while_it_can_still_be_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+    let dev = Dev::start_with(folder.path(), &[("LEARNINK_SIGNING_SECRET", old)]);
+    // Svix signs with the new secret first.
+    let both = format!("{new} {old}");
+    for id in ["msg_1", "msg_2"] {
+        assert!(dev.send(&["--secret", &both, "--id", id]).status.success());
+    }
+    dev.line_with("! the sender signs with a newer secret as well: a rotation.");
+    dev.line_with("msg_2");
+    let (lines, _) = dev.interrupt();
+    assert!(lines.iter().all(|line| !line.contains("rotation")), "{lines:?}");
+}

@@ -13,7 +13,7 @@ use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
 use learnink_local::pipeline::{Left, StackLimits, handlers_config};
 use learnink_local::terminal::{option, quoted, visible};
 use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
-use learnink_receiver::{CallError, Outcome as ReceiverOutcome, PATH, Receipt};
+use learnink_receiver::{CallError, Outcome as ReceiverOutcome, PATH, Receipt, SecretSlot};
 use learnink_webhook::config::optional;
 use tokio::sync::mpsc;
 
@@ -25,6 +25,9 @@ const DEFAULT_PORT: u16 = 9000;
 
 /// How long Ctrl-C waits for what was acknowledged.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What was told of the sender's secrets is not told again for so long, even where it changes at every delivery.
+const QUIET_FOR: Duration = Duration::from_mins(10);
 
 /// By how much the consumer's news of a message may come before the receiver's.
 const LONGEST_LAG: Duration = Duration::from_secs(1);
@@ -245,21 +248,25 @@ struct Lines {
     /// Messages that the consumer was done with before the receiver had said that it took them, and
     /// when. Only for a moment: those that an earlier start left have no receipt to wait for.
     early: HashMap<String, Instant>,
+    rotation: Rotation,
 }
 
 impl Lines {
-    /// The lines to print: one for the delivery, once both ends are known.
+    /// The lines to print: one for the delivery, once both ends are known, and news of the secrets.
     fn lines(&mut self, observation: Observation) -> Vec<Line> {
         let mut lines = Vec::new();
         match observation {
-            Observation::Received(receipt) => match (&receipt.outcome, &receipt.message_id) {
-                (ReceiverOutcome::Accepted, Some(id)) => {
-                    if self.early.remove(id).is_none_or(|since| since.elapsed() > LONGEST_LAG) {
-                        self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
+            Observation::Received(receipt) => {
+                lines.extend(self.rotation.news(&receipt, Instant::now()));
+                match (&receipt.outcome, &receipt.message_id) {
+                    (ReceiverOutcome::Accepted, Some(id)) => {
+                        if self.early.remove(id).is_none_or(|since| since.elapsed() > LONGEST_LAG) {
+                            self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
+                        }
                     }
+                    _ => lines.push(not_accepted(&receipt)),
                 }
-                _ => lines.push(not_accepted(&receipt)),
-            },
+            }
             Observation::Consumed(record) => {
                 let received = record.message_id.as_ref().and_then(|id| self.take(id));
                 if let (None, Some(id), 1) = (&received, &record.message_id, record.receive_count) {
@@ -279,6 +286,61 @@ impl Lines {
             self.waiting.remove(id);
         }
         received
+    }
+}
+
+/// Which secret the sender signs with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+enum SignedWith {
+    /// The first one here, and none that is newer.
+    #[default]
+    Current,
+    /// A newer one than any here, too.
+    Newer,
+    /// Another one of those here, and not the first.
+    Previous,
+}
+
+impl SignedWith {
+    /// What of it is worth a line, and what to do.
+    const fn news(self) -> &'static str {
+        match self {
+            Self::Current => "the first secret signs what arrives, and no newer one",
+            Self::Newer => {
+                "the sender signs with a newer secret as well: a rotation. After at most 24 hours it signs with that \
+                 one alone, and all is answered 401. Start again with both in LEARNINK_SIGNING_SECRET, the newer first"
+            }
+            Self::Previous => {
+                "the first secret does not sign what arrives, another one does. Check which one the sender shows, and \
+                 start again with that one first"
+            }
+        }
+    }
+}
+
+/// Tells of a rotation of the sender's secret: once per change.
+#[derive(Debug, Default)]
+struct Rotation {
+    signed: SignedWith,
+    /// When each was told last: two senders may take turns.
+    told: HashMap<SignedWith, Instant>,
+}
+
+impl Rotation {
+    fn news(&mut self, receipt: &Receipt, now: Instant) -> Option<Line> {
+        let signed = match receipt.secret? {
+            _ if receipt.has_unknown_signature => SignedWith::Newer,
+            SecretSlot::Previous => SignedWith::Previous,
+            SecretSlot::Current => SignedWith::Current,
+        };
+        let is_news = std::mem::replace(&mut self.signed, signed) != signed;
+        let was_told_lately =
+            self.told.get(&signed).is_some_and(|told| now.saturating_duration_since(*told) < QUIET_FOR);
+        if !is_news || was_told_lately {
+            return None;
+        }
+        self.told.insert(signed, now);
+        Some(Line::default().styled(PENDING, "!").text(format!(" {}", signed.news())))
     }
 }
 
@@ -468,6 +530,27 @@ mod tests {
         let Observation::Received(receipt) = received(ReceiverOutcome::BodyTooLarge) else { unreachable!() };
         let receipt = Receipt { event_type: Some(hostile.to_owned()), ..receipt };
         assert!(lines([Observation::Received(receipt)])[0].contains(shown));
+    }
+
+    #[test]
+    fn a_rotation_is_told_once_per_change_and_not_per_delivery() {
+        let mut rotation = Rotation::default();
+        let start = Instant::now();
+        let mut news = |secret, has_unknown_signature, minutes| {
+            let receipt = Receipt { secret, has_unknown_signature, ..Receipt::new(Timestamp::UNIX_EPOCH) };
+            rotation.news(&receipt, start + Duration::from_mins(minutes)).map(|line| line.plain())
+        };
+        let (current, previous) = (Some(SecretSlot::Current), Some(SecretSlot::Previous));
+        assert_eq!(news(current, false, 0), None);
+        assert!(
+            news(current, true, 1).unwrap().starts_with("! the sender signs with a newer secret as well")
+        );
+        assert_eq!((news(current, true, 2), news(None, false, 3)), (None, None));
+        assert!(news(previous, false, 4).unwrap().contains("the first secret does not sign"));
+        assert!(news(current, false, 5).unwrap().contains("and no newer one"));
+        // Two senders take turns.
+        assert_eq!((news(current, true, 6), news(current, false, 7)), (None, None));
+        assert!(news(current, true, 12).is_some());
     }
 
     #[test]
