@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::MessageAttributeValue;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use learnink_consumer::ledger::Ledger;
 use learnink_consumer::{DynamoDbLedger, queues};
 use learnink_local::pipeline::DEAD_LETTER_QUEUE;
@@ -18,6 +18,7 @@ use learnink_local::{LocalSqs, sdk_config, state};
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, ministack_endpoint};
 use learnink_tests::root;
+use learnink_tests::signing::now_s;
 use learnink_webhook::ledger::{ClaimRequest, Settlement, payload_sha256};
 use learnink_webhook::{Message, MessageId};
 use serde_json::{Value, json};
@@ -1126,4 +1127,45 @@ fn a_rotation_is_told_once_while_it_can_still_be_followed() {
     dev.line_with("msg_2");
     let (lines, _) = dev.interrupt();
     assert!(lines.iter().all(|line| !line.contains("rotation")), "{lines:?}");
+}
+
+/// A DynamoDB that answers that there is nothing, at a time of its own, and keeps what it is asked.
+async fn dynamodb_at(time: Timestamp) -> (String, Arc<Mutex<Vec<Value>>>) {
+    let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let kept = asked.clone();
+    let answer = async move |body: axum::body::Bytes| {
+        kept.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+        let date = time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        ([("date", date), ("content-type", "application/x-amz-json-1.0".to_owned())], "{}")
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    (endpoint, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_window_goes_by_the_clock_of_aws() {
+    for (hours, side) in [(2, "behind"), (-2, "ahead of")] {
+        let there = Timestamp::from_second(now_s()).unwrap() + SignedDuration::from_hours(hours);
+        let (endpoint, asked) = dynamodb_at(there).await;
+        let open = ["replay", "open", "--since", "1h ago", "--reason", "why", "--by", "kim", "--ledger", "t"];
+        let output = in_aws(&open).env("AWS_ENDPOINT_URL", endpoint).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let warning = text(&output.stderr);
+        assert!(warning.contains(&format!(" s {side} AWS's; the window goes by AWS's")), "{warning}");
+
+        let asked = asked.lock().unwrap();
+        let mut written =
+            asked.iter().filter_map(|asked| asked["ExpressionAttributeValues"][":window"]["S"].as_str());
+        let window: Value = serde_json::from_str(written.next_back().unwrap()).unwrap();
+        let is_about = |field: &Value, expected: Timestamp| {
+            let time: Timestamp = field.as_str().unwrap().parse().unwrap();
+            time.duration_since(expected).abs() < SignedDuration::from_secs(90)
+        };
+        let seen = &window["covers"]["first_seen"];
+        assert!(is_about(&window["opened_at"], there), "{window}");
+        assert!(is_about(&seen["until"], there), "{window}");
+        assert!(is_about(&seen["from"], there - SignedDuration::from_hours(1)), "{window}");
+    }
 }

@@ -1,12 +1,22 @@
 //! AWS, where a command looks at a deployed stack.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use anyhow::Context;
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use jiff::fmt::rfc2822::DateTimeParser;
+use jiff::{SignedDuration, Timestamp};
 use learnink_aws::CallFailed;
 
-use crate::variable;
+use crate::{now, variable};
 
 /// How the commands for AWS are told which; below their help.
 pub(crate) const IN_AWS: &str = "\
@@ -38,6 +48,78 @@ pub(crate) fn region(aws: &SdkConfig) -> &str {
     aws.region().map_or("no region", AsRef::as_ref)
 }
 
+/// The `Date` of AWS's answers has whole seconds, and the answer took its time: a difference up to this says nothing.
+const UNKNOWN_DIFFERENCE: SignedDuration = SignedDuration::from_secs(2);
+
+/// AWS's clock, as its answers show it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AwsClock {
+    /// How far it is ahead of this machine's.
+    ahead: Arc<Mutex<Option<SignedDuration>>>,
+}
+
+impl AwsClock {
+    /// A configuration whose clients set this clock with each answer.
+    pub(crate) fn watch(&self, aws: &SdkConfig) -> SdkConfig {
+        match aws.http_client() {
+            Some(client) => {
+                let client = Watched { client: client.clone(), clock: self.clone() };
+                aws.to_builder().http_client(SharedHttpClient::new(client)).build()
+            }
+            None => aws.clone(),
+        }
+    }
+
+    /// How far AWS's clock is ahead of this machine's; zero where they agree as far as anybody can tell, or AWS has
+    /// not answered yet.
+    pub(crate) fn ahead(&self) -> SignedDuration {
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_default();
+        // The end of that second: what happened in it is over, and a window opened now is for it as well.
+        if ahead.abs() <= UNKNOWN_DIFFERENCE {
+            SignedDuration::ZERO
+        } else {
+            ahead + SignedDuration::from_secs(1)
+        }
+    }
+
+    /// An answer with this `Date` came at `here` by this machine's clock.
+    fn set(&self, date: Option<&str>, here: Timestamp) {
+        let date = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
+        if let Some(date) = date {
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(date.duration_since(here));
+        }
+    }
+}
+
+/// An HTTP client that looks at the time of each answer.
+#[derive(Debug)]
+struct Watched<C> {
+    client: C,
+    clock: AwsClock,
+}
+
+impl HttpClient for Watched<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        let client = self.client.http_connector(settings, components);
+        SharedHttpConnector::new(Watched { client, clock: self.clock.clone() })
+    }
+}
+
+impl HttpConnector for Watched<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (answer, clock) = (self.client.call(request), self.clock.clone());
+        HttpConnectorFuture::new(async move {
+            let answer = answer.await?;
+            clock.set(answer.headers().get("date"), now());
+            Ok(answer)
+        })
+    }
+}
+
 /// How many messages are on a queue: visible, hidden and delayed. In AWS the number is up to a minute old.
 /// Source: Amazon SQS API reference, `GetQueueAttributes`.
 pub(crate) async fn count_messages(client: &Client, queue_url: &str) -> anyhow::Result<usize> {
@@ -61,6 +143,22 @@ mod tests {
     fn missing(set: &[&str]) -> String {
         let variable = |name: &str| set.contains(&name).then(|| "value".to_owned());
         check_environment(variable).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_clock_goes_by_the_date_of_the_last_answer() {
+        let here: Timestamp = "2026-01-02T10:00:00.700Z".parse().unwrap();
+        let ahead = |dates: &[Option<&str>]| {
+            let clock = AwsClock::default();
+            for date in dates {
+                clock.set(*date, here);
+            }
+            clock.ahead().as_millis()
+        };
+        assert_eq!(ahead(&[]), 0);
+        assert_eq!(ahead(&[Some("Fri, 02 Jan 2026 10:00:00 GMT")]), 0);
+        assert_eq!(ahead(&[Some("Fri, 02 Jan 2026 10:05:00 GMT")]), 300_300);
+        assert_eq!(ahead(&[Some("Fri, 02 Jan 2026 09:55:00 GMT"), Some("soon"), None]), -299_700);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use aws_config::SdkConfig;
+use jiff::{SignedDuration, Timestamp};
 use learnink_consumer::DynamoDbLedger;
 use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
 use learnink_local::pipeline::LEDGER_TABLE;
@@ -12,13 +13,16 @@ use learnink_local::{LocalDynamoDb, sdk_config};
 use learnink_webhook::ledger::{Entry, EntryId};
 use learnink_webhook::replay::{Closing, ReplayWindow};
 
-use crate::{aws, stored};
+use crate::aws::AwsClock;
+use crate::{aws, now, stored};
 
 /// A ledger to ask, and where it is, for whoever meant another.
 pub(crate) struct OpenLedger {
     ledger: DynamoDbLedger,
     /// Such as "the ledger `table` in eu-west-1".
     pub(crate) name: String,
+    /// The clock by which the consumer writes into it: this machine's for `learnink dev`, otherwise AWS's.
+    clock: AwsClock,
     /// What it is kept in, where that is on this machine.
     _dynamodb: Option<LocalDynamoDb>,
 }
@@ -27,7 +31,8 @@ impl OpenLedger {
     /// The ledger in the DynamoDB table `table`.
     pub(crate) fn in_aws(aws: &SdkConfig, table: &str) -> Self {
         let name = format!("the ledger `{table}` in {}", aws::region(aws));
-        Self { ledger: DynamoDbLedger::new(aws, table), name, _dynamodb: None }
+        let clock = AwsClock::default();
+        Self { ledger: DynamoDbLedger::new(&clock.watch(aws), table), name, clock, _dynamodb: None }
     }
 
     /// The ledger of `learnink dev`, whether or not it is running; `None` before its first start.
@@ -36,8 +41,19 @@ impl OpenLedger {
         Ok(dynamodb.map(|dynamodb| Self {
             ledger: DynamoDbLedger::new(&sdk_config(dynamodb.endpoint()), LEDGER_TABLE.name),
             name: format!("the ledger of `learnink dev` ({})", quoted(folder)),
+            clock: AwsClock::default(),
             _dynamodb: Some(dynamodb),
         }))
+    }
+
+    /// How far its clock is ahead of this machine's, once it has answered.
+    pub(crate) fn clock_ahead(&self) -> SignedDuration {
+        self.clock.ahead()
+    }
+
+    /// The time by its clock, once it has answered.
+    pub(crate) fn now(&self) -> anyhow::Result<Timestamp> {
+        now().checked_add(self.clock_ahead()).context("the clock of AWS shows a time that nobody can use")
     }
 
     /// What the ledger holds for a message, or for a part of its list.

@@ -26,6 +26,9 @@ use crate::{DEFAULT_STATE, StateFolder, called, now, table, variable};
 /// A window is not forgotten about for longer than this.
 const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
 
+/// By how much AWS's clock may differ from this machine's before that is said.
+const WORTH_SAYING: SignedDuration = SignedDuration::from_secs(30);
+
 /// So many message ids of a window are shown; `--json` has them all.
 const SHOWN_MESSAGES: usize = 3;
 
@@ -50,7 +53,8 @@ Resend or Replay in its dashboard, is not taken for a duplicate: each handler ru
 and window, under a new idempotency key. What arrived in time and failed comes back under it, even later. \
 A handler that gives up on old events, as `push` does after a day, still does, unless --handler names it.
 
-TIME is 2026-01-02T08:00:00Z or with another offset, 2026-01-02T08:00 or 2026-01-02 in UTC, or '2h ago'.
+TIME is 2026-01-02T08:00:00Z or with another offset, 2026-01-02T08:00 or 2026-01-02 in UTC, or '2h ago'. \
+For a ledger in AWS, now is what AWS's clock says.
 
 Examples:
   cargo learnink replay open --message msg_2Xb --reason \"its grant was lost\"
@@ -146,7 +150,9 @@ async fn open(args: &OpenArgs) -> anyhow::Result<()> {
     let by = args.operator.name(variable)?;
     let handlers = known_handlers(&args.handlers)?;
     let ledger = args.place.open().await?.with_context(|| args.place.not_started())?;
-    let window = window(args, handlers, fresh_id(), by, now())?;
+    // Its answer shows the time by which the consumer works.
+    ledger.replay_windows().await?;
+    let window = window(args, handlers, fresh_id(), by, ledger.now()?)?;
     ledger.open_replay_window(&window).await?;
     print(format!(
         "opened replay window {} in {}, until {}: {}, {}",
@@ -160,6 +166,9 @@ async fn open(args: &OpenArgs) -> anyhow::Result<()> {
     let (resend, close) = (args.place.how_to_resend(), args.place.command(&format!("close {}", window.id)));
     print(format!("Next: {resend}."))?;
     print(format!("To end it early: {close}"))?;
+    if let Some(warning) = clock_warning(ledger.clock_ahead()) {
+        note(warning)?;
+    }
     for id in &args.messages {
         if ledger.entry(id.into()).await?.is_none() {
             let place = &ledger.name;
@@ -169,15 +178,24 @@ async fn open(args: &OpenArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What to say of a clock that is `ahead` of this machine's.
+fn clock_warning(ahead: SignedDuration) -> Option<String> {
+    if ahead.abs() <= WORTH_SAYING {
+        return None;
+    }
+    let side = if ahead.is_positive() { "behind" } else { "ahead of" };
+    let seconds = ahead.abs().as_secs();
+    Some(format!("warning: the clock of this machine is {seconds} s {side} AWS's; the window goes by AWS's"))
+}
+
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let now = now();
-    let (mut windows, empty) = match args.place.open().await? {
+    let (mut windows, empty, now) = match args.place.open().await? {
         Some(ledger) => {
             let none = if args.all { "has been opened yet" } else { "is open" };
             let windows = ledger.replay_windows().await?;
-            (windows, format!("no replay window {none} in {}", ledger.name))
+            (windows, format!("no replay window {none} in {}", ledger.name), ledger.now()?)
         }
-        None => (Vec::new(), args.place.not_started()),
+        None => (Vec::new(), args.place.not_started(), now()),
     };
     for unreadable in windows.extract_if(.., |window| window.is_err()).filter_map(Result::err) {
         note(format!("warning: {unreadable}"))?;
@@ -220,7 +238,9 @@ async fn close(args: CloseArgs) -> anyhow::Result<()> {
     let CloseArgs { id, operator, place } = args;
     let by = operator.name(variable)?;
     let ledger = place.open().await?.with_context(|| place.not_started())?;
-    let closing = Closing { by, at: now() };
+    // Its answer shows the time by which the consumer works.
+    ledger.replay_windows().await?;
+    let closing = Closing { by, at: ledger.now()? };
     let name = &ledger.name;
     let Some(window) = ledger.close_replay_window(&id, closing.clone()).await? else {
         let list = place.command("list");
@@ -576,6 +596,14 @@ mod tests {
         assert!(resend.contains("with Resend in its dashboard"), "{resend}");
         assert!(resend.ends_with("send --id ID --state 'st sp'`"), "{resend}");
         assert!(!place(Some("t"), DEFAULT_STATE).how_to_resend().contains("--id"));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_from_that_of_aws_is_said() {
+        let warning = |seconds| clock_warning(SignedDuration::from_secs(seconds));
+        assert_eq!((warning(30), warning(-30)), (None, None));
+        assert!(warning(300).unwrap().contains("is 300 s behind AWS's"));
+        assert!(warning(-300).unwrap().contains("is 300 s ahead of AWS's"));
     }
 
     #[test]
