@@ -1105,12 +1105,24 @@ fn an_archive_is_exported_whole_to_standard_output_and_as_spreadsheets_read_it()
 
     let secret = folder.path().join("secret");
     let kept = std::fs::read_to_string(state::secret_file(folder.path())).unwrap();
-    std::fs::write(&secret, kept).unwrap();
+    std::fs::write(&secret, format!("\u{feff}\"{}\"\r\n", kept.trim())).unwrap();
     let (verified, _) = run(&["verify", "--secret-file", secret.to_str().unwrap(), "--from", "2026-01-01"]);
     assert_eq!(verified, "2 records, all signed by LearnInk\n");
     let mut piped = learnink(&["archive", "verify", "--archive", archive, "--secret-file", "-"]);
     let verified = piped.stdin(std::fs::File::open(secret).unwrap()).output().unwrap();
     assert!(text(&verified.stdout).ends_with("all signed by LearnInk\n"), "{}", text(&verified.stderr));
+}
+
+#[test]
+fn what_is_around_a_secret_does_not_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let dev = Dev::start_with(folder.path(), &[("LEARNINK_SIGNING_SECRET", &format!("\u{feff}{secret}"))]);
+    for wrapped in [format!("\"{secret}\""), format!("'{secret}'\r\n"), format!("\u{feff}\"{secret}\"")] {
+        let sent =
+            learnink(&["send", "--url", &dev.url]).env("LEARNINK_SIGNING_SECRET", wrapped).output().unwrap();
+        assert!(text(&sent.stdout).starts_with("200"), "{}{}", text(&sent.stdout), text(&sent.stderr));
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::archive::variable_for_handlers;
 use crate::output::{self, Line, note};
-use crate::{DEFAULT_STATE, StateFolder, aws, called, milliseconds, variable};
+use crate::{DEFAULT_STATE, StateFolder, aws, called, milliseconds, secrets, variable};
 
 const DEFAULT_PORT: u16 = 9000;
 
@@ -64,8 +64,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let state = State::open(&folder)?;
     let secret_is_given = args.secret.is_some();
     let signing_secret = match args.secret {
-        Some(secret) => secret,
-        None => state.signing_secret()?,
+        Some(secret) => secrets::without_wrapping(&secret),
+        None => secrets::without_wrapping(&state.signing_secret()?),
     };
     // Somebody else's secret is not for this terminal.
     let shown_secret = if secret_is_given { "the one you gave".to_owned() } else { signing_secret.clone() };

@@ -12,6 +12,7 @@ mod input;
 mod ledger;
 mod output;
 mod replay;
+mod secrets;
 mod send;
 mod stored;
 mod table;

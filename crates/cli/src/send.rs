@@ -20,7 +20,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::output::{note, print};
 use crate::table::Column::{Number, Text};
-use crate::{StateFolder, called, input, milliseconds, now, table};
+use crate::{StateFolder, called, input, milliseconds, now, secrets, table};
 
 /// What is sent where no file is named.
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
@@ -99,7 +99,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(secret) => secret.clone(),
         None => read_signing_secret(&args.state.folder).map_err(explain)?,
     };
-    let signer = Signer::new(&secret)?;
+    let signer = Signer::new(&secrets::without_wrapping(&secret))?;
     let payloads = read_payloads(&args.files)?;
     if let Some(id) = &args.id {
         MessageId::parse(id).context("--id cannot be used")?;

@@ -11,7 +11,7 @@ use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
 use learnink_webhook::Envelope;
 
 use super::{Days, IN_S3, READS_AT_ONCE, Source, records};
-use crate::{input, output, variable};
+use crate::{output, secrets, variable};
 
 /// Where the secrets are, unless a file has them.
 const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
@@ -98,8 +98,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn verifier(args: &Args) -> anyhow::Result<Verifier> {
     let given = match &args.secret_file {
-        Some(file) => String::from_utf8(input::read(file)?).ok().context("the secrets are not text")?,
+        Some(file) => secrets::in_file(file)?,
         None => variable(SECRETS)
+            .map(|secrets| secrets::without_wrapping(&secrets))
             .with_context(|| format!("there is no signing secret; pass --secret-file, or set {SECRETS}"))?,
     };
     Verifier::new(&given).context("the signing secrets cannot be used")

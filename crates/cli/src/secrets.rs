@@ -1,0 +1,55 @@
+//! Signing secrets as people hand them over.
+
+use std::path::Path;
+
+use anyhow::Context;
+use learnink_local::terminal::quoted;
+
+use crate::input;
+
+/// Secrets without what editors, shells and `.env` files put around them: a byte order mark, quotes.
+pub(crate) fn without_wrapping(secrets: &str) -> String {
+    let around = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '"' | '\'');
+    let secrets = secrets.split(char::is_whitespace).map(|secret| secret.trim_matches(around));
+    secrets.filter(|secret| !secret.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// The secrets in a file; `-` is standard input.
+pub(crate) fn in_file(file: &Path) -> anyhow::Result<String> {
+    let bytes = input::read(file)?;
+    anyhow::ensure!(
+        !bytes.starts_with(b"\xff\xfe") && !bytes.starts_with(b"\xfe\xff"),
+        "{} is UTF-16, which PowerShell's `>` writes; save it as UTF-8",
+        quoted(file)
+    );
+    let text = String::from_utf8(bytes).ok().with_context(|| format!("{} is not text", quoted(file)))?;
+    Ok(without_wrapping(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_around_a_secret_is_left_out() {
+        for text in ["\u{feff}whsec_a", "\"whsec_a\"", "'whsec_a'\r\n", "\u{feff}\"whsec_a\"", " whsec_a\t"] {
+            assert_eq!(without_wrapping(text), "whsec_a", "{text:?}");
+        }
+        assert_eq!(without_wrapping("\"whsec_a whsec_b\"\n'whsec_c'"), "whsec_a whsec_b whsec_c");
+        assert_eq!(without_wrapping("\u{feff} \"\""), "");
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf_8_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret file");
+        std::fs::write(&file, b"\xff\xfew\0h\0").unwrap();
+        let error = in_file(&file).unwrap_err().to_string();
+        assert!(
+            error.ends_with("secret file' is UTF-16, which PowerShell's `>` writes; save it as UTF-8"),
+            "{error}"
+        );
+        std::fs::write(&file, b"whsec_\xc3").unwrap();
+        assert!(in_file(&file).unwrap_err().to_string().ends_with("is not text"));
+    }
+}
