@@ -174,19 +174,20 @@ async fn a_record_that_no_receiver_wrote_is_dead_lettered_and_its_batch_is_not()
 }
 
 #[tokio::test]
-async fn a_message_of_another_format_version_comes_back_until_sqs_puts_it_aside() {
+async fn a_message_of_another_format_version_comes_back_and_is_dead_lettered_at_its_last_delivery() {
     let limits = StackLimits { max_receive_count: 2, ..QUICK };
     let mut laptop = Laptop::start(limits).await;
     let two = MessageAttributeValue::builder().data_type("String").string_value("2").build().unwrap();
     let request = laptop.sqs().send_message().queue_url(LocalSqs::queue_url(QUEUE)).message_body("?");
     request.message_attributes("format-version", two).send().await.unwrap();
 
-    for delivery in 1..=2 {
+    for (delivery, outcome) in [(1, Outcome::Retry), (2, Outcome::DeadLettered)] {
         let record = laptop.next_record().await;
-        assert_eq!((record.outcome, record.receive_count), (Outcome::Retry, delivery));
+        assert_eq!((record.outcome, record.receive_count), (outcome, delivery));
     }
     let dead_letter = laptop.dead_letter().await;
     assert_eq!(dead_letter.0.body.as_deref(), Some("?"));
+    assert!(dead_letter.reason().starts_with("written in format version `2`"), "{}", dead_letter.reason());
     assert_eq!(dead_letter.attribute("format-version"), Some("2"));
 }
 
