@@ -52,7 +52,8 @@ the dead letters are hidden from others, and their receive counts grow. What is 
 looking at it, is counted and not listed.
 
 Once the cause is put right, have them tried again in AWS:
-  aws sqs start-message-move-task --source-arn DEAD_LETTER_QUEUE_ARN --destination-arn QUEUE_ARN
+  aws sqs start-message-move-task --source-arn DEAD_LETTER_QUEUE_ARN \\
+    --destination-arn QUEUE_ARN
 These are the outputs DeadLetterQueueArn and QueueArn. The destination has to be named: SQS does not know where \
 the consumer's copies came from. `learnink dev` moves none; send it the webhook again, under the same --id.
 

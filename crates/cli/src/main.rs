@@ -185,4 +185,13 @@ mod tests {
             assert!(!help.contains("cargo "), "{help}");
         }
     }
+
+    #[test]
+    fn no_example_of_the_help_is_wrapped_in_a_terminal_of_80_columns() {
+        for command in all(&command("cargo learnink", "cargo dev")) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = help.lines().filter(|line| line.starts_with("  "));
+            assert!(examples.clone().all(|line| line.len() <= 80), "{:?}", examples.collect::<Vec<_>>());
+        }
+    }
 }

@@ -58,7 +58,8 @@ For a ledger in AWS, now is what AWS's clock says.
 
 Examples:
   cargo learnink replay open --message msg_2Xb --reason \"its grant was lost\"
-  cargo learnink replay open --since '3h ago' --type user.course.started --reason \"backup restored\"
+  cargo learnink replay open --since '3h ago' --type user.course.started \\
+    --reason \"backup restored\"
 
 {IN_AWS}")
 )]

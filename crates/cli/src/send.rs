@@ -36,7 +36,7 @@ Examples:
   cargo learnink send --count 2000 --concurrency 16
   cargo learnink send --tamper                      # expect 401
   cargo learnink send --age 10m                     # expect 401
-  cargo learnink send --same-id                     # the same webhook twice: applied once
+  cargo learnink send --same-id                     # a retry: applied once
 
 The exit code is 0 when every answer was 200, and 1 otherwise.")]
 pub(crate) struct Args {

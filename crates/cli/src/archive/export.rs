@@ -36,15 +36,17 @@ knows UTF-8. A type or id that a spreadsheet would take for a formula has an apo
 LearnInk's own never need one. Excel keeps 32,767 characters of a cell: a list of some hundred
 learners is longer. Such a cell is written whole, for programs that take it, and counted.
 
-Characters that cannot be seen are escapes in data, as JSON has them: \\u200d. What is exported holds personal data; a new FILE is readable by you alone. Nothing is verified
+Characters that cannot be seen are escapes in data, as JSON has them: \\u200d.
+
+What is exported holds personal data; a new FILE is readable by you alone. Nothing is verified
 here: `learnink archive verify` does that. An object that cannot be read is named, and the exit
 code is 1. It is 1 as well when there is nothing to export; FILE is not touched then.
 
 Examples:
-  cargo learnink archive export --archive s3://acme-archive/learnink --from 2026-03-01 --to 2026-03-31 \\
-    --format csv --output march.csv
-  cargo learnink archive export --archive .learnink/archive --from 2026-03-01 --to 2026-03-01 \\
-    | jq .data.course_id
+  cargo learnink archive export --archive s3://acme-archive/learnink \\
+    --from 2026-03-01 --to 2026-03-31 --format csv --output march.csv
+  cargo learnink archive export --archive .learnink/archive \\
+    --from 2026-03-01 --to 2026-03-01 | jq .data.course_id
 
 {IN_S3}"))]
 pub(crate) struct Args {

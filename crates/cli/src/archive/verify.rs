@@ -32,9 +32,10 @@ The exit code is 0 when all are good, and 1 when any is not or there is none. Th
 notice that a record was deleted; the versions that the bucket keeps show it.
 
 Examples:
-  cargo learnink archive verify --archive s3://acme-archive/learnink --secret-file secrets.txt
-  cargo learnink archive verify --archive s3://acme-archive/learnink --secret-file secrets.txt \\
-    --from 2026-03-01 --to 2026-03-31 --type user.course.started
+  cargo learnink archive verify --archive s3://acme-archive/learnink \\
+    --secret-file secrets.txt
+  cargo learnink archive verify --archive s3://acme-archive/learnink \\
+    --secret-file secrets.txt --from 2026-03-01 --type user.course.started
 
 {IN_S3}"))]
 pub(crate) struct Args {
