@@ -12,6 +12,7 @@
 //! | [`error`] | how a handler says *again* or *never* |
 //! | [`idempotency`] | the key under which a piece of work is done once |
 //! | [`items`] | lists in a payload, item by item |
+//! | [`json`] | JSON as others write it |
 //! | [`newest`] | which of two events about the same thing is the newer one |
 //! | [`personal`] | personal data that cannot be printed by accident |
 //! | [`ledger`] | who may run which handler for which message |
@@ -29,6 +30,7 @@ pub mod error;
 pub mod event;
 pub mod idempotency;
 pub mod items;
+pub mod json;
 pub mod ledger;
 pub mod message;
 pub mod newest;
