@@ -73,15 +73,20 @@ pub(crate) async fn unknown_events(args: &Args) -> anyhow::Result<()> {
     ];
     let rows = summary(&events).map(|of_type| {
         [
-            of_type.event_type.to_owned(),
-            of_type.api_version.to_owned(),
+            or_none(of_type.event_type, "(not an event)"),
+            or_none(of_type.api_version, "-"),
             of_type.count.to_string(),
-            table::seconds(of_type.first),
-            table::seconds(of_type.last),
+            of_type.first.map_or_else(|| "-".to_owned(), table::seconds),
+            of_type.last.map_or_else(|| "-".to_owned(), table::seconds),
             of_type.latest_message_id.to_owned(),
         ]
     });
     table::print(columns, rows, events.len(), &empty)
+}
+
+/// A text, or what is shown where it is empty.
+fn or_none(text: &str, none: &str) -> String {
+    if text.is_empty() { none } else { text }.to_owned()
 }
 
 /// The events of one type and version.
@@ -90,9 +95,9 @@ struct OfType<'a> {
     event_type: &'a str,
     api_version: &'a str,
     count: usize,
-    /// When the first and the last of them happened.
-    first: Timestamp,
-    last: Timestamp,
+    /// When the first and the last of them happened, of those that say so.
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
     latest_message_id: &'a str,
 }
 
@@ -107,7 +112,7 @@ fn summary(events: &[UnknownEvent]) -> impl Iterator<Item = OfType<'_>> {
             event_type: &first.event_type,
             api_version: &first.api_version,
             count: events.len(),
-            first: first.occurred_at,
+            first: events.iter().find_map(|event| event.occurred_at),
             last: last.occurred_at,
             latest_message_id: &last.message_id,
         })
@@ -182,10 +187,11 @@ mod tests {
         let event = |event_type: &str, api_version: &str, occurred_at: &str, id: &str| UnknownEvent {
             event_type: event_type.to_owned(),
             api_version: api_version.to_owned(),
-            occurred_at: occurred_at.parse().unwrap(),
+            occurred_at: occurred_at.parse().ok(),
             message_id: id.to_owned(),
         };
         let events = [
+            event("a", "2022-11-15", "not said", "msg_0"),
             event("a", "2022-11-15", "2026-01-01T00:00:00Z", "msg_1"),
             event("a", "2022-11-15", "2026-01-03T00:00:00Z", "msg_2"),
             event("a", "2027-01-01", "2026-01-02T00:00:00Z", "msg_3"),
@@ -197,12 +203,12 @@ mod tests {
         assert_eq!(
             counts.collect::<Vec<_>>(),
             [
-                ("a", "2022-11-15", 2, "msg_2"),
+                ("a", "2022-11-15", 3, "msg_2"),
                 ("a", "2027-01-01", 1, "msg_3"),
                 ("b", "2022-11-15", 1, "msg_4")
             ]
         );
-        assert_eq!((of_types[0].first, of_types[0].last), (events[0].occurred_at, events[1].occurred_at));
+        assert_eq!((of_types[0].first, of_types[0].last), (events[1].occurred_at, events[2].occurred_at));
         assert_eq!(summary(&[]).count(), 0);
     }
 }

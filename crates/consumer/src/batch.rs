@@ -450,7 +450,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             }
         };
         report.event_type = envelope.is_event().then(|| envelope.event_type.clone());
-        report.occurred_at = Some(envelope.occurred_at);
+        report.occurred_at = envelope.occurred_at;
         report.known = route.is_known;
         report.another_version = route.is_another_version.then(|| envelope.api_version.clone());
         let mut handlers = route.handlers;

@@ -160,8 +160,11 @@ pub fn router(bus: Bus) -> Router {
 /// Puts an event on the bus.
 async fn put(event: Event, bus: Bus) -> HandlerResult {
     let event_type = &event.envelope.event_type;
-    if event_type.is_empty() || event_type.chars().count() > LONGEST_TYPE_CHARACTERS {
-        return Err(HandlerError::permanent("the event's type is empty or over 128 characters"));
+    if !event.envelope.is_event() {
+        return Ok(());
+    }
+    if event_type.chars().count() > LONGEST_TYPE_CHARACTERS {
+        return Err(HandlerError::permanent("the event's type is over 128 characters"));
     }
     let detail = detail(&event, &bus.config.fields).or_permanent("`data` is not JSON that can be read")?;
     bus.find().await?;
@@ -169,7 +172,7 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
         .event_bus_name(&bus.config.name)
         .source(SOURCE)
         .detail_type(event_type)
-        .time(DateTime::from_millis(event.occurred_at().as_millisecond()))
+        .time(DateTime::from_millis(event.occurred_at().unwrap_or(event.message.received_at).as_millisecond()))
         .detail(detail.to_string())
         .build();
     let answer = Box::pin(bus.client.put_events().entries(entry).send()).await;

@@ -2,7 +2,8 @@
 //!
 //! Events arrive out of order and days late, so a row keeps the earliest start and the latest activity:
 //! whatever the order of arrival, it ends the same. What a phone whose clock is ahead dates into the future
-//! counts from when it was received, as [`Version`] says.
+//! counts from when it was received, as [`Version`] says. An event that does not say when it happened has no place
+//! in that order, and is dead-lettered.
 //!
 //! Of LearnInk's course events only `user.course.started` is documented in public. When you find another
 //! one in your Event Catalog, describe its payload, implement [`CourseEvent`] for it, and register
@@ -53,11 +54,9 @@ impl CourseEvent for CourseStarted {
     const ACTIVITY: Activity = Activity::Start;
 
     fn learner_and_course(&self) -> LearnerAndCourse<'_> {
-        LearnerAndCourse {
-            user_id: &self.user_id,
-            course_id: &self.course_id,
-            custom_id: self.custom_id.as_deref(),
-        }
+        // The row is not known by it, so that one of another kind is as none.
+        let custom_id = self.custom_id.read("custom_id").ok().flatten();
+        LearnerAndCourse { user_id: &self.user_id, course_id: &self.course_id, custom_id }
     }
 }
 
@@ -67,7 +66,7 @@ pub async fn record<P: CourseEvent + Sync>(event: Event<P>, app: App) -> Handler
     if !is_key(who.user_id, 2048) || !is_key(who.course_id, 1024) {
         return Err(HandlerError::permanent("`user_id` or `course_id` is empty or too long to be a key"));
     }
-    let version = Version::of(&event);
+    let version = Version::of(&event)?;
     app.learners.record(who, P::ACTIVITY, &version).await.map_err(HandlerError::quoting)
 }
 

@@ -74,7 +74,9 @@ use aws_config::SdkConfig;
 use jiff::Timestamp;
 use learnink_webhook::event::{Notification, NotificationsSent};
 use learnink_webhook::items::Item;
-use learnink_webhook::{Event, HandlerError, HandlerResult, IdempotencyKey, MessageId, Permits, Router};
+use learnink_webhook::{
+    Event, FailureClass, HandlerError, HandlerResult, IdempotencyKey, MessageId, Permits, Router,
+};
 use ring::digest::{SHA256, digest};
 
 use config::{Address, SenderConfig};
@@ -251,8 +253,11 @@ impl Run<'_> {
             let reason = "`path` is not a path: one `/` first, then no `\\` and no control characters";
             return refuse(reason.to_owned());
         }
-        let Some(request) = self.session.request(one, &key, self.now)? else {
-            return count(&self.tally.without_id);
+        let request = match self.session.request(one, &key, self.now) {
+            Ok(Some(request)) => request,
+            Ok(None) => return count(&self.tally.without_id),
+            Err(error) if error.class() == FailureClass::Permanent => return refuse(error.to_string()),
+            Err(error) => return Err(error),
         };
         let verdict = match self.inner.http.call(request, self.now).await {
             Ok(answer) => self.session.judge(&answer),
@@ -375,9 +380,21 @@ fn is_path(path: &str) -> bool {
     path.starts_with('/') && !path.starts_with("//") && !path.contains(|c: char| c == '\\' || c.is_control())
 }
 
-/// The id of a learner: the one in the customer's own system, or LearnInk's where there is none.
-fn learner_id(one: &Notification) -> Option<&str> {
-    some_id(one.custom_id.as_deref()).or_else(|| some_id(Some(&one.user_id)))
+/// The id of a learner: the one in the customer's own system, or LearnInk's where there is none. Permanent, where
+/// that is of another kind: the learner may be known by it.
+fn learner_id(one: &Notification) -> Result<Option<&str>, HandlerError> {
+    match some_id(custom_id(one)?) {
+        Some(id) => Ok(Some(id)),
+        None => Ok(some_id(user_id(one)?)),
+    }
+}
+
+fn custom_id(one: &Notification) -> Result<Option<&str>, HandlerError> {
+    one.custom_id.read("custom_id")
+}
+
+fn user_id(one: &Notification) -> Result<Option<&str>, HandlerError> {
+    one.user_id.read("user_id")
 }
 
 /// An id that somebody may be known by.

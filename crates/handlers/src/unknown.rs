@@ -1,7 +1,8 @@
 //! Every type without a handler: the event is kept until you write one.
 //!
 //! LearnInk's catalog has more types than are public, and will have more than it has today. None
-//! may be lost or fail anything, so an event that nobody handles goes to a table, as it was signed.
+//! may be lost or fail anything, so an event that nobody handles goes to a table, as it was signed. So does what is
+//! genuine and has no type, such as the test event of LearnInk's sender, Svix.
 //! Once there is a handler, LearnInk's Replay brings such an event back, and it runs: the ledger
 //! remembers per handler.
 
@@ -36,12 +37,12 @@ pub async fn keep(event: Event, app: App) -> HandlerResult {
 /// What is shown of a kept event; its payload stays in the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct UnknownEvent {
-    /// The event type.
+    /// The event type; empty for what is not an event, such as Svix's test of an endpoint.
     pub event_type: String,
-    /// Its `api_version`.
+    /// Its `api_version`; empty where it does not say so.
     pub api_version: String,
-    /// When it happened.
-    pub occurred_at: Timestamp,
+    /// When it happened, where it says so.
+    pub occurred_at: Option<Timestamp>,
     /// The message id, by which LearnInk's dashboard finds it.
     pub message_id: String,
 }
@@ -70,11 +71,15 @@ impl UnknownEvents {
             .item("message_id", text(message.id.as_str()))
             .item("event_type", text(&envelope.event_type))
             .item("api_version", text(&envelope.api_version))
-            .item("occurred_at_ms", number(envelope.occurred_at.as_millisecond()))
             .item("svix_timestamp", number(message.signed_at_s))
             .item("svix_signature", text(&message.signature))
             .item("body", AttributeValue::B(Blob::new(message.body.clone())))
             .item("expires_at", number(message.received_at.as_second().saturating_add(KEPT_FOR_S)));
+        let occurred_at_ms = envelope.occurred_at.map(|at| number(at.as_millisecond()));
+        let put = match occurred_at_ms {
+            Some(at) => put.item("occurred_at_ms", at),
+            None => put,
+        };
         put.send().await.map_err(|error| TableError::write(&self.table, &error))?;
         Ok(())
     }
@@ -91,7 +96,7 @@ impl UnknownEvents {
             Some(UnknownEvent {
                 event_type: row.text("event_type")?,
                 api_version: row.text("api_version")?,
-                occurred_at: row.time_ms("occurred_at_ms")?,
+                occurred_at: row.time_ms("occurred_at_ms"),
                 message_id: row.text("message_id")?,
             })
         };

@@ -1,8 +1,10 @@
 //! What a webhook says: LearnInk's envelope and the payloads whose shape is public.
 //!
 //! Only two payloads are documented outside the customer's dashboard. Every other type is a normal
-//! event with its `data` kept raw, so that an unknown type or field never fails anything.
+//! event with its `data` kept raw, so that an unknown type or field never fails anything. Of the fields that are
+//! known, each is read by whoever needs it: one that is missing or odd fails nobody else.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
@@ -11,12 +13,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::error::HandlerResult;
+use crate::error::{HandlerError, HandlerResult};
 use crate::idempotency::IdempotencyKey;
 use crate::items::{Item, ItemLog, Items, Permits};
+use crate::json;
 use crate::message::{LONGEST_EVENT_TYPE_BYTES, Message, MessageId};
 use crate::personal::Personal;
 
@@ -24,20 +27,20 @@ use crate::personal::Personal;
 pub const API_VERSION: &str = "2022-11-15";
 
 /// What every event has around its `data`. `Debug` leaves the payload out.
-#[derive(Deserialize)]
+///
+/// Any JSON object can be read as one: what it leaves out, or has of another kind, fails only who needs it. Of
+/// several fields of one name the first counts, so that [`Label`] need not read a long `data` to its end.
 pub struct Envelope {
-    /// The event type, such as `user.course.started`.
-    #[serde(rename = "type")]
+    /// The event type, such as `user.course.started`; empty where there is none, or one that is not text.
     pub event_type: String,
-    /// The version of the payload's shape, such as `2022-11-15`; empty where the sender left it
-    /// out, which no handler is registered for.
-    #[serde(default)]
+    /// The version of the payload's shape, such as `2022-11-15`; the digits of a number, and empty where there
+    /// is none, or one of another kind. No handler is registered for an empty one.
     pub api_version: String,
     /// When it happened, which may be days before it was sent: a learner's phone queues events
-    /// while it is offline.
-    #[serde(rename = "timestamp")]
-    pub occurred_at: Timestamp,
-    /// The payload, not parsed yet.
+    /// while it is offline. `None` where it does not say so, or not as RFC 3339 does. A time after the largest
+    /// that there can be is that one.
+    pub occurred_at: Option<Timestamp>,
+    /// The payload, not parsed yet; `null` where there is none.
     data: Box<RawValue>,
 }
 
@@ -52,7 +55,7 @@ impl fmt::Debug for Envelope {
     }
 }
 
-/// A body that is not an event, or `data` that is not what its type says.
+/// A body that cannot be an event, or `data` that is not what its type says.
 ///
 /// It says where, and never repeats what stands there: payloads hold personal data.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -60,7 +63,7 @@ pub enum EventError {
     /// The body has no bytes.
     #[error("the body is empty")]
     Empty,
-    /// The body is not JSON at all.
+    /// The body is not JSON at all, or not UTF-8.
     #[error("the body is not JSON (line {line}, column {column})")]
     NotJson {
         /// From 1.
@@ -68,16 +71,9 @@ pub enum EventError {
         /// From 1.
         column: usize,
     },
-    /// JSON, but not LearnInk's envelope.
-    #[error(
-        "the body is JSON but not an event: `type`, `timestamp` or `data` is missing or of another kind (line {line}, column {column})"
-    )]
-    NotAnEvent {
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-    },
+    /// An array, a text, a number, `true`, `false` or `null`.
+    #[error("the body is JSON but not an object, as every event is")]
+    NotAnObject,
     /// An event whose `data` does not have the shape that its handler expects.
     #[error("`data` is not what `{event_type}` has (line {line}, column {column} of `data`)")]
     Data {
@@ -91,52 +87,68 @@ pub enum EventError {
 }
 
 impl Envelope {
-    /// Reads the envelope and leaves `data` raw.
+    /// Reads the envelope of any JSON object, and leaves `data` raw.
     ///
     /// # Errors
     ///
-    /// [`EventError`] when the body is empty, not JSON, or lacks `type`, `timestamp` or `data`.
+    /// [`EventError`] when the body is empty, not JSON, or not an object. A byte order mark before the JSON is
+    /// skipped.
     pub fn parse(body: &[u8]) -> Result<Self, EventError> {
         if body.is_empty() {
             return Err(EventError::Empty);
         }
-        serde_json::from_slice(body).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            if error.is_data() {
-                EventError::NotAnEvent { line, column }
-            } else {
-                EventError::NotJson { line, column }
-            }
+        let text = std::str::from_utf8(body).map_err(|error| {
+            let (before, _) = body.split_at_checked(error.valid_up_to()).unwrap_or_default();
+            let last_line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            let line_ends = memchr::memchr_iter(b'\n', before).count();
+            EventError::NotJson { line: line_ends + 1, column: last_line.len() + 1 }
+        })?;
+        let text = without_bom(text);
+        let not_json =
+            |error: serde_json::Error| EventError::NotJson { line: error.line(), column: error.column() };
+        if !text.trim_ascii_start().starts_with('{') {
+            return match serde_json::from_str::<IgnoredAny>(text) {
+                Ok(_) => Err(EventError::NotAnObject),
+                Err(error) => Err(not_json(error)),
+            };
+        }
+        let mut fields = Fields::default();
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let read = deserializer.deserialize_map(FieldsVisitor { fields: &mut fields, wanted: Wanted::All });
+        read.and_then(|()| deserializer.end()).map_err(not_json)?;
+        Ok(Self {
+            event_type: fields.event_type().unwrap_or_default().into_owned(),
+            api_version: fields.api_version().into_owned(),
+            occurred_at: fields.occurred_at(),
+            data: fields.data.unwrap_or(RawValue::NULL).to_owned(),
         })
     }
 
-    /// INTERIM
+    /// What stands in for the envelope of a body that is not a JSON object: for handlers that take every
+    /// webhook, and keep its bytes.
     pub fn of_no_event() -> Self {
-        Self {
-            event_type: String::new(),
-            api_version: String::new(),
-            occurred_at: Timestamp::UNIX_EPOCH,
-            data: RawValue::from_string("null".to_owned()).unwrap_or_else(|_| unreachable!()),
-        }
+        let (event_type, api_version) = (String::new(), String::new());
+        Self { event_type, api_version, occurred_at: None, data: RawValue::NULL.to_owned() }
     }
 
-    /// INTERIM
-    pub fn is_event(&self) -> bool {
+    /// Whether it has a type, without which it is not an event of LearnInk's: Svix's own `{"success": true}`,
+    /// which tests an endpoint, has none.
+    pub const fn is_event(&self) -> bool {
         !self.event_type.is_empty()
     }
 
-    /// The payload as it was sent.
+    /// The payload as it was sent; `null` where there is none.
     pub fn raw_data(&self) -> &RawValue {
         &self.data
     }
 
-    /// The payload as a type.
+    /// The payload as a type, read as [`json::read`] reads: what is not a part of the type does not matter.
     ///
     /// # Errors
     ///
     /// [`EventError::Data`] when `data` does not have that shape.
     pub fn data<P: Payload>(&self) -> Result<P, EventError> {
-        serde_json::from_str(self.data.get()).map_err(|error| EventError::Data {
+        json::read(self.data.get()).map_err(|error| EventError::Data {
             event_type: P::TYPE,
             line: error.line(),
             column: error.column(),
@@ -146,11 +158,11 @@ impl Envelope {
 
 /// What a body says of itself, as far as it says so: for logs, metrics and filters.
 ///
-/// It reads bodies that [`Envelope::parse`] refuses, and stops as soon as it knows, so that a long
-/// `data` behind both costs nothing.
+/// It is what [`Envelope::parse`] says, also of bodies that this refuses. It stops as soon as it knows, so that
+/// a long `data` behind both costs nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Label {
-    /// The `type` of the event, unless it is longer than any name.
+    /// The `type` of the event, unless it is empty, or longer than any name.
     pub event_type: Option<String>,
     /// The `timestamp` of the event: when it happened.
     pub occurred_at: Option<Timestamp>,
@@ -159,16 +171,68 @@ pub struct Label {
 impl Label {
     /// Reads what there is.
     pub fn read(body: &[u8]) -> Self {
-        let mut label = Self::default();
+        let body = body.strip_prefix(BOM.as_bytes()).unwrap_or(body);
+        let mut fields = Fields::default();
         // An error ends the reading, and so does knowing both; what was read by then stays.
-        let _ = serde_json::Deserializer::from_slice(body).deserialize_map(Labels(&mut label));
-        label
+        let visitor = FieldsVisitor { fields: &mut fields, wanted: Wanted::TypeAndTime };
+        let _ = serde_json::Deserializer::from_slice(body).deserialize_map(visitor);
+        let is_name = |name: &Cow<'_, str>| (1..=LONGEST_EVENT_TYPE_BYTES).contains(&name.len());
+        Self {
+            event_type: fields.event_type().filter(is_name).map(Cow::into_owned),
+            occurred_at: fields.occurred_at(),
+        }
     }
 }
 
-struct Labels<'a>(&'a mut Label);
+/// The byte order mark, which some programs write before JSON, and which is not a part of it.
+/// Source: RFC 8259, section 8.1.
+const BOM: &str = "\u{FEFF}";
 
-impl<'de> Visitor<'de> for Labels<'_> {
+fn without_bom(text: &str) -> &str {
+    text.strip_prefix(BOM).unwrap_or(text)
+}
+
+/// The fields of a body that mean something, as they stand there, each where it comes first.
+#[derive(Default)]
+struct Fields<'a> {
+    event_type: Option<&'a RawValue>,
+    api_version: Option<&'a RawValue>,
+    timestamp: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+}
+
+impl<'a> Fields<'a> {
+    fn event_type(&self) -> Option<Cow<'a, str>> {
+        json::text(self.event_type?.get())
+    }
+
+    fn api_version(&self) -> Cow<'a, str> {
+        let raw = self.api_version.map_or("", RawValue::get);
+        if raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return Cow::Borrowed(raw);
+        }
+        json::text(raw).unwrap_or_default()
+    }
+
+    fn occurred_at(&self) -> Option<Timestamp> {
+        time(&json::text(self.timestamp?.get())?)
+    }
+}
+
+/// The fields after which the rest of a body does not matter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    TypeAndTime,
+}
+
+/// Reads [`Fields`] without a look into any value, so that none fails the others.
+struct FieldsVisitor<'f, 'a> {
+    fields: &'f mut Fields<'a>,
+    wanted: Wanted,
+}
+
+impl<'de> Visitor<'de> for FieldsVisitor<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,35 +240,58 @@ impl<'de> Visitor<'de> for Labels<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Label { event_type, occurred_at } = self.0;
-        while event_type.is_none() || occurred_at.is_none() {
-            match map.next_key()? {
-                Some(Field::Type) => {
-                    let name: Option<String> = map.next_value()?;
-                    *event_type = name.filter(|name| name.len() <= LONGEST_EVENT_TYPE_BYTES);
-                }
-                Some(Field::Timestamp) => {
-                    let text: Option<String> = map.next_value()?;
-                    *occurred_at = text.and_then(|text| text.parse().ok());
-                }
-                Some(Field::Other) => {
+        let Self { fields, wanted } = self;
+        // Raw, because a name may hold half a character.
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            let name = json::text(name.get()).unwrap_or_default();
+            let field = match (&*name, wanted) {
+                ("type", _) => &mut fields.event_type,
+                ("timestamp", _) => &mut fields.timestamp,
+                ("api_version", Wanted::All) => &mut fields.api_version,
+                ("data", Wanted::All) => &mut fields.data,
+                _ => {
                     map.next_value::<IgnoredAny>()?;
+                    continue;
                 }
-                None => break,
+            };
+            let value = map.next_value()?;
+            field.get_or_insert(value);
+            if wanted == Wanted::TypeAndTime && fields.event_type.is_some() && fields.timestamp.is_some() {
+                break;
             }
         }
         Ok(())
     }
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Field {
-    Type,
-    Timestamp,
-    #[serde(other)]
-    Other,
+/// The time that a text in RFC 3339 stands for.
+///
+/// RFC 3339 has times that [`Timestamp`] has not: after 9999-12-30T22:00:00Z, the last of which stand for "never" in
+/// many programs, and with more than nine digits of a second. They are the largest time there is, and cut.
+fn time(text: &str) -> Option<Timestamp> {
+    let parsed = |text: &str| text.parse().ok().map(|time: Timestamp| time.min(LATEST));
+    if let Some(time) = parsed(text) {
+        return Some(time);
+    }
+    let (to_seconds, rest) = text.split_once('.').unwrap_or((text, ""));
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let text = match (rest.get(..digits.min(LONGEST_FRACTION_DIGITS)), rest.get(digits..)) {
+        (Some(fraction), Some(offset)) if digits > 0 => format!("{to_seconds}.{fraction}{offset}"),
+        _ => text.to_owned(),
+    };
+    parsed(&text).or_else(|| {
+        // A year earlier, the same day tells whether it is a time at all.
+        let day = text.strip_prefix("9999-")?;
+        parsed(&format!("9998-{day}")).map(|_| LATEST)
+    })
 }
+
+/// The latest time that an event may have. The last second of a [`Timestamp`] has no milliseconds, in which times are
+/// stored.
+const LATEST: Timestamp = Timestamp::constant(253_402_207_200, 0);
+
+/// So many digits of a second a [`Timestamp`] keeps.
+const LONGEST_FRACTION_DIGITS: usize = 9;
 
 /// The `data` of one event type in one version.
 pub trait Payload: DeserializeOwned + Send + 'static {
@@ -261,19 +348,21 @@ impl<T> Event<T> {
         &self.message.id
     }
 
-    /// When it happened.
-    pub fn occurred_at(&self) -> Timestamp {
+    /// When it happened, where it says so.
+    pub fn occurred_at(&self) -> Option<Timestamp> {
         self.envelope.occurred_at
     }
 
-    /// How long ago it happened. Zero for an event whose clock is ahead of ours.
+    /// How long ago it happened, or was received where it does not say when it happened. Zero for an event whose
+    /// clock is ahead of ours.
     pub fn age(&self) -> Duration {
-        elapsed(self.occurred_at(), self.now)
+        elapsed(self.occurred_at().unwrap_or(self.message.received_at), self.now)
     }
 
-    /// How long after it happened it was received: moments, or days for a learner who was offline.
-    pub fn offline_lag(&self) -> Duration {
-        elapsed(self.occurred_at(), self.message.received_at)
+    /// How long after it happened it was received: moments, or days for a learner who was offline. `None` where
+    /// it does not say when it happened.
+    pub fn offline_lag(&self) -> Option<Duration> {
+        self.occurred_at().map(|at| elapsed(at, self.message.received_at))
     }
 
     /// Does `work` for each item of a list in the payload, each with an idempotency key of its own. `permits` limits
@@ -316,16 +405,125 @@ pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
+/// An id that an event may have, such as that of a learner: a text, or an integer, whose digits are the id then.
+///
+/// One of another kind does not fail the event, but only who [reads](Id::read) it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Id(IdField);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum IdField {
+    /// Left out, or `null`.
+    #[default]
+    Missing,
+    Known(String),
+    OfAnotherKind,
+}
+
+impl Id {
+    /// The id; `None` where the event has none. `field` is its name there, for the reason.
+    ///
+    /// # Errors
+    ///
+    /// Permanent, where it is of another kind.
+    pub fn read(&self, field: &str) -> Result<Option<&str>, HandlerError> {
+        match &self.0 {
+            IdField::Missing => Ok(None),
+            IdField::Known(id) => Ok(Some(id)),
+            IdField::OfAnotherKind => {
+                Err(HandlerError::permanent(format!("`{field}` is not an id: it must be text or an integer")))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(IdVisitor).map(Self)
+    }
+}
+
+struct IdVisitor;
+
+impl<'de> Visitor<'de> for IdVisitor {
+    type Value = IdField;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_str<E: de::Error>(self, id: &str) -> Result<IdField, E> {
+        Ok(IdField::Known(id.to_owned()))
+    }
+
+    fn visit_string<E: de::Error>(self, id: String) -> Result<IdField, E> {
+        Ok(IdField::Known(id))
+    }
+
+    fn visit_i64<E: de::Error>(self, id: i64) -> Result<IdField, E> {
+        Ok(IdField::Known(id.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<IdField, E> {
+        Ok(IdField::Known(id.to_string()))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<IdField, E> {
+        Ok(IdField::Missing)
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<IdField, E> {
+        Ok(IdField::OfAnotherKind)
+    }
+
+    /// Also an integer of more than 64 bits, whose digits are gone by now.
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<IdField, E> {
+        Ok(IdField::OfAnotherKind)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<IdField, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(IdField::OfAnotherKind)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<IdField, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(IdField::OfAnotherKind)
+    }
+}
+
+/// An id without which its payload means nothing.
+fn needed_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match Id::deserialize(deserializer)?.0 {
+        IdField::Known(id) => Ok(id),
+        IdField::Missing | IdField::OfAnotherKind => {
+            Err(de::Error::custom("it is not an id: it must be text or an integer"))
+        }
+    }
+}
+
+/// A text that is personal, or the digits of an integer; `None` where there is something of another kind.
+fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Personal<String>>, D::Error> {
+    Ok(match Id::deserialize(deserializer)?.0 {
+        IdField::Known(text) => Some(Personal::new(text)),
+        IdField::Missing | IdField::OfAnotherKind => None,
+    })
+}
+
 /// The `data` of `user.course.started`: a learner started a course.
 #[derive(Debug, Clone, Deserialize)]
 pub struct CourseStarted {
     /// LearnInk's id of the learner.
+    #[serde(deserialize_with = "needed_id")]
     pub user_id: String,
     /// The id in the customer's own system, where the learner was created with one.
-    pub custom_id: Option<String>,
-    /// E.164, such as `+254705408079`.
+    #[serde(default)]
+    pub custom_id: Id,
+    /// E.164, such as `+254705408079`; `None` too where it is neither text nor an integer.
+    #[serde(default, deserialize_with = "text_or_none")]
     pub phone_number: Option<Personal<String>>,
     /// LearnInk's id of the course.
+    #[serde(deserialize_with = "needed_id")]
     pub course_id: String,
 }
 
@@ -355,10 +553,13 @@ pub struct Notification {
     /// Where the customer's `WebView` opens on a tap, such as `/learning`.
     pub path: String,
     /// LearnInk's id of the learner.
-    pub user_id: String,
+    #[serde(default)]
+    pub user_id: Id,
     /// The id in the customer's own system, where the learner was created with one.
-    pub custom_id: Option<String>,
-    /// E.164, such as `+254705408079`.
+    #[serde(default)]
+    pub custom_id: Id,
+    /// E.164, such as `+254705408079`; `None` too where it is neither text nor an integer.
+    #[serde(default, deserialize_with = "text_or_none")]
     pub phone_number: Option<Personal<String>>,
 }
 
@@ -382,7 +583,7 @@ mod tests {
         let envelope = Envelope::parse(STARTED.as_bytes()).unwrap();
         assert_eq!(envelope.event_type, "user.course.started");
         assert_eq!(envelope.api_version, API_VERSION);
-        assert_eq!(envelope.occurred_at.to_string(), "2022-11-04T09:58:58.233Z");
+        assert_eq!(envelope.occurred_at.unwrap().to_string(), "2022-11-04T09:58:58.233Z");
         let data: CourseStarted = envelope.data().unwrap();
         assert_eq!(data.course_id, "83dc4f73-0e56-4fd5-8cdc-4aa5d53fdfe8");
 
@@ -398,7 +599,8 @@ mod tests {
             r#"{"user_id":"u","course_id":"c","custom_id":null,"phone_number":null}"#,
         ] {
             let data = started(data).unwrap();
-            assert!(data.custom_id.is_none() && data.phone_number.is_none());
+            assert_eq!(data.custom_id.read("custom_id"), Ok(None));
+            assert!(data.phone_number.is_none());
         }
     }
 
@@ -423,24 +625,231 @@ mod tests {
     #[test]
     fn errors_say_where_and_never_what() {
         let secret = "+254705408079";
-        for body in ["", "hello +254705408079", r#"{"type":"+254705408079"}"#] {
+        for body in ["", "hello +254705408079", r#""+254705408079""#] {
             let error = Envelope::parse(body.as_bytes()).unwrap_err().to_string();
             assert!(!error.contains(secret), "{error}");
         }
         let error = started(r#"{"user_id":{"phone":"+254705408079"}}"#).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`data` is not what `user.course.started` has (line 1, column 11 of `data`)"
+            "`data` is not what `user.course.started` has (line 1, column 37 of `data`)"
         );
     }
 
     #[test]
-    fn a_body_that_is_no_event_says_which_way() {
-        assert_eq!(Envelope::parse(b"").unwrap_err(), EventError::Empty);
-        assert!(matches!(Envelope::parse(b"<xml>"), Err(EventError::NotJson { .. })));
-        assert!(matches!(Envelope::parse(b"{} {}"), Err(EventError::NotAnEvent { .. })));
-        assert!(matches!(Envelope::parse(b"[1]"), Err(EventError::NotAnEvent { .. })));
-        assert!(matches!(Envelope::parse(b"{\"type\":"), Err(EventError::NotJson { .. })));
+    fn a_body_that_cannot_be_an_event_says_why() {
+        let error = |body: &[u8]| Envelope::parse(body).unwrap_err();
+        assert_eq!(error(b""), EventError::Empty);
+        for body in [
+            &b"<xml>"[..],
+            b" ",
+            b"{\"type\":",
+            b"{} {}",
+            b"{}]",
+            b"[1",
+            b"1e",
+            b"{\"a\":\"\0\"}",
+            b"{\"a\":\"\x1f\"}",
+        ] {
+            assert!(matches!(error(body), EventError::NotJson { .. }), "{}", body.escape_ascii());
+        }
+        for body in ["[1]", "\"{}\"", "1e999", "null", " true ", "[{\"type\":\"a\"}]", "[[]]"] {
+            assert_eq!(error(body.as_bytes()), EventError::NotAnObject, "{body}");
+        }
+        assert_eq!(error(b"{\"a\":1,\n\"b\":\"\xFF\"}"), EventError::NotJson { line: 2, column: 6 });
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(error(deep.as_bytes()), EventError::NotAnObject);
+        assert!(matches!(error("[".repeat(100_000).as_bytes()), EventError::NotJson { .. }));
+    }
+
+    #[test]
+    fn what_stands_in_for_no_event_has_no_type_and_no_data() {
+        let envelope = Envelope::of_no_event();
+        assert!(!envelope.is_event());
+        assert_eq!((envelope.occurred_at, envelope.raw_data().get()), (None, "null"));
+    }
+
+    /// The envelope of a body with these fields, and what its label says of the type and the time.
+    fn envelope(fields: &str) -> Envelope {
+        let body = format!("{{{fields}}}");
+        let envelope = Envelope::parse(body.as_bytes()).unwrap();
+        let label = Label::read(body.as_bytes());
+        assert_eq!(label.event_type.as_deref().unwrap_or_default(), envelope.event_type, "{fields}");
+        assert_eq!(label.occurred_at, envelope.occurred_at, "{fields}");
+        envelope
+    }
+
+    #[test]
+    fn any_json_object_has_an_envelope() {
+        let sample = envelope("");
+        assert_eq!((&*sample.event_type, &*sample.api_version), ("", ""));
+        assert_eq!((sample.occurred_at, sample.raw_data().get()), (None, "null"));
+        for odd in ["null", "true", "[]", "{}", "[\"a\"]", "1.5e3", "1e999"] {
+            assert!(!envelope(&format!(r#""type":{odd}"#)).is_event(), "{odd}");
+            assert_eq!(envelope(&format!(r#""timestamp":{odd}"#)).occurred_at, None, "{odd}");
+            assert_eq!(envelope(&format!(r#""data":{odd}"#)).raw_data().get(), odd);
+            let others = format!(r#""type":"a","object":{odd},"data":{{}},"more":{odd}"#);
+            assert!(envelope(&others).is_event(), "{odd}");
+        }
+        // Svix's own test of an endpoint.
+        assert!(!envelope(r#""success":true"#).is_event());
+        assert!(!envelope(r#""type":"""#).is_event());
+    }
+
+    #[test]
+    fn an_odd_version_is_as_one_that_is_left_out_and_a_number_keeps_its_digits() {
+        for odd in ["null", "true", "[]", "{}", "[\"2022-11-15\"]"] {
+            assert_eq!(envelope(&format!(r#""type":"a","api_version":{odd}"#)).api_version, "", "{odd}");
+        }
+        for number in ["20270101", "-1", "2022.11", "1e999", "12345678901234567890123"] {
+            assert_eq!(envelope(&format!(r#""api_version":{number}"#)).api_version, number);
+        }
+    }
+
+    #[test]
+    fn half_a_character_anywhere_does_not_fail_the_envelope() {
+        let sample = envelope(
+            r#""ty\ud83cpe":1,"type":"a\ud83c","api_version":"\udc00","data":"\ud83c","n":"\ud83c""#,
+        );
+        assert_eq!((&*sample.event_type, &*sample.api_version), ("a\u{FFFD}", "\u{FFFD}"));
+        assert_eq!(sample.raw_data().get(), r#""\ud83c""#);
+    }
+
+    #[test]
+    fn of_several_fields_of_one_name_the_first_counts() {
+        let sample = envelope(
+            r#""type":"a","api_version":"1","data":1,"timestamp":"2026-01-01T00:00:00Z",
+               "type":"b","\u0074ype":"c","api_version":"2","data":2,"timestamp":"2027-01-01T00:00:00Z""#,
+        );
+        assert_eq!((&*sample.event_type, &*sample.api_version, sample.raw_data().get()), ("a", "1", "1"));
+        assert_eq!(sample.occurred_at, Some("2026-01-01T00:00:00Z".parse().unwrap()));
+        assert!(!envelope(r#""type":null,"type":"b""#).is_event());
+        assert_eq!(envelope(r#""t\u0079pe":"c""#).event_type, "c");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_a_part_of_the_body() {
+        let body = format!("\u{FEFF}{STARTED}");
+        let envelope = Envelope::parse(body.as_bytes()).unwrap();
+        assert_eq!(Label::read(body.as_bytes()).event_type, Some(envelope.event_type));
+        assert!(matches!(Envelope::parse("\u{FEFF}".as_bytes()), Err(EventError::NotJson { .. })));
+    }
+
+    #[test]
+    fn no_depth_fails_an_event() {
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            let deep = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+            let sample = envelope(&format!(r#""type":"a","odd":{deep},"api_version":{deep},"data":{deep}"#));
+            assert_eq!((&*sample.event_type, sample.raw_data().get()), ("a", &*deep));
+            let data = started(&format!(
+                r#"{{"user_id":"u","course_id":"c","custom_id":{deep},"phone_number":{deep},"more":{deep}}}"#
+            ));
+            assert_eq!(data.unwrap().user_id, "u");
+        }
+    }
+
+    #[test]
+    fn a_time_is_read_as_rfc_3339_has_it() {
+        let at = |time: &str| envelope(&format!(r#""timestamp":"{time}""#)).occurred_at;
+        let same = "2022-11-04T09:58:58.233Z".parse().ok();
+        for time in [
+            "2022-11-04T11:58:58.233+02:00",
+            "2022-11-04t09:58:58.233z",
+            "2022-11-04T09:58:58.2330000000009Z",
+        ] {
+            assert_eq!(at(time), same, "{time}");
+        }
+        for time in ["2016-12-31T23:59:60Z", "0000-01-01T00:00:00Z", "2022-11-04T09:58:58-00:00"] {
+            assert!(at(time).is_some(), "{time}");
+        }
+        for odd in
+            ["", "yesterday", "2022-13-04T09:58:58Z", "2022-11-04", "1667555938233", "2022-11-04T09:58:58.Z"]
+        {
+            assert_eq!(at(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_time_after_the_largest_is_the_largest() {
+        let at = |time: &str| envelope(&format!(r#""timestamp":"{time}""#)).occurred_at;
+        for late in [
+            "9999-12-31T23:59:59.999Z",
+            "9999-12-31T23:59:59.9999999Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-30T22:00:01Z",
+            "9999-12-30T22:00:00.5Z",
+            "9999-12-31T23:59:59-23:59",
+            "9999-12-29T23:59:59.1234567890-23:59",
+        ] {
+            assert_eq!(at(late), Some(LATEST), "{late}");
+        }
+        assert_eq!(Timestamp::from_millisecond(LATEST.as_millisecond()).unwrap(), LATEST);
+        assert_eq!(LATEST.as_second(), Timestamp::MAX.as_second());
+        assert_eq!(at("9999-12-30T20:00:00Z"), "9999-12-30T20:00:00Z".parse().ok());
+        for odd in ["9999-12-32T00:00:00Z", "9999-12-31", "9999-12-31T25:00:00Z", "9999-"] {
+            assert_eq!(at(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_another_kind_fails_only_who_needs_it() {
+        for odd in ["254705408079", "1e999", "true", "[]", "{}", "\"\\ud83c\"", "1.5", "null"] {
+            let data = started(&format!(
+                r#"{{"user_id":"u","course_id":"c","custom_id":{odd},"phone_number":{odd},"more":{odd}}}"#
+            ));
+            assert_eq!(data.unwrap().course_id, "c", "{odd}");
+            let list = format!(
+                r#"{{"notifications":[{{"title":"t","body":"b","path":"/","user_id":{odd},
+                "custom_id":"c","phone_number":{odd}}}]}}"#
+            );
+            let list: NotificationsSent = json::read(&list).unwrap();
+            assert_eq!(
+                list.notifications[0].read().unwrap().custom_id.read("custom_id"),
+                Ok(Some("c")),
+                "{odd}"
+            );
+        }
+        for odd in ["null", "true", "1.5", "1e999", "[]", "{}", "12345678901234567890123"] {
+            let error = started(&format!(r#"{{"user_id":{odd},"course_id":"c"}}"#)).unwrap_err();
+            assert!(matches!(error, EventError::Data { line: 1, .. }), "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_text_or_an_integer() {
+        let id =
+            |json: &str| json::read::<Id>(json).unwrap().read("custom_id").map(|id| id.map(str::to_owned));
+        for (json, expected) in
+            [("\"c\"", "c"), ("42", "42"), ("-7", "-7"), ("18446744073709551615", "18446744073709551615")]
+        {
+            assert_eq!(id(json), Ok(Some(expected.to_owned())));
+        }
+        assert_eq!(id("null"), Ok(None));
+        for odd in ["true", "1.5", "12345678901234567890123", "[[1],2]", "{\"a\\ud83c\":{\"b\":1}}"] {
+            let error = id(odd).unwrap_err();
+            assert_eq!(error.class(), crate::FailureClass::Permanent);
+            assert_eq!(error.to_string(), "`custom_id` is not an id: it must be text or an integer");
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_shape_refuses_only_itself_and_the_list_is_needed() {
+        let sent = |data: &str| json::read::<NotificationsSent>(data);
+        let good = r#"{"title":"Well done \ud83c","body":"b","path":"/","user_id":"u"}"#;
+        let list = format!(
+            r#"{{"notifications":[null,1e999,"a",[],{{}},{good},{{"title":1}}],"more\ud83c":1e999}}"#
+        );
+        let list = sent(&list).unwrap().notifications;
+        let read: Vec<_> = list.iter().map(|item| item.read().is_ok()).collect();
+        assert_eq!(read, [false, false, false, false, false, true, false]);
+        assert_eq!(list[5].read().unwrap().title.expose(), "Well done \u{FFFD}");
+        for data in ["{}", r#"{"notifications":null}"#, r#"{"notifications":{}}"#, "null", "[]"] {
+            assert!(sent(data).is_err(), "{data}");
+        }
+        assert_eq!(
+            sent(&format!(r#"{{"notifications":1,"notifications":[{good}]}}"#)).unwrap().notifications.len(),
+            1
+        );
     }
 
     #[test]
@@ -456,5 +865,8 @@ mod tests {
             let label = Label::read(body.as_bytes());
             assert_eq!((label.event_type.as_deref(), label.occurred_at), (Some("a"), None), "{body}");
         }
+        let long = |bytes: usize| Label::read(format!(r#"{{"type":"{}"}}"#, "x".repeat(bytes)).as_bytes());
+        assert!(long(LONGEST_EVENT_TYPE_BYTES).event_type.is_some());
+        assert!(long(LONGEST_EVENT_TYPE_BYTES + 1).event_type.is_none());
     }
 }

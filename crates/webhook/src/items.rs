@@ -29,6 +29,7 @@ use crate::error::{FailureClass, HandlerError, HandlerResult};
 use crate::idempotency::{
     IdempotencyKey, is_progress_of, item_key, items_of, refusal_key, refusals_of, refused_key, refused_of,
 };
+use crate::json;
 use crate::message::Part;
 
 /// How many items are under way at once in one execution environment, over all messages of its batch. Keep one in
@@ -429,7 +430,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Item<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         Ok(Self(
-            serde_json::from_str(raw.get())
+            json::read(raw.get())
                 .map_err(|error| OfAnotherShape { line: error.line(), column: error.column() }),
         ))
     }

@@ -6,6 +6,7 @@
 
 use jiff::Timestamp;
 
+use crate::error::{HandlerError, OrPermanent};
 use crate::event::Event;
 use crate::message::MessageId;
 
@@ -30,10 +31,16 @@ impl Version {
     }
 
     /// The version of a state that `event` leads to.
-    pub fn of<T>(event: &Event<T>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Permanent, where the event does not say when it happened: it may be older or newer than any other.
+    pub fn of<T>(event: &Event<T>) -> Result<Self, HandlerError> {
+        let occurred_at = event.occurred_at();
+        let occurred_at =
+            occurred_at.or_permanent("`timestamp` is missing, or not a time as RFC 3339 has it")?;
         // As the message carries it, so that every delivery of it leads to the same version.
-        let received_at = event.message.received_at;
-        Self::new(event.occurred_at().min(received_at), event.id())
+        Ok(Self::new(occurred_at.min(event.message.received_at), event.id()))
     }
 }
 
@@ -43,13 +50,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::error::FailureClass;
     use crate::event::Envelope;
     use crate::message::Message;
 
     const RECEIVED_AT: &str = "2026-03-01T12:00:00Z";
 
     /// The version of an event that says it happened then.
-    fn of_event(occurred_at: &str) -> Version {
+    fn of_event(occurred_at: &str) -> Result<Version, HandlerError> {
         let body =
             format!(r#"{{"type":"example.type","timestamp":"{occurred_at}","data":{{}}}}"#).into_bytes();
         let envelope = Arc::new(Envelope::parse(&body).unwrap());
@@ -69,12 +77,19 @@ mod tests {
     #[test]
     fn an_event_from_the_future_is_as_new_as_its_arrival() {
         let at = |time: &str| time.parse::<Timestamp>().unwrap().as_millisecond();
-        for late in ["2031-01-01T00:00:00Z", "2026-03-01T12:00:00.001Z", "9999-12-30T00:00:00Z"] {
-            assert_eq!(of_event(late).occurred_at_ms, at(RECEIVED_AT), "{late}");
+        for late in ["2031-01-01T00:00:00Z", "2026-03-01T12:00:00.001Z", "9999-12-31T23:59:59.999Z"] {
+            assert_eq!(of_event(late).unwrap().occurred_at_ms, at(RECEIVED_AT), "{late}");
         }
         for early in ["2026-03-01T12:00:00Z", "2026-03-01T11:59:59.999Z", "1970-01-01T00:00:00Z"] {
-            assert_eq!(of_event(early).occurred_at_ms, at(early), "{early}");
+            assert_eq!(of_event(early).unwrap().occurred_at_ms, at(early), "{early}");
         }
+    }
+
+    #[test]
+    fn an_event_that_does_not_say_when_it_happened_has_no_place() {
+        let error = of_event("yesterday").unwrap_err();
+        assert_eq!(error.class(), FailureClass::Permanent);
+        assert_eq!(error.to_string(), "`timestamp` is missing, or not a time as RFC 3339 has it");
     }
 
     #[test]

@@ -201,7 +201,7 @@ struct Row {
     id: String,
     r#type: String,
     api_version: String,
-    occurred_at: Timestamp,
+    occurred_at: Option<Timestamp>,
     received_at: Timestamp,
     data: Box<RawValue>,
 }
@@ -209,7 +209,8 @@ struct Row {
 impl Row {
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let record = Record::decode(bytes).map_err(|error| error.to_string())?;
-        let envelope = Envelope::parse(&record.body).map_err(|error| error.to_string())?;
+        // What is genuine and not an event has a row as well, without anything of an event's.
+        let envelope = Envelope::parse(&record.body).unwrap_or_else(|_| Envelope::of_no_event());
         // Between JSON's parts a line break is a space, and within its strings there is none.
         let data = envelope.raw_data().get().replace(['\r', '\n'], " ");
         Ok(Self {
@@ -246,7 +247,7 @@ impl Format {
                     no_formula(&row.id),
                     no_formula(&row.r#type),
                     no_formula(&row.api_version),
-                    row.occurred_at.to_string().into(),
+                    row.occurred_at.map(|at| at.to_string()).unwrap_or_default().into(),
                     row.received_at.to_string().into(),
                     data_cell(row.data.get()).into(),
                 ];
@@ -354,6 +355,21 @@ mod tests {
             "msg_1,a,2022-11-15,2026-02-27T08:00:00Z,2026-03-01T12:00:00.042Z,\
              \"{ \"\"n\"\": 1.50,    \"\"t\"\": \"\"a\\nb\"\" }\"\r\n"
         );
+    }
+
+    #[test]
+    fn what_is_not_an_event_has_a_row_without_a_type() {
+        let record = |body: &[u8]| Record {
+            id: MessageId::parse("msg_1").unwrap(),
+            signed_at_s: 1_772_366_400,
+            signature: "v1,none".to_owned(),
+            received_at: "2026-03-01T12:00:00.042Z".parse().unwrap(),
+            body: body.to_vec(),
+        };
+        for body in [&b"not json"[..], b"", b"\xFF", b"[1]", b"{\"success\":true}"] {
+            let row = Row::read(&record(body).encode()).unwrap();
+            assert_eq!(line(Format::Csv, &row), "msg_1,,,,2026-03-01T12:00:00.042Z,null\r\n");
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use svix::webhooks::Webhook;
 
 use super::config::{Address, URL};
 use super::http::{Answer, Request, Verdict};
-use super::learner_id;
 use super::secret::{Credential, Unusable, WHERE_TO_LOOK};
+use super::{custom_id, learner_id, user_id};
 
 /// How the endpoint is called in reasons.
 pub(super) const NAME: &str = "the endpoint";
@@ -49,7 +49,7 @@ struct Posted<'a> {
     title: &'a str,
     body: &'a str,
     path: &'a str,
-    user_id: &'a str,
+    user_id: Option<&'a str>,
     custom_id: Option<&'a str>,
 }
 
@@ -61,15 +61,16 @@ pub(super) fn request(
     key: &IdempotencyKey,
     now: Timestamp,
 ) -> Result<Option<Request>, HandlerError> {
-    if learner_id(one).is_none() {
+    let (user_id, custom_id) = (user_id(one)?, custom_id(one)?);
+    if learner_id(one)?.is_none() {
         return Ok(None);
     }
     let body = serde_json::to_string(&Posted {
         title: one.title.expose(),
         body: one.body.expose(),
         path: &one.path,
-        user_id: &one.user_id,
-        custom_id: one.custom_id.as_deref(),
+        user_id,
+        custom_id,
     })?;
     // A full stop separates the parts of what is signed. Today no key has one.
     let id = key.as_str().replace('.', "_");

@@ -260,7 +260,7 @@ pub(super) fn request(
     one: &Notification,
     key: &IdempotencyKey,
 ) -> Result<Option<Request>, HandlerError> {
-    let Some(id) = learner_id(one) else { return Ok(None) };
+    let Some(id) = learner_id(one)? else { return Ok(None) };
     // FCM knows no idempotency key. With these, one that is sent twice replaces the first on the phone.
     let tag = uuid_of(key);
     let body = json!({ "message": {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::config::{APP_ID, Address, URL};
 use super::http::{Answer, Request, Verdict};
 use super::secret::{Credential, Unusable, WHERE_TO_LOOK};
-use super::{some_id, uuid_of};
+use super::{custom_id, some_id, uuid_of};
 
 /// Where the API is.
 pub(super) const BASE_URL: &str = "https://api.onesignal.com";
@@ -52,7 +52,7 @@ pub(super) fn request(
     one: &Notification,
     idempotency_key: &IdempotencyKey,
 ) -> Result<Option<Request>, HandlerError> {
-    let Some(external_id) = some_id(one.custom_id.as_deref()) else { return Ok(None) };
+    let Some(external_id) = some_id(custom_id(one)?) else { return Ok(None) };
     let body = json!({
         "app_id": app_id,
         "include_aliases": { "external_id": [external_id] },

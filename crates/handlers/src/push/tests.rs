@@ -604,3 +604,30 @@ async fn nothing_that_is_printed_has_personal_data_or_a_secret_in_it() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_id_of_another_kind_refuses_its_notification_only_where_the_sender_needs_it() {
+    let server = Server::start([answer(200, r#"{"id":"515c0de5"}"#)]).await;
+    let one = |ids: Value| {
+        let mut one = json!({ "title": "t", "body": "b", "path": "/", "phone_number": 254_705_408_079_u64 });
+        one.as_object_mut().unwrap().append(&mut ids.as_object().unwrap().clone());
+        one
+    };
+    let items = [
+        one(json!({ "user_id": {}, "custom_id": "c" })),
+        one(json!({ "user_id": "u", "custom_id": [] })),
+        one(json!({ "custom_id": null })),
+        one(json!({ "custom_id": 7 })),
+    ];
+    let refused = [&[0, 1][..], &[1], &[1]];
+    for (push, refused) in all(&server).iter().zip(refused) {
+        let (result, mut done) = run(push, &items).await;
+        // Beside the positions, the ledger keeps the reasons.
+        done.retain(|key| key.starts_with("push/"));
+        let mark = |index: usize| if refused.contains(&index) { "!" } else { "" };
+        let expected: Vec<_> = (0..4).map(|index| format!("push/{index}{}", mark(index))).collect();
+        assert_eq!(done, expected, "{push:?}");
+        let text = result.unwrap_err().to_string();
+        assert!(text.ends_with("is not an id: it must be text or an integer"), "{text}");
+    }
+}
