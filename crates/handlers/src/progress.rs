@@ -63,12 +63,15 @@ impl CourseEvent for CourseStarted {
 /// Records what a learner did in a course.
 pub async fn record<P: CourseEvent + Sync>(event: Event<P>, app: App) -> HandlerResult {
     let who = event.data.learner_and_course();
-    if !is_key(who.user_id, 2048) || !is_key(who.course_id, 1024) {
+    if !is_key(who.user_id, LONGEST_ID_BYTES) || !is_key(who.course_id, 1024) {
         return Err(HandlerError::permanent("`user_id` or `course_id` is empty or too long to be a key"));
     }
     let version = Version::of(&event)?;
     app.learners.record(who, P::ACTIVITY, &version).await.map_err(HandlerError::quoting)
 }
+
+/// The longest id of a learner in bytes, as DynamoDB takes it for a key.
+const LONGEST_ID_BYTES: usize = 2048;
 
 /// Whether DynamoDB takes it as a part of a key.
 /// Source: DynamoDB developer guide, "Constraints in Amazon DynamoDB".
@@ -120,7 +123,9 @@ impl Learners {
     ) -> Result<(), TableError> {
         let key = [("user_id", who.user_id), ("course_id", who.course_id)];
         let row = RowKey { table: &self.table, key: &key };
-        let custom_id = who.custom_id.map(|id| AttributeValue::S(id.to_owned()));
+        // A longer one could make the row too large to be written, and is as none.
+        let custom_id = who.custom_id.filter(|id| id.len() <= LONGEST_ID_BYTES);
+        let custom_id = custom_id.map(|id| AttributeValue::S(id.to_owned()));
         let latest = set_if_newer(&self.client, &row, [("custom_id", custom_id)], version);
         let earliest = async {
             if activity == Activity::Start {

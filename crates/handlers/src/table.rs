@@ -52,6 +52,25 @@ impl TableError {
     }
 }
 
+/// DynamoDB takes no larger item. It would refuse one as often as it is asked.
+/// Source: DynamoDB developer guide, "Service, account, and table quotas".
+pub(crate) const LARGEST_ITEM_BYTES: usize = 400 * 1024;
+
+/// A number takes no more than this, with its sign.
+/// Source: DynamoDB developer guide, "DynamoDB item sizes and formats".
+const LARGEST_NUMBER_BYTES: usize = 21;
+
+/// How many bytes an item of texts, numbers and bytes has at most, as DynamoDB counts them: names and values.
+/// Source: as above.
+pub(crate) fn item_bytes(item: &HashMap<String, AttributeValue>) -> usize {
+    let value_bytes = |value: &AttributeValue| match value {
+        AttributeValue::S(text) => text.len(),
+        AttributeValue::B(bytes) => bytes.as_ref().len(),
+        _ => LARGEST_NUMBER_BYTES,
+    };
+    item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
+}
+
 /// Whether a conditional write changed the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
@@ -184,6 +203,7 @@ pub(crate) async fn read_all<T: Ord>(
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::primitives::Blob;
     use axum::Router as HttpRouter;
     use axum::http::StatusCode;
     use learnink_webhook::{HandlerError, MessageId};
@@ -197,6 +217,17 @@ mod tests {
             r#"{"__type":"com.amazon.coral.validate#ValidationException","message":"+254705408079"}"#;
         let server = HttpRouter::new().fallback(async move || (StatusCode::BAD_REQUEST, answer));
         Client::new(&aws_with(server).await)
+    }
+
+    #[test]
+    fn an_item_has_the_bytes_of_its_names_and_values() {
+        let item = [
+            ("id", AttributeValue::S("é".to_owned())),
+            ("body", AttributeValue::B(Blob::new([0; 7]))),
+            ("n", AttributeValue::N("-1".to_owned())),
+        ];
+        let item = item.map(|(name, value)| (name.to_owned(), value)).into();
+        assert_eq!(item_bytes(&item), 2 + 2 + 4 + 7 + 1 + 21);
     }
 
     #[tokio::test]

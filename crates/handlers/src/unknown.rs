@@ -6,6 +6,8 @@
 //! Once there is a handler, LearnInk's Replay brings such an event back, and it runs: the ledger
 //! remembers per handler.
 
+use std::collections::HashMap;
+
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -14,24 +16,40 @@ use learnink_webhook::{Event, HandlerError, HandlerResult};
 use serde::Serialize;
 
 use crate::App;
-use crate::table::{Row, TableError, read_all};
+use crate::table::{LARGEST_ITEM_BYTES, Row, TableError, item_bytes, read_all};
 
 /// How long such an event is kept, in seconds: 90 days.
 const KEPT_FOR_S: i64 = 90 * 24 * 60 * 60;
 
-/// A body over this is dead-lettered instead: DynamoDB takes 400 KB in an item with all its names.
-/// Source: DynamoDB developer guide, "Service, account, and table quotas".
-const LARGEST_BODY_BYTES: usize = 390 * 1024;
-
-/// Keeps an event that nobody handles.
+/// Keeps an event that nobody handles, or dead-letters one that the table has no room for.
 pub async fn keep(event: Event, app: App) -> HandlerResult {
-    let bytes = event.message.body.len();
-    if bytes > LARGEST_BODY_BYTES {
+    let item = item(&event);
+    let bytes = item_bytes(&item);
+    if bytes > LARGEST_ITEM_BYTES {
         return Err(HandlerError::permanent(format!(
-            "no handler takes this event, and its {bytes} bytes are too many to keep it in the table"
+            "no handler takes this event, and the {bytes} bytes that its item would have are more than the \
+             {LARGEST_ITEM_BYTES} that DynamoDB takes: it cannot be kept in the table"
         )));
     }
-    app.unknown_events.keep(&event).await.map_err(HandlerError::quoting)
+    app.unknown_events.keep(item).await.map_err(HandlerError::quoting)
+}
+
+/// The row of an event.
+fn item(event: &Event) -> HashMap<String, AttributeValue> {
+    let (message, envelope) = (&event.message, &event.envelope);
+    let text = |value: &str| AttributeValue::S(value.to_owned());
+    let number = |value: i64| AttributeValue::N(value.to_string());
+    let occurred_at_ms = envelope.occurred_at.map(|at| ("occurred_at_ms", number(at.as_millisecond())));
+    let always = [
+        ("message_id", text(message.id.as_str())),
+        ("event_type", text(&envelope.event_type)),
+        ("api_version", text(&envelope.api_version)),
+        ("svix_timestamp", number(message.signed_at_s)),
+        ("svix_signature", text(&message.signature)),
+        ("body", AttributeValue::B(Blob::new(message.body.clone()))),
+        ("expires_at", number(message.received_at.as_second().saturating_add(KEPT_FOR_S))),
+    ];
+    always.into_iter().chain(occurred_at_ms).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// What is shown of a kept event; its payload stays in the table.
@@ -60,26 +78,8 @@ impl UnknownEvents {
         Self { client: Client::new(aws), table: table.into() }
     }
 
-    async fn keep(&self, event: &Event) -> Result<(), TableError> {
-        let (message, envelope) = (&event.message, &event.envelope);
-        let text = |value: &str| AttributeValue::S(value.to_owned());
-        let number = |value: i64| AttributeValue::N(value.to_string());
-        let put = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .item("message_id", text(message.id.as_str()))
-            .item("event_type", text(&envelope.event_type))
-            .item("api_version", text(&envelope.api_version))
-            .item("svix_timestamp", number(message.signed_at_s))
-            .item("svix_signature", text(&message.signature))
-            .item("body", AttributeValue::B(Blob::new(message.body.clone())))
-            .item("expires_at", number(message.received_at.as_second().saturating_add(KEPT_FOR_S)));
-        let occurred_at_ms = envelope.occurred_at.map(|at| number(at.as_millisecond()));
-        let put = match occurred_at_ms {
-            Some(at) => put.item("occurred_at_ms", at),
-            None => put,
-        };
+    async fn keep(&self, item: HashMap<String, AttributeValue>) -> Result<(), TableError> {
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
         put.send().await.map_err(|error| TableError::write(&self.table, &error))?;
         Ok(())
     }
