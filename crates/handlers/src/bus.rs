@@ -13,12 +13,19 @@
 //!
 //! An event may come twice; `key` is the same both times.
 //!
-//! **Personal data stays behind** unless you ask for it: a bus has readers whom nobody here knows. Of `data`,
-//! the ids `id`, `user_id`, `custom_id` and `course_id` are handed on, at whatever depth, and nothing else: a type
-//! that nobody has seen yet may hold a phone number as text, as a number, as another id, or as the name under which
-//! something is filed. So of what leads to an id, only names of lower-case letters and `_` are handed on, as
-//! LearnInk's fields have them. `LEARNINK_EVENT_BUS_FIELDS` adds fields by their names, separated by commas, with
-//! all that is in them; `*` hands on everything.
+//! **Personal data stays behind** unless you ask for it: a bus has readers whom nobody here knows. A type that
+//! nobody has seen yet may hold a phone number as text, as a number, as another id, or as the name under which
+//! something is filed, and nothing tells the first name `mary` from the name of a field. So only what is known is
+//! handed on: of `data`, and of the entries of its `notifications`, the ids `id`, `user_id`, `custom_id` and
+//! `course_id`, where they are written like ids: integers, `null`, and texts of one word that are neither a phone
+//! number with its `+` nor an e-mail address. `LEARNINK_EVENT_BUS_FIELDS` adds fields by their names, separated by
+//! commas, with all that is in them; `*` hands on everything.
+//!
+//! What is handed on is what was sent, digit by digit, with two exceptions: an integer beyond 64 bits becomes a text
+//! of the same digits, because EventBridge has no such integers, and half a character becomes U+FFFD, because no
+//! text has such halves. Of several fields of one name the last is handed on. What has no `type` is not an event,
+//! and is not put on the bus. One that does not say when it happened has no `timestamp`, and the time at which it was
+//! received.
 //!
 //! **The bus has to be there.** EventBridge answers for a bus that does not exist as for any other, with an id for
 //! the event, and drops it. So the bus is asked for before the first event, and until it is found, events
@@ -33,10 +40,13 @@ use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eventbridge::primitives::DateTime;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use jiff::Timestamp;
 use learnink_webhook::config::{ConfigError, optional};
 use learnink_webhook::error::service_code;
-use learnink_webhook::{Event, HandlerError, HandlerResult, OrPermanent, Router};
-use serde_json::{Map, Value, json};
+use learnink_webhook::json::{self, Overflow, Token, TokenKind, Tokens};
+use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 
 /// Who puts the events on the bus.
@@ -46,8 +56,19 @@ const SOURCE: &str = "learnink";
 /// Source: Amazon EventBridge API reference, `PutEventsRequestEntry`.
 const LONGEST_TYPE_CHARACTERS: usize = 128;
 
+/// EventBridge takes no deeper JSON. Its older documentation says 1,000, and what it does with levels in between it
+/// says itself.
+/// Source: Amazon EventBridge API reference, `PutEvents`.
+const DEEPEST_LEVELS: usize = 1100;
+
 /// The ids that are handed on always: LearnInk's, and the one that the customer gave a learner.
 const IDS: [&str; 4] = ["id", "user_id", "custom_id", "course_id"];
+
+/// What may hold such ids: the lists and objects that LearnInk documents.
+const HOLDERS: [&str; 1] = ["notifications"];
+
+/// The longest text that counts as an id, in bytes.
+const LONGEST_ID_BYTES: usize = 256;
 
 /// The variable that switches the handler on.
 const VARIABLE: &str = "LEARNINK_EVENT_BUS";
@@ -67,7 +88,7 @@ pub struct Config {
 pub enum Fields {
     /// All of them.
     All,
-    /// LearnInk's ids, and the fields of these names with all that is in them.
+    /// The ids that are known, and the fields of these names with all that is in them.
     IdsAnd(BTreeSet<String>),
 }
 
@@ -159,21 +180,25 @@ pub fn router(bus: Bus) -> Router {
 
 /// Puts an event on the bus.
 async fn put(event: Event, bus: Bus) -> HandlerResult {
-    let event_type = &event.envelope.event_type;
     if !event.envelope.is_event() {
         return Ok(());
     }
+    let event_type = &event.envelope.event_type;
     if event_type.chars().count() > LONGEST_TYPE_CHARACTERS {
-        return Err(HandlerError::permanent("the event's type is over 128 characters"));
+        return Err(HandlerError::permanent(
+            "the event's type is longer than 128 characters, which EventBridge takes",
+        ));
     }
-    let detail = detail(&event, &bus.config.fields).or_permanent("`data` is not JSON that can be read")?;
+    let detail = detail(&event, &bus.config.fields)?;
     bus.find().await?;
+    // Of the attempts at an event all say the same time.
+    let time = event.occurred_at().unwrap_or(event.message.received_at);
     let entry = PutEventsRequestEntry::builder()
         .event_bus_name(&bus.config.name)
         .source(SOURCE)
         .detail_type(event_type)
-        .time(DateTime::from_millis(event.occurred_at().unwrap_or(event.message.received_at).as_millisecond()))
-        .detail(detail.to_string())
+        .time(DateTime::from_millis(time.as_millisecond()))
+        .detail(detail)
         .build();
     let answer = Box::pin(bus.client.put_events().entries(entry).send()).await;
     let answer = answer.map_err(|error| call_failed(&error, refused))?;
@@ -184,50 +209,201 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
     }
 }
 
-/// What goes on the bus of an event.
-fn detail(event: &Event, fields: &Fields) -> serde_json::Result<Value> {
-    let data: Value = serde_json::from_str(event.envelope.raw_data().get())?;
-    Ok(json!({
-        "id": event.id().as_str(),
-        "key": event.key.as_str(),
-        "type": event.envelope.event_type,
-        "api_version": event.envelope.api_version,
-        "timestamp": event.occurred_at(),
-        "data": without_personal_data(data, fields).unwrap_or_else(|| json!({})),
-    }))
+/// What goes on the bus of an event, as others read it.
+#[derive(Serialize)]
+struct Detail<'a> {
+    id: &'a str,
+    key: &'a str,
+    r#type: &'a str,
+    api_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<Timestamp>,
+    data: Box<RawValue>,
 }
 
-/// A value without what is not handed on; `None` where nothing is left, so that no name stands by itself.
-fn without_personal_data(value: Value, fields: &Fields) -> Option<Value> {
-    let Fields::IdsAnd(names) = fields else { return Some(value) };
-    match value {
-        Value::Object(members) => {
-            let kept = members.into_iter().filter_map(|(name, value)| {
-                let is_scalar = !value.is_object() && !value.is_array();
-                let is_kept = names.contains(&name) || (is_scalar && IDS.contains(&name.as_str()));
-                let value = match is_kept {
-                    true => value,
-                    false if is_of_a_schema(&name) => without_personal_data(value, fields)?,
-                    false => return None,
-                };
-                Some((name, value))
-            });
-            let kept: Map<_, _> = kept.collect();
-            (!kept.is_empty()).then_some(Value::Object(kept))
+/// What goes on the bus of an event, as JSON.
+fn detail(event: &Event, fields: &Fields) -> Result<String, HandlerError> {
+    let (data, levels) = handed_on(event.envelope.raw_data().get(), fields);
+    // The detail itself is one more.
+    let levels = levels + 1;
+    if levels > DEEPEST_LEVELS {
+        return Err(HandlerError::permanent(format!(
+            "what LEARNINK_EVENT_BUS_FIELDS hands on of the event is {levels} levels deep, and EventBridge takes \
+             {DEEPEST_LEVELS}"
+        )));
+    }
+    let not_json = |_| HandlerError::permanent("`data` could not be written as JSON");
+    let detail = Detail {
+        id: event.id().as_str(),
+        key: event.key.as_str(),
+        r#type: &event.envelope.event_type,
+        api_version: &event.envelope.api_version,
+        timestamp: event.occurred_at(),
+        data: RawValue::from_string(data).map_err(not_json)?,
+    };
+    serde_json::to_string(&detail).map_err(not_json)
+}
+
+/// JSON without what is not handed on, and how many levels are left; `{}` where nothing is.
+fn handed_on(data: &str, fields: &Fields) -> (String, usize) {
+    let data = json::repaired(data, Overflow::Keep);
+    let mut selection = Selection { fields, text: &data, json: String::new(), open: Vec::new(), levels: 0 };
+    selection.select();
+    if selection.json.is_empty() {
+        return ("{}".to_owned(), 1);
+    }
+    (selection.json, selection.levels)
+}
+
+/// How much of a value is handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    All,
+    /// It itself, where it is written like an id.
+    Id,
+    /// What is known in it.
+    Known,
+    Nothing,
+}
+
+/// An object or an array that is being written.
+struct Open {
+    /// How much of what is in it is handed on.
+    share: Share,
+    /// Where it starts in what is written, with its name.
+    start: usize,
+    /// Whether anything in it is written.
+    has_any: bool,
+}
+
+/// Copies what is handed on, token by token: values may be nested as deep as they are long.
+struct Selection<'a> {
+    fields: &'a Fields,
+    text: &'a str,
+    /// What is written.
+    json: String,
+    /// What is open around the next token.
+    open: Vec<Open>,
+    /// The most that were ever open of what is written.
+    levels: usize,
+}
+
+impl<'a> Selection<'a> {
+    fn select(&mut self) {
+        let mut tokens = Tokens::of(self.text).peekable();
+        let mut name = None;
+        // How deep the next token is in something that is left out.
+        let mut left_out = 0_usize;
+        while let Some(token) = tokens.next() {
+            let is_start = matches!(token.kind, TokenKind::ObjectStart | TokenKind::ArrayStart);
+            let is_end = matches!(token.kind, TokenKind::ObjectEnd | TokenKind::ArrayEnd);
+            let is_name = tokens.peek().is_some_and(|next| next.kind == TokenKind::Colon);
+            match token.kind {
+                _ if left_out > 0 => left_out = left_out + usize::from(is_start) - usize::from(is_end),
+                TokenKind::Comma | TokenKind::Colon => {}
+                TokenKind::ObjectEnd | TokenKind::ArrayEnd => self.close(token),
+                TokenKind::Text if is_name => name = Some(token),
+                _ => {
+                    let name = name.take();
+                    match (self.share(name), is_start) {
+                        (share @ (Share::All | Share::Known), true) => self.open(name, token, share),
+                        (Share::Id | Share::Nothing, true) => left_out = 1,
+                        (Share::All, false) => self.write(name, token),
+                        (Share::Id, false) if is_id(self.raw(token), token.kind) => self.write(name, token),
+                        (Share::Id | Share::Known | Share::Nothing, false) => {}
+                    }
+                }
+            }
         }
-        Value::Array(items) => {
-            let kept = items.into_iter().filter_map(|item| without_personal_data(item, fields));
-            let kept: Vec<_> = kept.collect();
-            (!kept.is_empty()).then_some(Value::Array(kept))
+    }
+
+    /// How much of the value of this name is handed on; without one, of an item of a list, or of all there is.
+    fn share(&self, name: Option<Token>) -> Share {
+        let around = self.open.last().map_or(Share::Known, |open| open.share);
+        match (self.fields, name) {
+            (Fields::All, _) => Share::All,
+            (Fields::IdsAnd(_), _) if around == Share::All => Share::All,
+            (Fields::IdsAnd(_), None) => Share::Known,
+            (Fields::IdsAnd(names), Some(name)) => {
+                let name = json::text(self.raw(name)).unwrap_or_default();
+                match &*name {
+                    name if names.contains(name) => Share::All,
+                    name if IDS.contains(&name) => Share::Id,
+                    name if HOLDERS.contains(&name) => Share::Known,
+                    _ => Share::Nothing,
+                }
+            }
         }
-        Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => None,
+    }
+
+    fn raw(&self, token: Token) -> &'a str {
+        self.text.get(token.start..token.end).unwrap_or_default()
+    }
+
+    fn open(&mut self, name: Option<Token>, token: Token, share: Share) {
+        let start = self.json.len();
+        self.write_name(name);
+        self.json.push_str(self.raw(token));
+        self.open.push(Open { share, start, has_any: false });
+    }
+
+    /// Ends what is open, and takes it back where nothing in it is handed on, so that no name stands by itself.
+    fn close(&mut self, token: Token) {
+        let levels = self.open.len();
+        let Some(closed) = self.open.pop() else { return };
+        if closed.has_any || closed.share == Share::All {
+            self.json.push_str(self.raw(token));
+            self.levels = self.levels.max(levels);
+            self.has_written();
+        } else {
+            self.json.truncate(closed.start);
+        }
+    }
+
+    fn write(&mut self, name: Option<Token>, token: Token) {
+        self.write_name(name);
+        let raw = self.raw(token);
+        let is_integer = token.kind == TokenKind::Number && is_integer(raw);
+        if is_integer && raw.parse::<i64>().is_err() {
+            self.json.extend(["\"", raw, "\""]);
+        } else {
+            self.json.push_str(raw);
+        }
+        self.has_written();
+    }
+
+    fn write_name(&mut self, name: Option<Token>) {
+        if self.open.last().is_some_and(|open| open.has_any) {
+            self.json.push(',');
+        }
+        if let Some(name) = name {
+            self.json.extend([self.raw(name), ":"]);
+        }
+    }
+
+    fn has_written(&mut self) {
+        if let Some(open) = self.open.last_mut() {
+            open.has_any = true;
+        }
     }
 }
 
-/// Whether a name is written as LearnInk's fields are, such as `course_id`. Any other may be data, such as the
-/// phone number that something is filed under.
-fn is_of_a_schema(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+/// Whether a number is written as an integer.
+fn is_integer(number: &str) -> bool {
+    !number.contains(['.', 'e', 'E'])
+}
+
+/// Whether a value is written like an id, and not like what is said of a person.
+fn is_id(raw: &str, kind: TokenKind) -> bool {
+    match kind {
+        TokenKind::Number => is_integer(raw),
+        TokenKind::Word => raw == "null",
+        TokenKind::Text => json::text(raw).is_some_and(|text| {
+            let is_apart = |c: char| c.is_whitespace() || c.is_control() || c == '@';
+            text.len() <= LONGEST_ID_BYTES && !text.starts_with('+') && !text.contains(is_apart)
+        }),
+        _ => false,
+    }
 }
 
 /// What an error code of EventBridge means for the message. What is wrong with the event itself stays wrong;
@@ -301,28 +477,34 @@ mod tests {
 
     use axum::Router as HttpRouter;
     use axum::http::{HeaderMap, StatusCode};
-    use jiff::Timestamp;
     use learnink_webhook::items::ItemLog;
     use learnink_webhook::{Envelope, FailureClass, Message, MessageId};
     use proptest::prelude::*;
+
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::tests::aws_with;
 
     fn event(data: &Value) -> Event {
-        let body = json!({
-            "type": "example.badge.earned", "api_version": "2022-11-15",
-            "timestamp": "2022-11-04T09:58:58.233Z", "data": data,
-        });
-        let body = body.to_string().into_bytes();
-        let envelope = Arc::new(Envelope::parse(&body).unwrap());
+        event_of(&data.to_string())
+    }
+
+    /// The event whose `data` is this JSON text.
+    fn event_of(data: &str) -> Event {
+        let fields = r#""api_version":"2022-11-15","timestamp":"2022-11-04T09:58:58.233Z""#;
+        event_of_body(&format!(r#"{{"type":"example.badge.earned",{fields},"data":{data}}}"#))
+    }
+
+    fn event_of_body(body: &str) -> Event {
+        let envelope = Arc::new(Envelope::parse(body.as_bytes()).unwrap());
         let message = Arc::new(Message {
             id: MessageId::parse("msg_1").unwrap(),
             signed_at_s: 0,
             signature: String::new(),
             received_at: Timestamp::UNIX_EPOCH,
             event_type: None,
-            body,
+            body: body.into(),
             part: None,
         });
         let log = Arc::new(ItemLog::default());
@@ -341,16 +523,26 @@ mod tests {
         Fields::IdsAnd(names.iter().map(ToString::to_string).collect())
     }
 
+    /// What is on the bus of an event with this `data`.
+    fn on_the_bus(data: &str, fields: &Fields) -> Value {
+        serde_json::from_str(&detail(&event_of(data), fields).unwrap()).unwrap()
+    }
+
+    /// The text of what is on the bus of this `data`.
+    fn handed_on(data: &str, fields: &Fields) -> String {
+        super::handed_on(data, fields).0
+    }
+
     #[test]
     fn personal_data_stays_behind() {
         let detail = detail(&event(&personal()), &fields(&[])).unwrap();
-        insta::assert_json_snapshot!(detail);
-        assert!(!detail.to_string().contains("Mary") && !detail.to_string().contains("2547"));
+        insta::assert_snapshot!(detail, @r#"{"id":"msg_1","key":"msg_1/bus","type":"example.badge.earned","api_version":"2022-11-15","timestamp":"2022-11-04T09:58:58.233Z","data":{"course_id":"c","custom_id":null,"notifications":[{"user_id":"u"}],"user_id":"u"}}"#);
+        assert!(!detail.contains("Mary") && !detail.contains("2547"));
     }
 
     #[test]
     fn fields_are_handed_on_by_name_or_all_of_them() {
-        let data = |fields| detail(&event(&personal()), &fields).unwrap()["data"].clone();
+        let data = |fields| on_the_bus(&personal().to_string(), &fields)["data"].clone();
         let with_path = data(fields(&["path", "badge"]));
         assert_eq!(with_path["notifications"], json!([{ "path": "/learning", "user_id": "u" }]));
         assert_eq!(with_path["badge"], json!({ "id": 7, "name": "Mary's" }));
@@ -366,30 +558,100 @@ mod tests {
             json!({ "phone_number": 254_705_408_079_u64 }),
             json!({ "national_id": "254705408079", "mother_id": 254_705_408_079_u64 }),
             json!({ "user_id": { "name": "Mary" }, "course_id": ["Mary"] }),
+            json!({ "user_id": "Mary Smith", "custom_id": "+254705408079", "id": "mary@example.com" }),
+            json!({ "id": true, "user_id": 0.5, "course_id": "x".repeat(257), "custom_id": "a\nb" }),
             json!({ "scores": { "+254705408079": 3, "Mary": true } }),
             json!({ "scores": { "+254705408079": { "id": 3 }, "Mary": [{ "id": 3 }] } }),
+            json!({ "scores": { "mary": { "id": 3 }, "john": { "user_id": "u" } } }),
+            json!({ "mary": { "user_id": "u" }, "john": [{ "course_id": "c" }] }),
+            json!({ "notifications": { "mary": { "user_id": "u" } } }),
+            json!({ "notifications": [{ "mary": { "user_id": "u" } }, "Mary", ["Mary"]] }),
         ] {
-            assert_eq!(detail(&event(&data), &fields(&[])).unwrap()["data"], json!({}), "{data}");
+            assert_eq!(handed_on(&data.to_string(), &fields(&[])), "{}", "{data}");
         }
     }
 
     #[test]
     fn a_field_is_handed_on_by_whatever_name_it_has() {
-        let data = json!({ "Score 1": 3, "phone_number": 254_705_408_079_u64, "scores": { "2026": 4 } });
-        let handed_on = detail(&event(&data), &fields(&["Score 1", "scores"])).unwrap();
-        assert_eq!(handed_on["data"], json!({ "Score 1": 3, "scores": { "2026": 4 } }));
+        let data =
+            json!({ "Score 1": 3, "phone_number": 254_705_408_079_u64, "scores": { "2026": 4 }, "é\"": 5 });
+        let handed_on = on_the_bus(&data.to_string(), &fields(&["Score 1", "scores", "é\""]));
+        assert_eq!(handed_on["data"], json!({ "Score 1": 3, "scores": { "2026": 4 }, "é\"": 5 }));
     }
 
-    /// JSON in which everything has a name, and the ids' names are frequent.
+    #[test]
+    fn what_is_handed_on_keeps_its_digits_and_an_integer_beyond_64_bits_is_text() {
+        for (data, expected) in [
+            (r#"{"id":12345678901234567890123}"#, r#"{"id":"12345678901234567890123"}"#),
+            (r#"{"id":18446744073709551616}"#, r#"{"id":"18446744073709551616"}"#),
+            (r#"{"id":9223372036854775808}"#, r#"{"id":"9223372036854775808"}"#),
+            (r#"{"id":-9223372036854775809}"#, r#"{"id":"-9223372036854775809"}"#),
+            (r#"{"id":9223372036854775807}"#, r#"{"id":9223372036854775807}"#),
+            (r#"{"id":-9223372036854775808}"#, r#"{"id":-9223372036854775808}"#),
+        ] {
+            assert_eq!(handed_on(data, &fields(&[])), expected);
+            assert_eq!(handed_on(data, &Fields::All), expected);
+            assert_eq!(
+                handed_on(&format!(r#"{{"a":{{"b":[{data}]}}}}"#), &Fields::All),
+                format!(r#"{{"a":{{"b":[{expected}]}}}}"#)
+            );
+        }
+        let digits = r#"{"score":[0.10, 1e999,-1E+999,0.30000000000000004,1.0e2]}"#;
+        assert_eq!(handed_on(digits, &fields(&["score"])), digits.replace(' ', ""));
+    }
+
+    #[test]
+    fn what_is_not_handed_on_does_not_matter() {
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        let objects = format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+        for odd in [r#""cut \ud83d""#, "1e999", "12345678901234567890123", &deep, &objects] {
+            let data = format!(
+                r#"{{"text":{odd},"user_id":"u","te\ud83cxt":{odd},"more":[{odd}],"course_id":{{"a":{odd}}}}}"#
+            );
+            assert_eq!(handed_on(&data, &fields(&[])), r#"{"user_id":"u"}"#);
+            let event =
+                event_of_body(&format!(r#"{{"type":"a","object":{odd},"data":{data},"api_version":{odd}}}"#));
+            assert!(detail(&event, &fields(&[])).unwrap().ends_with(r#""data":{"user_id":"u"}}"#));
+        }
+    }
+
+    #[test]
+    fn half_a_character_and_a_name_that_comes_twice_are_handed_on_as_others_read_them() {
+        let data = r#"{"user_id":"u\ud83d","user_id":"v\ud83d", "id":1,"\u0069d":2}"#;
+        assert_eq!(handed_on(data, &fields(&[])), r#"{"user_id":"v\ufffd","\u0069d":2}"#);
+        assert_eq!(on_the_bus(data, &Fields::All)["data"], json!({ "user_id": "v\u{FFFD}", "id": 2 }));
+    }
+
+    #[test]
+    fn what_eventbridge_has_no_levels_for_is_refused_before_the_call() {
+        let nested = |levels: usize| event_of(&format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
+        assert!(detail(&nested(1099), &Fields::All).is_ok());
+        for levels in [1100, 100_000] {
+            let error = detail(&nested(levels), &Fields::All).unwrap_err();
+            assert_eq!(error.class(), FailureClass::Permanent);
+            let text = format!("is {} levels deep, and EventBridge takes 1100", levels + 1);
+            assert!(error.to_string().ends_with(&text), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_says_little_has_a_detail_that_says_less() {
+        let detail = detail(&event_of_body(r#"{"type":"a","timestamp":"yesterday"}"#), &fields(&[])).unwrap();
+        let expected = r#"{"id":"msg_1","key":"msg_1/bus","type":"a","api_version":"","data":{}}"#;
+        assert_eq!(detail, expected);
+    }
+
+    /// JSON in which everything has a name, and the names that are known are frequent.
     fn any_json() -> impl Strategy<Value = Value> {
         let scalar = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             any::<String>().prop_map(Value::from),
+            "[a-z+@ ]{0,4}".prop_map(Value::from),
         ];
-        let name =
-            prop_oneof![proptest::sample::select(IDS.as_slice()).prop_map(str::to_owned), any::<String>()];
+        let known: Vec<_> = IDS.iter().chain(&HOLDERS).copied().collect();
+        let name = prop_oneof![proptest::sample::select(known).prop_map(str::to_owned), any::<String>()];
         scalar.prop_recursive(4, 32, 4, move |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
@@ -399,27 +661,46 @@ mod tests {
         })
     }
 
-    /// Whether there is nothing in it but ids that are scalars, and the way to them.
-    fn is_way_to_ids(value: &Value) -> bool {
+    /// What is handed on of a value by default, said another way; `None` where nothing is.
+    fn known(value: &Value) -> Option<Value> {
         match value {
             Value::Object(members) => {
-                !members.is_empty()
-                    && members.iter().all(|(name, value)| {
-                        (IDS.contains(&name.as_str()) && !value.is_object() && !value.is_array())
-                            || (is_of_a_schema(name) && is_way_to_ids(value))
-                    })
+                let kept = members.iter().filter_map(|(name, value)| {
+                    let value = match value {
+                        Value::Object(_) | Value::Array(_) if name == "notifications" => known(value)?,
+                        Value::Null | Value::Number(_) if IDS.contains(&name.as_str()) => value.clone(),
+                        Value::String(text)
+                            if IDS.contains(&name.as_str())
+                                && text.len() <= 256
+                                && !text.starts_with('+')
+                                && !text.chars().any(|c| c == '@' || c.is_whitespace() || c.is_control()) =>
+                        {
+                            value.clone()
+                        }
+                        _ => return None,
+                    };
+                    Some((name.clone(), value))
+                });
+                let kept: serde_json::Map<_, _> = kept.collect();
+                (!kept.is_empty()).then_some(Value::Object(kept))
             }
-            Value::Array(items) => !items.is_empty() && items.iter().all(is_way_to_ids),
-            _ => false,
+            Value::Array(items) => {
+                let kept: Vec<_> = items.iter().filter_map(known).collect();
+                (!kept.is_empty()).then_some(Value::Array(kept))
+            }
+            _ => None,
         }
     }
 
     proptest! {
         #[test]
         fn whatever_the_data_only_ids_are_handed_on_unless_more_is_asked_for(data in any_json()) {
-            let handed_on = without_personal_data(data.clone(), &fields(&[]));
-            prop_assert!(handed_on.as_ref().is_none_or(is_way_to_ids), "{handed_on:?}");
-            prop_assert_eq!(without_personal_data(data.clone(), &Fields::All), Some(data));
+            for text in [data.to_string(), serde_json::to_string_pretty(&data).unwrap()] {
+                let by_default: Value = serde_json::from_str(&handed_on(&text, &fields(&[]))).unwrap();
+                prop_assert_eq!(by_default, known(&data).unwrap_or_else(|| json!({})));
+                let all: Value = serde_json::from_str(&handed_on(&text, &Fields::All)).unwrap();
+                prop_assert_eq!(&all, &data);
+            }
         }
     }
 
@@ -433,7 +714,7 @@ mod tests {
             seen.push(headers["x-amz-target"].to_str().unwrap().replace("AWSEvents.", ""));
             (StatusCode::from_u16(answer.0).unwrap(), answer.1)
         });
-        let config = Config { name: "automations".to_owned(), fields: fields(&[]) };
+        let config = Config { name: "automations".to_owned(), fields: Fields::All };
         (Bus::new(&aws_with(server).await, &config), calls)
     }
 
@@ -477,6 +758,15 @@ mod tests {
         assert_eq!(calls.lock().unwrap().last().unwrap(), "PutEvents");
     }
 
+    #[tokio::test]
+    async fn what_is_not_an_event_is_not_put_on_the_bus() {
+        let (bus, calls) = bus(&[]).await;
+        for body in [r#"{"success":true}"#, r#"{"type":null}"#, r#"{"type":""}"#] {
+            put(event_of_body(body), bus.clone()).await.unwrap();
+        }
+        assert!(calls.lock().unwrap().is_empty());
+    }
+
     #[test]
     fn each_error_has_its_class() {
         for (code, class) in [
@@ -491,6 +781,7 @@ mod tests {
             ("MalformedDetail", FailureClass::Permanent),
             ("RedactionFailure", FailureClass::Permanent),
             ("ValidationException", FailureClass::Permanent),
+            ("RequestEntityTooLargeException", FailureClass::Permanent),
             ("<html>+254705408079", FailureClass::Retryable),
         ] {
             let error = refused(super::code(Some(code)));
