@@ -27,6 +27,10 @@
 //! and is not put on the bus. One that does not say when it happened has no `timestamp`, and the time at which it was
 //! received.
 //!
+//! **EventBridge has a limit.** AWS documents 256 KB for an event, and since January 2026 1 MB. With the default
+//! fields, a `notifications.sent` comes to 256 KB with about 2,500 learners. One that EventBridge does not take
+//! is dead-lettered, with its size as the reason.
+//!
 //! **The bus has to be there.** EventBridge answers for a bus that does not exist as for any other, with an id for
 //! the event, and drops it. So the bus is asked for before the first event, and until it is found, events
 //! come back. One that is deleted later is missed by the next execution environment only.
@@ -55,6 +59,14 @@ const SOURCE: &str = "learnink";
 /// EventBridge takes no longer `detail-type`.
 /// Source: Amazon EventBridge API reference, `PutEventsRequestEntry`.
 const LONGEST_TYPE_CHARACTERS: usize = 128;
+
+/// No entry can be larger, in bytes. A limit of 256 KB may hold still: EventBridge says so itself.
+/// Source: AWS Compute blog, January 2026.
+const LARGEST_ENTRY_BYTES: usize = 1024 * 1024;
+
+/// So many bytes the time of an entry counts.
+/// Source: Amazon EventBridge user guide, "Calculating `PutEvents` event entry size".
+const TIME_BYTES: usize = 14;
 
 /// EventBridge takes no deeper JSON. Its older documentation says 1,000, and what it does with levels in between it
 /// says itself.
@@ -190,6 +202,10 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
         ));
     }
     let detail = detail(&event, &bus.config.fields)?;
+    let bytes = TIME_BYTES + SOURCE.len() + event_type.len() + detail.len();
+    if bytes > LARGEST_ENTRY_BYTES {
+        return Err(too_large(bytes));
+    }
     bus.find().await?;
     // Of the attempts at an event all say the same time.
     let time = event.occurred_at().unwrap_or(event.message.received_at);
@@ -201,12 +217,23 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
         .detail(detail)
         .build();
     let answer = Box::pin(bus.client.put_events().entries(entry).send()).await;
-    let answer = answer.map_err(|error| call_failed(&error, refused))?;
+    let answer =
+        answer.map_err(|error| match error.raw_response().map(|answer| answer.status().as_u16()) {
+            // With an empty body, or a proxy's.
+            Some(413) => too_large(bytes),
+            _ => call_failed(&error, |code| refused(code, bytes)),
+        })?;
     match answer.entries().first() {
         Some(entry) if entry.event_id().is_some() => Ok(()),
-        Some(entry) => Err(refused(code(entry.error_code()))),
+        Some(entry) => Err(refused(code(entry.error_code()), bytes)),
         None => Err(HandlerError::retryable("EventBridge did not say what became of the event")),
     }
+}
+
+fn too_large(bytes: usize) -> HandlerError {
+    HandlerError::permanent(format!(
+        "the event is too large for EventBridge: {bytes} bytes; LEARNINK_EVENT_BUS_FIELDS says what is handed on"
+    ))
 }
 
 /// What goes on the bus of an event, as others read it.
@@ -409,16 +436,17 @@ fn is_id(raw: &str, kind: TokenKind) -> bool {
 /// What an error code of EventBridge means for the message. What is wrong with the event itself stays wrong;
 /// what is wrong with the bus, or with our rights, somebody can put right.
 /// Source: Amazon EventBridge API reference, `PutEventsResultEntry` and "Common Error Types".
-fn refused(code: &str) -> HandlerError {
+fn refused(code: &str, bytes: usize) -> HandlerError {
     match code {
+        // Also for what is too large.
         "InvalidArgument"
         | "MalformedDetail"
         | "RedactionFailure"
         | "ValidationException"
-        | "ValidationError"
-        | "RequestEntityTooLargeException" => {
-            HandlerError::permanent(format!("EventBridge refuses the event ({code})"))
+        | "ValidationError" => {
+            HandlerError::permanent(format!("EventBridge refuses the event of {bytes} bytes ({code})"))
         }
+        "RequestEntityTooLargeException" | "RequestEntityTooLarge" | "EntityTooLarge" => too_large(bytes),
         "ResourceNotFoundException" => unknown_bus(),
         "InvalidAccountIdException" => HandlerError::retryable(format!(
             "EventBridge does not take the account of the bus ({code}); check the ARN in {VARIABLE}"
@@ -457,7 +485,7 @@ fn unknown_bus() -> HandlerError {
 /// Why a call failed; `meaning` is what the code of an answer means.
 fn call_failed<E: ProvideErrorMetadata>(
     error: &SdkError<E>,
-    meaning: fn(&str) -> HandlerError,
+    meaning: impl Fn(&str) -> HandlerError,
 ) -> HandlerError {
     match error {
         SdkError::ServiceError(failure) => meaning(code(failure.err().code())),
@@ -759,6 +787,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_event_that_is_too_large_is_never_tried_again_and_its_size_is_the_reason() {
+        let event = event(&json!({ "text": "x".repeat(300_000) }));
+        let bytes = 14 + 8 + 20 + detail(&event, &Fields::All).unwrap().len();
+        let too_large = r#"{"__type":"RequestEntityTooLargeException","message":"+254705408079"}"#;
+        let refused =
+            r#"{"FailedEntryCount":1,"Entries":[{"ErrorCode":"ValidationException","ErrorMessage":"Mary"}]}"#;
+        let answers = [
+            FOUND,
+            (413, ""),
+            (413, "<html>+254705408079</html>"),
+            (413, too_large),
+            (400, too_large),
+            (200, refused),
+        ];
+        let (bus, calls) = bus(&answers).await;
+        for _ in 0..answers.len() - 1 {
+            let error = put(event.clone(), bus.clone()).await.unwrap_err();
+            assert_eq!(error.class(), FailureClass::Permanent, "{error}");
+            assert!(error.to_string().contains(&format!(" {bytes} bytes")), "{error}");
+            assert!(!error.to_string().contains("2547"), "{error}");
+        }
+        assert_eq!(calls.lock().unwrap().len(), answers.len());
+    }
+
+    #[tokio::test]
+    async fn what_can_never_fit_is_refused_before_the_call() {
+        let (bus, calls) = bus(&[FOUND, TAKEN]).await;
+        let around = 14 + 8 + 20 + detail(&event(&json!("")), &Fields::All).unwrap().len();
+        let event = |bytes: usize| event(&json!("x".repeat(bytes - around)));
+        let error = put(event(LARGEST_ENTRY_BYTES + 1), bus.clone()).await.unwrap_err();
+        assert_eq!(error.class(), FailureClass::Permanent);
+        assert!(error.to_string().contains("1048577 bytes"), "{error}");
+        assert!(calls.lock().unwrap().is_empty());
+        put(event(LARGEST_ENTRY_BYTES), bus).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn what_is_not_an_event_is_not_put_on_the_bus() {
         let (bus, calls) = bus(&[]).await;
         for body in [r#"{"success":true}"#, r#"{"type":null}"#, r#"{"type":""}"#] {
@@ -784,7 +849,7 @@ mod tests {
             ("RequestEntityTooLargeException", FailureClass::Permanent),
             ("<html>+254705408079", FailureClass::Retryable),
         ] {
-            let error = refused(super::code(Some(code)));
+            let error = refused(super::code(Some(code)), 7);
             assert_eq!(error.class(), class, "{code}");
             assert!(!error.to_string().contains("2547"));
             assert_eq!(not_described(super::code(Some(code))).class(), FailureClass::Retryable, "{code}");
