@@ -39,6 +39,7 @@ mod last_delivery;
 mod ledger_contract;
 mod ledger_faults;
 mod lists;
+mod odd_events;
 mod pipeline;
 mod push;
 mod queue_contract;
