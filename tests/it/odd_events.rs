@@ -327,6 +327,18 @@ async fn the_senders_test_event_is_kept_and_fails_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_not_an_object_is_dead_lettered_and_in_the_archive() {
+    let mut world = World::start().await;
+    let bodies = ["", "not json", "[1]", "\u{FEFF}", r#"{"type":"a"} {}"#, "{\"type\":\"a\u{0}\"}"];
+    for body in bodies {
+        assert_eq!(world.deliver(body).await.0, Outcome::DeadLettered, "{body:?}");
+    }
+    let expected: Vec<_> = (1..=bodies.len()).map(|n| format!("!/2023/11/14/msg_{n}.json.gz")).collect();
+    assert_eq!(world.archived().await, expected);
+    assert!(world.unknown().await.is_empty());
+}
+
+#[tokio::test]
 async fn an_event_that_the_table_has_no_room_for_is_dead_lettered_at_once() {
     let mut world = World::start().await;
     for (body, is_kept) in [

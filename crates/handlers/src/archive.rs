@@ -1,4 +1,4 @@
-//! Every event: the compliance record.
+//! Every webhook: the compliance record.
 //!
 //! The signed bytes are kept with the three headers that prove them, one object per message, written once and
 //! never again. Switched on by `LEARNINK_ARCHIVE`, a URL:
@@ -156,7 +156,7 @@ fn s3(bucket: &str, variable: impl Fn(&str) -> Option<String>) -> Result<AmazonS
 
 /// The handler.
 pub fn router(archive: Archive) -> Router {
-    Router::new().on_any("archive", keep).with_state(archive)
+    Router::new().on_any_webhook("archive", keep).with_state(archive)
 }
 
 /// Keeps the record of a message.

@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | [`progress`] | `user.course.started` | keeps what learners do in their courses in a table |
 //! | [`push`] | `notifications.sent` | hands each notification to your own push sender |
-//! | [`archive`] | every type | keeps the signed bytes as a compliance record |
+//! | [`archive`] | every webhook | keeps the signed bytes as a compliance record |
 //! | [`bus`] | every type | puts it on an event bus for automations |
 //! | [`unknown`] | every type without a handler | keeps the event until you write one |
 
