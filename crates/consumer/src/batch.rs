@@ -524,7 +524,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             };
             if record.receive_count() <= 1 {
                 // Sent again, by a redrive or by LearnInk: whatever was refused may have been put right.
-                tasks.iter().for_each(|task| task.forget_refusals(&mut history.done));
+                for task in &tasks {
+                    task.forget_refusals(&mut history.done);
+                }
             }
             if is_ours {
                 return Ok(Acquired { request, history, tasks });

@@ -360,7 +360,7 @@ impl RecordReport {
         line.metric("Degraded", Unit::Count, (!self.degraded.is_empty()).then_some(1), BY_FUNCTION);
         match self.event_type {
             Some(_) if self.another_version.is_some() => {
-                line.metric("UnknownVersion", Unit::Count, 1, BY_FUNCTION)
+                line.metric("UnknownVersion", Unit::Count, 1, BY_FUNCTION);
             }
             Some(_) if !self.known => line.metric("Unknown", Unit::Count, 1, BY_FUNCTION),
             // A genuine webhook all the same, such as the sender's own test.

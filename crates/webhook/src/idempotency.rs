@@ -97,8 +97,8 @@ pub(crate) fn without_progress_key(task: &str, deliveries: u32) -> String {
 }
 
 /// How many deliveries a task's list has made no progress since it made some, among the keys of what is done.
-pub(crate) fn without_progress_of<'a>(task: &str, done: impl Iterator<Item = &'a str>) -> Option<u32> {
-    done.filter_map(|key| key.strip_prefix(task)?.strip_prefix(WITHOUT_PROGRESS)?.parse().ok()).next()
+pub(crate) fn without_progress_of<'a>(task: &str, mut done: impl Iterator<Item = &'a str>) -> Option<u32> {
+    done.find_map(|key| key.strip_prefix(task)?.strip_prefix(WITHOUT_PROGRESS)?.parse().ok())
 }
 
 /// Why items of a task were refused, by their positions, among the keys of what is done.

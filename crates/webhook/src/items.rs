@@ -533,9 +533,9 @@ mod tests {
     #[tokio::test]
     async fn a_list_longer_than_a_part_is_cut_and_none_of_it_is_tried() {
         let log = Arc::new(ItemLog::with_parts_of(100));
-        let long = run_under(log.clone(), None, 0, 101, &["other/7"], |_| Ok(())).await;
-        assert!(long.result.unwrap_err().made_progress());
-        assert!(long.tried.is_empty() && long.finished.is_empty());
+        let run = run_under(log.clone(), None, 0, 101, &["other/7"], |_| Ok(())).await;
+        assert!(run.result.unwrap_err().made_progress());
+        assert!(run.tried.is_empty() && run.finished.is_empty());
         assert_eq!((log.cut_of("push"), log.cut_of("other")), (Some(101), None));
 
         let log = Arc::new(ItemLog::with_parts_of(100));
@@ -664,7 +664,7 @@ mod tests {
         let key = IdempotencyKey::new(&MessageId::parse("msg_1").unwrap(), "push");
         let lists = logs.iter().map(async |log| {
             let items = Items::new("push", None, &BTreeSet::new(), log.clone());
-            let work = async |_: &(), _| {
+            let work = async |(): &(), _| {
                 begun.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 Ok(())
@@ -673,7 +673,9 @@ mod tests {
         });
         let close = async {
             tokio::time::sleep(Duration::from_millis(450)).await;
-            logs.iter().for_each(|log| log.close());
+            for log in &logs {
+                log.close();
+            }
             begun.load(Ordering::Relaxed)
         };
         let (results, before) = tokio::join!(futures_util::future::join_all(lists), close);
