@@ -18,6 +18,7 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
     queues(template, violations);
     api(template, violations);
     versions(template, violations);
+    names(template, violations);
     if template.is_gradual {
         rollouts(template, violations);
     }
@@ -70,6 +71,25 @@ fn api(template: &Template, violations: &mut Violations) {
         !text.contains("header") && !text.contains("body"),
         "the access log has bodies or headers: personal data and signatures would be kept",
     );
+}
+
+/// Names that AWS takes for something else, or keeps once for a whole account.
+fn names(template: &Template, violations: &mut Violations) {
+    // Source: Secrets Manager API, `CreateSecret`, `Name`.
+    const SUFFIX: usize = "-xxxxxx".len();
+    for (name, secret) in template.of_type("AWS::SecretsManager::Secret") {
+        let text = short(&secret["Properties"]["Name"]);
+        // A parameter before it may end in anything.
+        let literal = text.rsplit('}').next().unwrap_or_default();
+        let suffix = literal.len().checked_sub(SUFFIX).and_then(|start| literal.get(start..));
+        violations.require(
+            suffix.is_some_and(|suffix| !suffix.starts_with('-')),
+            format!(
+                "{name}'s name may end in a hyphen and six characters: an ARN without the random suffix would be \
+                 taken for a complete one, and not be found"
+            ),
+        );
+    }
 }
 
 /// SAM names a version after the properties as they are written, so that another value of a parameter alone
