@@ -6,7 +6,7 @@ use learnink_receiver::aws::OPERATION_TIMEOUT;
 use learnink_receiver::secrets::LONGEST_WAIT;
 use serde_json::{Value, json};
 
-use super::transformed::{Template, Violations, cases, short};
+use super::transformed::{Template, Violations, cases, short, walk};
 
 /// The longest time that SQS hides a message for. Source: SQS API, `ChangeMessageVisibility`.
 const LONGEST_HIDDEN_S: u64 = 12 * 3_600;
@@ -19,6 +19,7 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
     api(template, violations);
     versions(template, violations);
     names(template, violations);
+    partitions(template, violations);
     if template.is_gradual {
         rollouts(template, violations);
     }
@@ -89,6 +90,27 @@ fn names(template: &Template, violations: &mut Violations) {
                  taken for a complete one, and not be found"
             ),
         );
+    }
+    // Source: CloudWatch API, `PutDashboard`.
+    for (name, dashboard) in template.of_type("AWS::CloudWatch::Dashboard") {
+        let inputs = dashboard["Properties"]["DashboardName"].to_string();
+        violations.require(
+            ["${AWS::StackName}", "${AWS::Region}"].iter().all(|part| inputs.contains(part)),
+            format!("{name} has one name in all regions: the same stack in another would replace it"),
+        );
+    }
+}
+
+/// What names an address of AWS for one partition would be wrong in another.
+fn partitions(template: &Template, violations: &mut Violations) {
+    for section in ["Resources", "Outputs"] {
+        walk(&template.json[section], &mut |key, value| {
+            let text = if key == "Fn::Sub" { &value[0] } else { value };
+            let text = text.as_str().or(value.as_str()).unwrap_or_default();
+            let is_bound = text.starts_with("arn:aws:") || text.contains("console.aws.amazon.com/");
+            let why = format!("`{text}` is for one partition: elsewhere it would lead nowhere");
+            violations.require(!is_bound || text.starts_with("arn:aws:iam::aws:policy/"), why);
+        });
     }
 }
 

@@ -114,7 +114,9 @@ impl Template {
 }
 
 fn pointer(path: &str) -> String {
-    if path.starts_with("Parameters/") { format!("/{path}") } else { format!("/Resources/{path}") }
+    let sections = ["Parameters/", "Mappings/", "Outputs/"];
+    let is_whole = sections.iter().any(|section| path.starts_with(section));
+    if is_whole { format!("/{path}") } else { format!("/Resources/{path}") }
 }
 
 /// A rule, by its place in these files.
