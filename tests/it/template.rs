@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 
 use learnink_handlers::push::Config as PushConfig;
 use learnink_local::pipeline::{LEARNERS_TABLE, LEDGER_TABLE, StackLimits, UNKNOWN_EVENTS_TABLE};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use transformed::{Rule, Template, Violations};
 
@@ -196,9 +196,14 @@ fn the_laptop_has_the_numbers_of_the_template() {
         ("ConsumerFunction/Properties/Timeout", limits.consumer_timeout_s),
         ("MessageQueue/Properties/VisibilityTimeout", limits.visibility_timeout_s),
         ("MessageQueue/Properties/RedrivePolicy/maxReceiveCount", limits.max_receive_count),
+        (
+            "ConsumerFunction/Properties/Environment/Variables/LEARNINK_MAX_RECEIVE_COUNT",
+            limits.max_receive_count,
+        ),
         ("ConsumerMapping/Properties/BatchSize", batch_size),
     ] {
-        assert_eq!(SHAPES[1].at(path), Some(&json!(number)), "{path}");
+        let found = SHAPES[1].at(path).and_then(|value| transformed::number(SHAPES[1].looked_up(value)));
+        assert_eq!(found, Some(u64::from(number)), "{path}");
     }
 }
 

@@ -6,7 +6,7 @@ use learnink_receiver::aws::OPERATION_TIMEOUT;
 use learnink_receiver::secrets::LONGEST_WAIT;
 use serde_json::{Value, json};
 
-use super::transformed::{Template, Violations, cases, short, walk};
+use super::transformed::{Template, Violations, cases, number, short, walk};
 
 /// The longest time that SQS hides a message for. Source: SQS API, `ChangeMessageVisibility`.
 const LONGEST_HIDDEN_S: u64 = 12 * 3_600;
@@ -27,7 +27,7 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
 
 fn queues(template: &Template, violations: &mut Violations) {
     let queue = template.properties("MessageQueue");
-    let receives = queue["RedrivePolicy"]["maxReceiveCount"].as_u64();
+    let receives = number(template.looked_up(&queue["RedrivePolicy"]["maxReceiveCount"]));
     violations.require(
         receives.is_some_and(|receives| receives >= 5),
         "maxReceiveCount is under 5, or no number: throttled polls count as deliveries, and would \

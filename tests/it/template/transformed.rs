@@ -79,6 +79,14 @@ impl Template {
         self.json.pointer(&pointer(path))
     }
 
+    /// The value that a mapping has for it, where it asks one.
+    pub(super) fn looked_up<'a>(&'a self, value: &'a Value) -> &'a Value {
+        match value["Fn::FindInMap"].as_array().map(Vec::as_slice) {
+            Some([map, key, name]) => &self.json["Mappings"][short(map)][short(key)][short(name)],
+            _ => value,
+        }
+    }
+
     pub(super) fn properties(&self, name: &str) -> &Value {
         &self.json["Resources"][name]["Properties"]
     }
@@ -170,6 +178,11 @@ pub(super) fn short(value: &Value) -> String {
             None => value.to_string(),
         },
     }
+}
+
+/// A number, or text that is one, as in a mapping.
+pub(super) fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// Shows every member of every object in a value.
