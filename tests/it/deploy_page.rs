@@ -93,6 +93,7 @@ fn stand_ins(folder: &Path) -> Vec<(&'static str, String)> {
         ("aws", aws),
         ("rustup", "[ \"$*\" = 'target add aarch64-unknown-linux-gnu' ]".to_owned()),
         ("git", "[ \"$1\" = switch ]".to_owned()),
+        ("gh", format!("[ \"$*\" = '{GITHUB_CALL}' ] && echo {GITHUB_SUBJECT}")),
     ]
 }
 
@@ -128,6 +129,7 @@ fn script(folder: &Path, page: &str) -> String {
         match heading.as_str() {
             "Production" if commands.contains("scripts/smoke") => script.push_str(CROSSWISE),
             "New code" => script.push_str(UNCHANGED),
+            "From GitHub" if commands.contains("create-role") => script.push_str(ROLE),
             _ => {}
         }
     }
@@ -143,6 +145,11 @@ done
 cmp version-2 version-3
 aws lambda get-alias --function-name learnink-webhooks-staging-consumer --name live | grep '"FunctionVersion": "3"'
 "#;
+
+/// The role that GitHub's jobs assume.
+const ROLE: &str = "
+aws iam get-role --role-name learnink-webhooks-staging-deploy --query Role.AssumeRolePolicyDocument
+";
 
 /// Either stack is sent what the other one would accept.
 const CROSSWISE: &str = r#"
@@ -170,7 +177,63 @@ fn whoever_follows_the_deploy_page_gets_there_and_back() {
     let answers: Vec<_> =
         said.lines().filter_map(|line| line.split_once("  msg_")).map(|(status, _)| status).collect();
     assert_eq!(answers, ["200", "401", "401", "200"], "{said}");
+    let claim = format!(r#""token.actions.githubusercontent.com:sub": "{GITHUB_SUBJECT}:environment:staging""#);
+    assert!(said.contains(&claim), "{said}");
     assert!(said.contains("Deleted successfully"), "{said}");
+}
+
+/// The workflow that deploys, as JSON.
+fn workflow() -> Value {
+    let mut python = Command::new(venv("python"));
+    let code = "import json, sys, yaml; print(json.dumps(yaml.load(sys.argv[1], yaml.BaseLoader)))";
+    python.args(["-c", code, &read(".github/workflows/deploy.yaml")]);
+    serde_json::from_str(&successful(python)).unwrap()
+}
+
+#[test]
+fn a_repository_that_nobody_has_set_up_deploys_nothing_and_its_checks_pass() {
+    let workflow = workflow();
+    let page = read("docs/deploy.md");
+    let jobs = workflow["jobs"].as_object().unwrap();
+    assert_eq!(jobs["check"]["if"], Value::Null);
+    let build = jobs["build"]["if"].as_str().unwrap();
+    assert!(build.contains("vars.AWS_REGION != ''"), "{build}");
+    // GitHub reads a job's condition before the job has an environment, so that the variable is the repository's. A
+    // job that needs one which was skipped is skipped.
+    assert!(page.contains("the variable `AWS_REGION`, for the whole repository"));
+    assert_eq!(jobs["staging"]["needs"], json!(["check", "build"]));
+    assert_eq!(jobs["production"]["needs"], "staging");
+    for (name, job) in jobs.iter().filter(|(name, _)| *name != "build") {
+        assert_eq!(job["if"], Value::Null, "{name} could run without what it needs");
+    }
+}
+
+#[test]
+fn a_deploy_that_github_runs_again_is_another_release() {
+    let workflow = workflow();
+    let steps = workflow["jobs"]["staging"]["steps"].as_array().unwrap();
+    let named = |step: &&Value| step["name"] == "Name the release";
+    let step = steps.iter().find(named).unwrap()["run"].as_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("samconfig.toml");
+    let overridden = |attempt: &str| -> Vec<String> {
+        fs::copy(root().join("samconfig.toml"), &config).unwrap();
+        let mut bash = Command::new("bash");
+        bash.current_dir(folder.path()).args(["-euo", "pipefail", "-c", step]);
+        bash.env("GITHUB_SHA", "0123456789abcdef0123456789abcdef01234567").env("GITHUB_RUN_ATTEMPT", attempt);
+        successful(bash);
+        let named = fs::read_to_string(&config).unwrap();
+        named.lines().filter_map(|line| line.strip_prefix("parameter_overrides = ")).map(str::to_owned).collect()
+    };
+    assert_eq!(
+        overridden("2"),
+        [
+            r#""Release=0123456789.2 Stage=staging""#,
+            r#""Release=0123456789.2 Stage=staging""#,
+            r#""Release=0123456789.2 Stage=production GradualRollout=true""#,
+        ]
+    );
+    assert_ne!(overridden("1"), overridden("2"));
 }
 
 #[test]
