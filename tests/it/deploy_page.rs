@@ -11,11 +11,16 @@ use learnink_tests::binaries::binary;
 use learnink_tests::engine::ministack_endpoint;
 use learnink_tests::signing::SECRET;
 use learnink_tests::{read, root};
+use serde_json::{Value, json};
 
 use crate::deployed::{MAKE_MINISTACK_POLL, Temporary, build, successful, venv, with_aws};
 
 /// The secret of production's endpoint; staging's is [`SECRET`].
 const PRODUCTION_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+/// What the page asks GitHub for, and the answer for a repository with ids in its name.
+const GITHUB_CALL: &str = "api repos/acme/learnink-webhooks/actions/oidc/customization/sub --jq .sub_claim_prefix";
+const GITHUB_SUBJECT: &str = "repo:acme@123456/learnink-webhooks@456789";
 
 /// A block of commands, and the heading that it stands under.
 #[derive(Debug)]
