@@ -61,16 +61,16 @@ fn refused(code: &str) -> Value {
     json!({ "Error": { "Code": code, "Message": "+254705408079" } })
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(RECEIVED_AT_S).unwrap()
 }
 
-fn id(number: usize) -> MessageId {
+pub(crate) fn id(number: usize) -> MessageId {
     MessageId::parse(&format!("msg_{number}")).unwrap()
 }
 
 /// Claims of new messages.
-fn requests(count: usize) -> Vec<ClaimRequest> {
+pub(crate) fn requests(count: usize) -> Vec<ClaimRequest> {
     let request = |number| ClaimRequest {
         id: id(number).into(),
         payload_sha256: "aa".to_owned(),

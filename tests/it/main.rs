@@ -40,6 +40,7 @@ mod ledger_contract;
 mod ledger_faults;
 mod lists;
 mod odd_events;
+mod partiql;
 mod pipeline;
 mod push;
 mod queue_contract;

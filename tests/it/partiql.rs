@@ -1,0 +1,381 @@
+//! The statements that the ledger sends to DynamoDB, read by the grammar that AWS documents. The emulators of these
+//! tests accept more than DynamoDB does, and a claim that DynamoDB refuses would stop every message.
+//!
+//! The parser knows of the grammar what the ledger needs, and refuses everything else.
+//! Source: DynamoDB developer guide, "`PartiQL` insert statements for DynamoDB" (`ql-reference.insert`), "`PartiQL`
+//! update statements for DynamoDB" (`ql-reference.update`), "Running batch operations with `PartiQL` for DynamoDB"
+//! (`ql-reference.multiplestatements.batching`), "Reserved words in DynamoDB" (`ReservedWords`); DynamoDB API,
+//! `BatchStatementRequest`.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use axum::Router as HttpRouter;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use learnink_consumer::DynamoDbLedger;
+use learnink_consumer::ledger::Ledger;
+use learnink_local::pipeline::LEDGER_TABLE;
+use learnink_local::sdk_config;
+use learnink_tests::read;
+use learnink_webhook::ledger::Settlement;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::ledger_faults::{id, now, requests};
+
+/// Source: DynamoDB API, `BatchStatementRequest`, `Statement`.
+const LONGEST_STATEMENT: usize = 8_192;
+
+/// Source: `ql-reference.multiplestatements.batching`.
+const MOST_STATEMENTS: usize = 25;
+
+/// A DynamoDB that carries out everything and remembers what it was asked.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<(String, Value)>>>);
+
+impl Recorder {
+    /// Starts it; a ledger that asks it about `table`.
+    async fn start(&self, table: &str) -> DynamoDbLedger {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server = HttpRouter::new().fallback(answer).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, server).await });
+        DynamoDbLedger::new(&sdk_config(&endpoint), table)
+    }
+
+    /// The requests that carried statements.
+    fn batches(&self) -> Vec<Value> {
+        let asked = self.0.lock().unwrap();
+        assert!(asked.iter().all(|(operation, _)| operation == "BatchExecuteStatement"), "{asked:?}");
+        asked.iter().map(|(_, body)| body.clone()).collect()
+    }
+}
+
+async fn answer(
+    State(recorder): State<Recorder>,
+    headers: HeaderMap,
+    body: String,
+) -> ([(header::HeaderName, &'static str); 1], String) {
+    let operation = headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap().to_owned();
+    let body: Value = serde_json::from_str(&body).unwrap();
+    let count = body["Statements"].as_array().map_or(0, Vec::len);
+    recorder.0.lock().unwrap().push((operation, body));
+    let answer = json!({ "Responses": vec![json!({}); count] });
+    ([(header::CONTENT_TYPE, "application/x-amz-json-1.0")], answer.to_string())
+}
+
+/// A settlement in every form that its fields allow.
+fn settlements() -> Vec<Settlement> {
+    let settlement = |done: &[&str], failure_reason: Option<&str>| Settlement {
+        id: id(1),
+        owner: "me/1".to_owned(),
+        done: done.iter().map(|&key| key.to_owned()).collect(),
+        failure_reason: failure_reason.map(str::to_owned),
+        now: now(),
+    };
+    vec![
+        settlement(&[], None),
+        settlement(&[], Some("it's \"busy\"?")),
+        settlement(&["progress"], None),
+        settlement(&["progress", "push/1", "it's ?"], Some("busy")),
+    ]
+}
+
+/// What the ledger sends for its claims and settlements.
+async fn sent(table: &str) -> (Vec<Value>, Vec<Value>) {
+    let (claims, settled) = (Recorder::default(), Recorder::default());
+    let answers = claims.start(table).await.claim(requests(60)).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let answers = settled.start(table).await.settle(settlements()).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    (claims.batches(), settled.batches())
+}
+
+/// One piece of a statement.
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    /// A keyword or a name without quotes.
+    Word(String),
+    /// A name in double quotes.
+    Name(String),
+    /// Text in single quotes.
+    Text(String),
+    /// `?`.
+    Parameter,
+    /// An operator or a bracket.
+    Symbol(String),
+}
+
+fn tokens(statement: &str) -> Result<Vec<Token>, String> {
+    let mut tokens = Vec::new();
+    let mut rest = statement;
+    while let Some(first) = rest.chars().next() {
+        let quoted = |quote| {
+            let end = rest[1..].find(quote).ok_or("a quote is not closed")?;
+            Ok::<_, String>((rest[1..=end].to_owned(), end + 2))
+        };
+        let (token, length) = match first {
+            ' ' => (None, 1),
+            '?' => (Some(Token::Parameter), 1),
+            '"' => quoted('"').map(|(name, length)| (Some(Token::Name(name)), length))?,
+            '\'' => quoted('\'').map(|(text, length)| (Some(Token::Text(text)), length))?,
+            '{' | '}' | ':' | ',' => (Some(Token::Symbol(first.to_string())), 1),
+            '=' | '<' | '>' => {
+                let length = rest.find(|char| !"=<>".contains(char)).unwrap_or(rest.len());
+                (Some(Token::Symbol(rest[..length].to_owned())), length)
+            }
+            'a'..='z' | 'A'..='Z' | '_' => {
+                let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
+                let length = rest.find(|char| !is_part(char)).unwrap_or(rest.len());
+                (Some(Token::Word(rest[..length].to_owned())), length)
+            }
+            other => return Err(format!("`{other}` is not expected")),
+        };
+        tokens.extend(token);
+        rest = &rest[length..];
+    }
+    Ok(tokens)
+}
+
+/// What is left of a statement, and how many parameters were read.
+struct Parser {
+    rest: std::vec::IntoIter<Token>,
+    parameters: usize,
+}
+
+impl Parser {
+    fn next_is(&self, symbol: &str) -> bool {
+        self.rest.as_slice().first() == Some(&Token::Symbol(symbol.to_owned()))
+    }
+
+    fn next_is_keyword(&self, keyword: &str) -> bool {
+        matches!(self.rest.as_slice().first(), Some(Token::Word(word)) if word.eq_ignore_ascii_case(keyword))
+    }
+
+    fn keyword(&mut self, keyword: &str) -> Result<(), String> {
+        let is_next = self.next_is_keyword(keyword);
+        let found = self.rest.next();
+        if is_next { Ok(()) } else { Err(format!("{keyword} is expected, not {found:?}")) }
+    }
+
+    fn symbol(&mut self, symbol: &str) -> Result<(), String> {
+        let is_next = self.next_is(symbol);
+        let found = self.rest.next();
+        if is_next { Ok(()) } else { Err(format!("`{symbol}` is expected, not {found:?}")) }
+    }
+
+    /// A table or an attribute. None of the 573 reserved words has an underscore, and every name of ours has one or
+    /// is quoted.
+    fn name(&mut self) -> Result<String, String> {
+        match self.rest.next() {
+            Some(Token::Name(name)) if !name.is_empty() => Ok(name),
+            Some(Token::Word(word)) if word.contains('_') => Ok(word),
+            Some(Token::Word(word)) => Err(format!("{word} may be a reserved word: quote it")),
+            other => Err(format!("a name is expected, not {other:?}")),
+        }
+    }
+
+    /// A value is a parameter: text in the statement itself would have to be escaped.
+    fn parameter(&mut self) -> Result<(), String> {
+        self.parameters += 1;
+        match self.rest.next() {
+            Some(Token::Parameter) => Ok(()),
+            other => Err(format!("a parameter is expected, not {other:?}")),
+        }
+    }
+
+    /// `INSERT INTO table VALUE item`.
+    fn insert(&mut self) -> Result<String, String> {
+        self.keyword("INTO")?;
+        let table = self.name()?;
+        self.keyword("VALUE")?;
+        self.symbol("{")?;
+        let mut attributes = BTreeSet::new();
+        loop {
+            match self.rest.next() {
+                Some(Token::Text(name)) if attributes.insert(name.clone()) => {}
+                other => {
+                    return Err(format!("another attribute in single quotes is expected, not {other:?}"));
+                }
+            }
+            self.symbol(":")?;
+            self.parameter()?;
+            if !self.next_is(",") {
+                break;
+            }
+            self.symbol(",")?;
+        }
+        self.symbol("}")?;
+        let has_key = attributes.contains(LEDGER_TABLE.hash_key);
+        if has_key { Ok(table) } else { Err("the item has no primary key".to_owned()) }
+    }
+
+    /// `UPDATE table [SET path = data | REMOVE path] [...] WHERE condition`.
+    fn update(&mut self) -> Result<String, String> {
+        let table = self.name()?;
+        let mut changed = BTreeSet::new();
+        while !self.next_is_keyword("WHERE") {
+            let is_set = self.next_is_keyword("SET");
+            self.keyword(if is_set { "SET" } else { "REMOVE" })?;
+            let name = self.name()?;
+            if is_set {
+                self.symbol("=")?;
+                self.parameter()?;
+            }
+            if name == LEDGER_TABLE.hash_key || !changed.insert(name.clone()) {
+                return Err(format!("{name} is changed twice, or is the primary key"));
+            }
+        }
+        if changed.is_empty() {
+            return Err("nothing is changed".to_owned());
+        }
+        self.keyword("WHERE")?;
+        let mut has_key = false;
+        loop {
+            let name = self.name()?;
+            let Some(Token::Symbol(operator)) = self.rest.next() else {
+                return Err("a comparison is expected".to_owned());
+            };
+            if !["=", "<>", "<", "<=", ">", ">="].contains(&operator.as_str()) {
+                return Err(format!("`{operator}` is not an operator"));
+            }
+            self.parameter()?;
+            has_key |= name == LEDGER_TABLE.hash_key && operator == "=";
+            if !self.next_is_keyword("AND") {
+                break;
+            }
+            self.keyword("AND")?;
+        }
+        if has_key {
+            Ok(table)
+        } else {
+            Err("the condition does not name one item by its primary key".to_owned())
+        }
+    }
+}
+
+/// The table that a statement is about, where DynamoDB would take it with so many parameters.
+fn table_of(statement: &str, parameters: usize) -> Result<String, String> {
+    if statement.is_empty() || statement.len() > LONGEST_STATEMENT {
+        return Err(format!("the statement has {} characters", statement.len()));
+    }
+    let mut parser = Parser { rest: tokens(statement)?.into_iter(), parameters: 0 };
+    let is_insert = parser.next_is_keyword("INSERT");
+    parser.keyword(if is_insert { "INSERT" } else { "UPDATE" })?;
+    let table = if is_insert { parser.insert() } else { parser.update() }?;
+    if let Some(more) = parser.rest.next() {
+        return Err(format!("the statement goes on with {more:?}"));
+    }
+    if parser.parameters != parameters {
+        return Err(format!("it has {} parameters, and is given {parameters}", parser.parameters));
+    }
+    Ok(table)
+}
+
+/// Whether DynamoDB would take a parameter: of one type, and no empty set.
+/// Source: DynamoDB API, `AttributeValue`.
+fn is_value(value: &Value) -> bool {
+    let value: Vec<_> = value.as_object().into_iter().flatten().collect();
+    let is_number = |text: &str| text.parse::<i64>().is_ok();
+    match value.as_slice() {
+        [(kind, value)] if *kind == "S" => value.is_string(),
+        [(kind, value)] if *kind == "N" => value.as_str().is_some_and(is_number),
+        [(kind, value)] if *kind == "SS" => {
+            let texts: Vec<_> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let different: BTreeSet<_> = texts.iter().collect();
+            !texts.is_empty() && different.len() == texts.len()
+        }
+        _ => false,
+    }
+}
+
+fn check(batches: &[Value], table: &str) {
+    for batch in batches {
+        let statements = batch["Statements"].as_array().unwrap();
+        assert!((1..=MOST_STATEMENTS).contains(&statements.len()), "{} statements", statements.len());
+        for statement in statements {
+            let parameters = statement["Parameters"].as_array().unwrap();
+            assert!(!parameters.is_empty() && parameters.iter().all(is_value), "{statement}");
+            let text = statement["Statement"].as_str().unwrap();
+            assert_eq!(table_of(text, parameters.len()).as_deref(), Ok(table), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn dynamodb_takes_every_statement_of_the_ledger_as_far_as_its_documentation_goes() {
+    // As CloudFormation names it: with hyphens, which a name without quotes does not have.
+    let table = "learnink-webhooks-staging-LedgerTable-1ABCDEF2GHIJK";
+    let (claims, settled) = sent(table).await;
+    check(&claims, table);
+    check(&settled, table);
+    assert_eq!(claims.iter().map(|batch| batch["Statements"].as_array().unwrap().len()).sum::<usize>(), 60);
+    let forms = settled[0]["Statements"].as_array().unwrap().iter();
+    let forms: BTreeSet<_> = forms.map(|statement| statement["Statement"].as_str().unwrap()).collect();
+    assert_eq!(forms.len(), 2, "with keys that are done, and without: {forms:?}");
+}
+
+#[test]
+fn a_statement_that_dynamodb_would_refuse_is_refused_here() {
+    for (statement, parameters, why) in [
+        ("INSERT INTO \"t\" VALUE {'message_id': ?}", 2, "is given 2"),
+        ("INSERT INTO \"t\" VALUE {'message_id': ?, 'lease_owner': ?}", 1, "is given 1"),
+        ("INSERT INTO \"t\" VALUE {'lease_owner': ?}", 1, "no primary key"),
+        ("INSERT INTO \"t\" VALUE {'message_id': ?, 'message_id': ?}", 2, "another attribute"),
+        ("INSERT INTO \"t\" VALUE {message_id: ?}", 1, "in single quotes"),
+        ("INSERT INTO \"t\" VALUE {\"message_id\": ?}", 1, "in single quotes"),
+        ("INSERT INTO \"t\" VALUE {'message_id': 'msg_1'}", 0, "a parameter is expected"),
+        ("INSERT INTO \"t\" VALUE {'message_id': ?,}", 1, "another attribute"),
+        ("INSERT INTO \"t\" VALUE {'message_id' ?}", 1, "`:` is expected"),
+        ("INSERT INTO \"t\" VALUE {'message_id': ?", 1, "`}` is expected"),
+        ("INSERT INTO \"t\" VALUES {'message_id': ?}", 1, "VALUE is expected"),
+        ("INSERT INTO \"t\" (message_id) VALUES (?)", 1, "`(` is not expected"),
+        ("INSERT \"t\" VALUE {'message_id': ?}", 1, "INTO is expected"),
+        ("INSERT INTO my-table VALUE {'message_id': ?}", 1, "`-` is not expected"),
+        ("INSERT INTO ledger VALUE {'message_id': ?}", 1, "quote it"),
+        ("INSERT INTO 't' VALUE {'message_id': ?}", 1, "a name is expected"),
+        ("INSERT INTO \"t VALUE {'message_id': ?}", 1, "not closed"),
+        ("INSERT INTO \"t\" VALUE {'message_id': ?};", 1, "`;` is not expected"),
+        ("INSERT INTO \"t\" VALUE {'message_id': ?} ON CONFLICT DO NOTHING", 1, "goes on"),
+        ("UPDATE \"t\" SET lease_owner = ? WHERE message_id = ?", 3, "is given 3"),
+        ("UPDATE \"t\" SET lease_owner = ?", 1, "REMOVE is expected"),
+        ("UPDATE \"t\" SET lease_owner = ? WHERE lease_owner = ?", 2, "by its primary key"),
+        ("UPDATE \"t\" SET lease_owner = ? WHERE message_id > ?", 2, "by its primary key"),
+        ("UPDATE \"t\" SET lease_owner = ? WHERE message_id == ?", 2, "not an operator"),
+        ("UPDATE \"t\" SET lease_owner = ? WHERE message_id = ? OR lease_owner = ?", 3, "goes on"),
+        ("UPDATE \"t\" SET lease_owner = ? SET lease_owner = ? WHERE message_id = ?", 3, "changed twice"),
+        ("UPDATE \"t\" SET message_id = ? WHERE message_id = ?", 2, "the primary key"),
+        ("UPDATE \"t\" SET owner = ? WHERE message_id = ?", 2, "quote it"),
+        ("UPDATE \"t\" ADD done_keys ? WHERE message_id = ?", 2, "REMOVE is expected"),
+        ("UPDATE \"t\" REMOVE done_keys = ? WHERE message_id = ?", 2, "REMOVE is expected"),
+        ("UPDATE \"t\" WHERE message_id = ?", 1, "nothing is changed"),
+        ("DELETE FROM \"t\" WHERE message_id = ?", 1, "UPDATE is expected"),
+        ("", 0, "0 characters"),
+    ] {
+        let refused = table_of(statement, parameters).unwrap_err();
+        assert!(refused.contains(why), "{statement}: {refused}");
+    }
+    let long = format!("INSERT INTO \"{}\" VALUE {{'message_id': ?}}", "t".repeat(LONGEST_STATEMENT));
+    assert!(table_of(&long, 1).unwrap_err().contains("characters"));
+    for value in
+        [json!({ "SS": [] }), json!({ "SS": ["a", "a"] }), json!({ "N": "1e" }), json!({}), json!("a")]
+    {
+        assert!(!is_value(&value), "{value}");
+    }
+}
+
+#[tokio::test]
+async fn the_smoke_test_claims_and_settles_with_the_statements_of_the_ledger() {
+    let (claims, settled) = sent("{table}").await;
+    let smoke = read("scripts/smoke");
+    let written = |name: &str| {
+        let (_, rest) = smoke.split_once(&format!("{name} = \"\"\"")).unwrap();
+        rest.split_once("\"\"\"").unwrap().0.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let first = |batches: &[Value], number: usize| {
+        batches[0]["Statements"][number]["Statement"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(written("CLAIM"), first(&claims, 0));
+    assert_eq!(written("SETTLE"), first(&settled, 2));
+}
