@@ -18,6 +18,7 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
     queues(template, violations);
     api(template, violations);
     versions(template, violations);
+    bursts(template, violations);
     names(template, violations);
     partitions(template, violations);
     if template.is_gradual {
@@ -71,6 +72,35 @@ fn api(template: &Template, violations: &mut Violations) {
     violations.require(
         !text.contains("header") && !text.contains("body"),
         "the access log has bodies or headers: personal data and signatures would be kept",
+    );
+}
+
+/// What Recover in LearnInk sends without a pause, and does not send again.
+fn bursts(template: &Template, violations: &mut Violations) {
+    const MESSAGES: u64 = 10_000;
+    /// Messages per second. Source: svix.com/pricing, the larger of the published plans.
+    const SENT: u64 = 800;
+    /// Requests per second that one environment gets. Source: Lambda guide, "Lambda function scaling".
+    const BY_ENVIRONMENT: u64 = 10;
+    /// Requests per second, and at once, of an account in the regions with the least.
+    /// Source: API Gateway guide, "Quotas"; a stage cannot have more than the account.
+    const LEAST_QUOTA: (u64, u64) = (2_500, 1_250);
+    let default = |name: &str| template.json["Parameters"][name]["Default"].as_u64().unwrap_or_default();
+    let (rate, burst) = (default("ThrottleRate"), default("ThrottleBurst"));
+    let let_through = burst + rate * MESSAGES / SENT;
+    violations.require(
+        let_through >= MESSAGES,
+        format!(
+            "of a Recover of 10,000 at 800 a second the API lets {let_through} through: the others would stay failed"
+        ),
+    );
+    violations.require(
+        rate <= LEAST_QUOTA.0 && burst <= LEAST_QUOTA.1,
+        "the throttle is over what some regions let an account have: some regions would refuse the stage",
+    );
+    violations.require(
+        BY_ENVIRONMENT * default("ReceiverConcurrency") >= rate,
+        "the API lets more through than the receiver's environments take: the receiver would be throttled",
     );
 }
 
