@@ -19,7 +19,8 @@ use crate::deployed::{MAKE_MINISTACK_POLL, Temporary, build, successful, venv, w
 const PRODUCTION_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// What the page asks GitHub for, and the answer for a repository with ids in its name.
-const GITHUB_CALL: &str = "api repos/acme/learnink-webhooks/actions/oidc/customization/sub --jq .sub_claim_prefix";
+const GITHUB_CALL: &str =
+    "api repos/acme/learnink-webhooks/actions/oidc/customization/sub --jq .sub_claim_prefix";
 const GITHUB_SUBJECT: &str = "repo:acme@123456/learnink-webhooks@456789";
 
 /// A block of commands, and the heading that it stands under.
@@ -182,7 +183,8 @@ fn whoever_follows_the_deploy_page_gets_there_and_back() {
     let answers: Vec<_> =
         said.lines().filter_map(|line| line.split_once("  msg_")).map(|(status, _)| status).collect();
     assert_eq!(answers, ["200", "401", "401", "200"], "{said}");
-    let claim = format!(r#""token.actions.githubusercontent.com:sub": "{GITHUB_SUBJECT}:environment:staging""#);
+    let claim =
+        format!(r#""token.actions.githubusercontent.com:sub": "{GITHUB_SUBJECT}:environment:staging""#);
     assert!(said.contains(&claim), "{said}");
     assert!(said.contains("Deleted successfully"), "{said}");
 }
@@ -228,7 +230,11 @@ fn a_deploy_that_github_runs_again_is_another_release() {
         bash.env("GITHUB_SHA", "0123456789abcdef0123456789abcdef01234567").env("GITHUB_RUN_ATTEMPT", attempt);
         successful(bash);
         let named = fs::read_to_string(&config).unwrap();
-        named.lines().filter_map(|line| line.strip_prefix("parameter_overrides = ")).map(str::to_owned).collect()
+        named
+            .lines()
+            .filter_map(|line| line.strip_prefix("parameter_overrides = "))
+            .map(str::to_owned)
+            .collect()
     };
     assert_eq!(
         overridden("2"),

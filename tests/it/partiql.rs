@@ -68,7 +68,7 @@ async fn answer(
 /// A settlement in every form that its fields allow.
 fn settlements() -> Vec<Settlement> {
     let settlement = |done: &[&str], failure_reason: Option<&str>| Settlement {
-        id: id(1),
+        id: id(1).into(),
         owner: "me/1".to_owned(),
         done: done.iter().map(|&key| key.to_owned()).collect(),
         failure_reason: failure_reason.map(str::to_owned),
@@ -311,9 +311,7 @@ async fn dynamodb_takes_every_statement_of_the_ledger_as_far_as_its_documentatio
     check(&claims, table);
     check(&settled, table);
     assert_eq!(claims.iter().map(|batch| batch["Statements"].as_array().unwrap().len()).sum::<usize>(), 60);
-    let forms = settled[0]["Statements"].as_array().unwrap().iter();
-    let forms: BTreeSet<_> = forms.map(|statement| statement["Statement"].as_str().unwrap()).collect();
-    assert_eq!(forms.len(), 2, "with keys that are done, and without: {forms:?}");
+    assert_eq!(settled[0]["Statements"].as_array().unwrap().len(), settlements().len());
 }
 
 #[test]

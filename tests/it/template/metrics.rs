@@ -25,6 +25,12 @@ static LINES: LazyLock<Vec<(&'static str, Value)>> = LazyLock::new(|| {
     lines.map(|(function, line)| (function, serde_json::from_slice(&line.into_line()).unwrap())).collect()
 });
 
+/// Metrics that nobody watches.
+const UNWATCHED: [&str; 2] = [
+    "LearnInkWebhooks ClockSkew by [\"function\"] of ReceiverFunction",
+    "LearnInkWebhooks OfflineLag by [\"function\"] of ReceiverFunction",
+];
+
 fn receipts() -> impl Iterator<Item = Receipt> {
     let outcomes = [
         Outcome::Accepted,
@@ -54,14 +60,18 @@ fn reports() -> impl Iterator<Item = RecordReport> {
         [End::Processed, End::Duplicate, End::Ignored, End::DeadLettered, End::Retry, End::SentAgain];
     let run = |ended| HandlerReport { name: "push", key: "push".to_owned(), ended, took: Duration::ZERO };
     let failure = Failure { handler: Some("push"), class: "permanent", reason: "no such plan".to_owned() };
-    outcomes.into_iter().map(move |outcome| RecordReport {
+    // An event that no handler takes, one in another version, and what is not an event.
+    let sent = Some("notifications.sent");
+    let heads = [(sent, None), (sent, Some("2031-01-01")), (None, None)];
+    let reports = outcomes.into_iter().flat_map(move |outcome| heads.map(|head| (outcome, head)));
+    reports.map(move |(outcome, (event_type, another_version))| RecordReport {
         sqs_message_id: "sqs-1".to_owned(),
         message_id: Some("msg_1".to_owned()),
-        event_type: Some("notifications.sent".to_owned()),
+        event_type: event_type.map(str::to_owned),
         occurred_at: Some(Timestamp::UNIX_EPOCH),
         received_at: Some(Timestamp::UNIX_EPOCH),
         known: false,
-        another_version: None,
+        another_version: another_version.map(str::to_owned),
         part: None,
         receive_count: 1,
         outcome,
@@ -76,10 +86,8 @@ fn reports() -> impl Iterator<Item = RecordReport> {
 pub(super) fn rules(template: &Template, violations: &mut Violations) {
     let mut watched: Vec<(&str, String)> = Vec::new();
     for (name, alarm) in template.of_type("AWS::CloudWatch::Alarm") {
-        let alarm = &alarm["Properties"];
-        let dimensions = cases(&alarm["Dimensions"]).into_iter();
-        let dimensions = dimensions.map(|dimension| (short(&dimension["Name"]), short(&dimension["Value"])));
-        watched.push((name, metric(&short(&alarm["Namespace"]), &short(&alarm["MetricName"]), dimensions)));
+        watched.extend(asked(&alarm["Properties"]).into_iter().map(|metric| (name, metric)));
+        quiet_hour(template, name, alarm, violations);
     }
     let widgets = template.properties("Dashboard")["DashboardBody"]["widgets"].as_array();
     violations.require(widgets.is_some(), "the dashboard is no JSON with widgets: a deploy would fail");
@@ -96,6 +104,15 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
             format!("`{name}` watches {metric}, which nobody publishes: it would show nothing, and not ring");
         violations.require(published.contains(metric), why);
     }
+    let is_watched = |metric: &String| watched.iter().any(|(_, watched)| watched == metric);
+    let unwatched: Vec<_> =
+        published.iter().filter(|metric| !is_watched(metric)).map(String::as_str).collect();
+    let unwatched: Vec<_> = unwatched.into_iter().filter(|metric| !UNWATCHED.contains(metric)).collect();
+    let why = format!(
+        "no alarm and no widget shows {}: CloudWatch would be paid for nothing",
+        unwatched.join(", ")
+    );
+    violations.require(unwatched.is_empty(), why);
     for (name, filter) in template.of_type("AWS::Logs::MetricFilter") {
         let fields = fields_of(template, &short(&filter["Properties"]["LogGroupName"]));
         let pattern = short(&filter["Properties"]["FilterPattern"]);
@@ -103,6 +120,63 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
         let why = format!("{name} asks for a field that no line has: it would count nothing");
         violations.require(asked.all(|field| fields.contains(field)), why);
     }
+}
+
+/// What an alarm makes of an hour without a webhook. One that asks for a metric which is 0 where all is well keeps its
+/// state until the next number: the hour proves nothing. One whose metric is never 0 would keep it forever, so that
+/// it goes back by itself; its OK would be heard although nobody has done anything.
+fn quiet_hour(template: &Template, name: &str, alarm: &Value, violations: &mut Violations) {
+    const A_DAY_S: u64 = 86_400;
+    let is_rollout = template.parameters_of(alarm["Condition"].as_str().unwrap_or_default());
+    let alarm = &alarm["Properties"];
+    let metrics = asked(alarm);
+    let [metric] = metrics.as_slice() else { return };
+    if is_rollout.contains("GradualRollout") || !published(template).contains(metric) {
+        return;
+    }
+    let asks_for_silence = short(&alarm["ComparisonOperator"]).starts_with("LessThan");
+    let can_be_zero = zeros().contains(metric);
+    let expected = match (asks_for_silence, can_be_zero) {
+        (true, _) => "breaching",
+        (false, true) => "ignore",
+        (false, false) => "notBreaching",
+    };
+    violations.require(
+        alarm["TreatMissingData"] == expected,
+        format!(
+            "{name} does not treat missing data as {expected}: it would go back in a quiet hour, or never"
+        ),
+    );
+    let seconds = alarm["Period"].as_u64().zip(alarm["EvaluationPeriods"].as_u64());
+    let is_soon = seconds.is_some_and(|(period, periods)| period * periods < A_DAY_S);
+    violations.require(
+        can_be_zero || asks_for_silence || !is_soon || alarm["OKActions"].is_null(),
+        format!("{name} would mail OK after a quiet hour, although nobody has done anything"),
+    );
+}
+
+/// The metrics that some line says 0 of.
+fn zeros() -> BTreeSet<String> {
+    let mut zeros = BTreeSet::new();
+    each_metric(|made, value| {
+        if value.as_f64() == Some(0.0) {
+            zeros.insert(made);
+        }
+    });
+    zeros
+}
+
+/// The metrics that an alarm asks for: one, or those that its expression is made of.
+fn asked(alarm: &Value) -> Vec<String> {
+    let stated = cases(&alarm["Metrics"]).into_iter().map(|asked| &asked["MetricStat"]["Metric"]);
+    let stated = stated.filter(|metric| metric.is_object());
+    let one = alarm["MetricName"].is_string().then_some(alarm);
+    let metrics = stated.chain(one).map(|asked| {
+        let dimensions = cases(&asked["Dimensions"]).into_iter();
+        let dimensions = dimensions.map(|dimension| (short(&dimension["Name"]), short(&dimension["Value"])));
+        metric(&short(&asked["Namespace"]), &short(&asked["MetricName"]), dimensions)
+    });
+    metrics.collect()
 }
 
 /// A metric as CloudWatch tells it from others, and the function that is asked about.
@@ -113,18 +187,26 @@ fn metric(namespace: &str, name: &str, dimensions: impl Iterator<Item = (String,
     format!("{namespace} {name} by {:?} of {function}", dimensions.keys())
 }
 
-/// The metrics in the lines of every outcome, and those that filters make of other lines.
-fn published(template: &Template) -> BTreeSet<String> {
-    let mut published = BTreeSet::new();
+/// Shows the metrics in the lines of every outcome, each with its value.
+fn each_metric(mut visit: impl FnMut(String, &Value)) {
     for (function, line) in LINES.iter() {
         for directive in cases(&line["_aws"]["CloudWatchMetrics"]) {
             let (sets, made) = (directive["Dimensions"].as_array().unwrap(), cases(&directive["Metrics"]));
             for (set, made) in sets.iter().flat_map(|set| made.iter().map(move |made| (set, made))) {
                 let set = cases(set).into_iter().map(|dimension| (short(dimension), (*function).to_owned()));
-                published.insert(metric(&short(&directive["Namespace"]), &short(&made["Name"]), set));
+                let name = short(&made["Name"]);
+                visit(metric(&short(&directive["Namespace"]), &name, set), &line[&name]);
             }
         }
     }
+}
+
+/// The metrics in the lines of every outcome, and those that filters make of other lines.
+fn published(template: &Template) -> BTreeSet<String> {
+    let mut published = BTreeSet::new();
+    each_metric(|made, _| {
+        published.insert(made);
+    });
     let filters = template.of_type("AWS::Logs::MetricFilter");
     for made in filters.flat_map(|(_, filter)| cases(&filter["Properties"]["MetricTransformations"])) {
         let dimensions = cases(&made["Dimensions"]).into_iter();
