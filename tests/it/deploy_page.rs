@@ -7,10 +7,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use learnink_local::pipeline::StackLimits;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::ministack_endpoint;
 use learnink_tests::signing::SECRET;
 use learnink_tests::{read, root};
+use learnink_webhook::backoff::delay;
 use serde_json::{Value, json};
 
 use crate::deployed::{MAKE_MINISTACK_POLL, Temporary, build, successful, venv, with_aws};
@@ -261,4 +263,31 @@ fn the_costs_on_their_page_are_those_that_the_script_computes() {
     {
         assert!(deploy_page.contains(&format!("${cost}")), "docs/deploy.md doesn't say ${cost}");
     }
+}
+
+#[test]
+fn the_limits_on_their_page_are_those_of_the_template_and_the_backoff() {
+    // A quota of SQS. Source: Amazon SQS API reference, `ReceiveMessage`, `OverLimit`.
+    const MOST_IN_FLIGHT: u64 = 120_000;
+    let page = read("docs/limits.md").replace('\n', " ");
+    let says = |text: String| assert!(page.contains(&text), "docs/limits.md does not say: {text}");
+    let deliveries = StackLimits::TEMPLATE.max_receive_count;
+    let waits_s: u64 = (1..deliveries).map(|count| delay(count, 0.5, None).as_secs()).sum();
+    says(format!("| deliveries of a message | {deliveries} |"));
+    says(format!("add up to {}.{} hours", waits_s / 3_600, (waits_s % 3_600 + 180) / 360));
+    says(format!("a rate of {} failing messages a second", MOST_IN_FLIGHT / waits_s));
+    says(format!("100 a second do in {} minutes", MOST_IN_FLIGHT / 100 / 60));
+    let template = read("template.yaml");
+    let default = |name: &str| {
+        let (_, parameter) = template.split_once(&format!("\n  {name}:\n")).unwrap();
+        let (_, value) = parameter.split_once("    Default: ").unwrap();
+        value.lines().next().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!((default("ThrottleRate"), default("ThrottleBurst")), (1_000, 1_000));
+    says("| 1,000 a second, and 1,000 at once |".to_owned());
+    let environments = default("ReceiverConcurrency");
+    says(format!("`ReceiverConcurrency`, {environments}:"));
+    assert_eq!(environments * 10, 2_000);
+    says("| 2,000 a second |".to_owned());
+    says(format!("| {}, of up to 10 messages |", default("ConsumerConcurrency")));
 }
