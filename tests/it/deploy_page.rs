@@ -290,4 +290,14 @@ fn the_limits_on_their_page_are_those_of_the_template_and_the_backoff() {
     assert_eq!(environments * 10, 2_000);
     says("| 2,000 a second |".to_owned());
     says(format!("| {}, of up to 10 messages |", default("ConsumerConcurrency")));
+    let page = read("docs/deploy.md").replace('\n', " ");
+    for text in [
+        format!("Each stack reserves {environments} of them"),
+        format!("two stacks in one account need {}", 2 * environments + 100),
+        "a stack takes 1,000 webhooks a second, and 1,000 more at once".to_owned(),
+        // At 800 a second, which is under the throttle.
+        format!("a Recover of 10,000 is in after {} seconds", 10_000_u64.div_ceil(800)),
+    ] {
+        assert!(page.contains(&text), "docs/deploy.md does not say: {text}");
+    }
 }
