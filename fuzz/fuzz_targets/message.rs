@@ -110,7 +110,14 @@ fn comes_back_the_same(sent: &Message) {
         }
     }
     match decode(&encoded) {
-        Ok(found) => assert!(found == as_carried(sent.clone())),
+        Ok(found) => {
+            let typed = as_carried(sent.clone());
+            let type_bytes = typed.event_type.as_ref().map_or(0, |name| "event-typeString".len() + name.len());
+            // The type makes way for what would not fit beside it.
+            let may_be_untyped = counted + type_bytes > LARGEST_MESSAGE_BYTES;
+            let untyped = Message { event_type: None, ..typed.clone() };
+            assert!(found == typed || (may_be_untyped && found == untyped));
+        }
         // The receiver refuses such a body before it is encoded.
         Err(error) => assert!(sent.body.len() > LARGEST_BODY_BYTES, "{error}"),
     }

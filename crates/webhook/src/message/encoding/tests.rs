@@ -69,10 +69,81 @@ fn a_message_over_the_limit_of_sqs_is_refused_and_one_at_the_limit_is_not() {
     let overhead = message("").encode().unwrap();
     let overhead = overhead.bytes() - overhead.body.len() - "encodingStringgzip+base64".len();
     let largest = message(noise(LARGEST_MESSAGE_BYTES - overhead)).encode().unwrap();
-    assert_eq!(largest.bytes(), LARGEST_MESSAGE_BYTES);
+    assert_eq!((largest.bytes(), encoding_of(&largest)), (LARGEST_MESSAGE_BYTES, None));
+    assert!(value(&largest, attribute::EVENT_TYPE).is_some());
 
-    let refused = message(noise(LARGEST_MESSAGE_BYTES - overhead + 1)).encode();
+    // The type is in the body anyway, and makes way for it.
+    let its_type = "event-typeStringuser.course.started".len();
+    for bytes in [LARGEST_MESSAGE_BYTES - overhead + 1, LARGEST_MESSAGE_BYTES - overhead + its_type] {
+        let larger = message(noise(bytes));
+        let encoded = larger.clone().encode().unwrap();
+        assert_eq!(value(&encoded, attribute::EVENT_TYPE), None);
+        assert_eq!(decode(&encoded).unwrap().body, larger.body);
+    }
+    let refused = message(noise(LARGEST_MESSAGE_BYTES - overhead + its_type + 1)).encode();
     assert_eq!(refused.err().unwrap().bytes, LARGEST_MESSAGE_BYTES + 1);
+}
+
+/// `notifications.sent` as LearnInk sends it to so many learners, whose ids are random.
+fn notifications(learners: usize, note: &str) -> String {
+    let mut random = 1_u64;
+    let mut digits = |alphabet: &[u8], many: usize| -> String {
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(alphabet[usize::try_from(random >> 33).unwrap() % alphabet.len()])
+        };
+        (0..many).map(|_| next()).collect()
+    };
+    let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let hex = b"0123456789abcdef";
+    let mut one = || {
+        let (user, phone) = (digits(letters, 28), digits(&hex[..10], 8));
+        let custom = [8, 4, 4, 4, 12].map(|many| digits(hex, many)).join("-");
+        format!(
+            r#"{{"title": "Hi Mary!", "body": "Don't forget to complete your training today{note}", "path": "/learning", "user_id": "{user}", "custom_id": "{custom}", "phone_number": "+2547{phone}"}}"#
+        )
+    };
+    let list: Vec<_> = (0..learners).map(|_| one()).collect();
+    format!(
+        r#"{{"object": "event", "type": "notifications.sent", "api_version": "2022-11-15", "data": {{"notifications": [{}]}}, "timestamp": "2026-11-28T10:00:00.000Z"}}"#,
+        list.join(", ")
+    )
+}
+
+#[test]
+fn a_list_that_fits_only_with_more_effort_is_queued_all_the_same() {
+    let fast = gzip(notifications(10_500, "").as_bytes(), Compression::fast());
+    assert!(compressed_bytes(fast.len(), &[]) > LARGEST_MESSAGE_BYTES);
+    for (learners, note) in [(10_500, ""), (13_500, ""), (10_500, "\u{FFFE}")] {
+        let body = notifications(learners, note).into_bytes();
+        let encoded = message(body.clone()).encode().unwrap();
+        assert!(encoded.bytes() <= LARGEST_MESSAGE_BYTES);
+        assert_eq!(encoding_of(&encoded), Some("gzip+base64"));
+        assert!(decode(&encoded).unwrap().body == body, "{learners} {note:?}");
+    }
+    let refused = message(notifications(18_000, "")).encode().err().unwrap();
+    assert!((LARGEST_MESSAGE_BYTES + 1..LARGEST_MESSAGE_BYTES * 3 / 2).contains(&refused.bytes));
+}
+
+#[test]
+fn whatever_fits_at_any_level_of_compression_is_compressed_to_fit() {
+    let words = |vocabulary: usize| -> String {
+        let noise = noise(20_000);
+        let words: Vec<_> = (0..vocabulary).map(|n| &noise[n * 8..n * 8 + 3 + n % 5]).collect();
+        noise.bytes().map(|byte| words[usize::from(byte) % vocabulary]).collect::<Vec<_>>().join(" ")
+    };
+    let two_letters: String =
+        noise(30_000).bytes().map(|byte| if byte % 7 == 0 { 'b' } else { 'a' }).collect();
+    let mut hurried = Vec::new();
+    for body in [notifications(300, ""), words(50), words(90), two_letters, noise(20_000)] {
+        let level = |level| gzip(body.as_bytes(), Compression::new(level)).len();
+        let least = (1..=9).map(level).min().unwrap();
+        let fitted = smaller(body.as_bytes(), least, || true).unwrap();
+        assert!(fitted.len() <= least);
+        hurried.push(smaller(body.as_bytes(), least, || false).is_err());
+        assert_eq!(hurried.last(), Some(&(least < level(6))));
+    }
+    assert!(hurried.contains(&true) && hurried.contains(&false), "one of them needs another level");
 }
 
 #[test]
