@@ -16,6 +16,7 @@
 //! is theirs to decide as well, keeps them from deleting those.
 
 mod name;
+mod place;
 mod record;
 
 use std::error::Error;
@@ -35,9 +36,9 @@ use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutMode, RetryConfig};
-use reqwest::Url;
 
 pub use name::Name;
+use place::Place;
 use record::LARGEST_BYTES;
 pub use record::{Record, RecordError};
 
@@ -52,9 +53,6 @@ const MOST_RETRIES: usize = 2;
 
 /// How long a connection may take. What died while the environment was frozen is not waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The longest prefix in bytes: with a record's name behind it, S3's 1024 are never reached.
-const LONGEST_PREFIX_BYTES: usize = 512;
 
 /// How many listings run at a time.
 const LISTINGS_AT_ONCE: usize = 16;
@@ -87,31 +85,20 @@ impl Config {
     /// [`ConfigError`] naming the variable and what belongs there.
     pub fn at(url: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let unusable = |problem: &str| ConfigError::unusable(VARIABLE, problem);
-        let form = "it must be a URL such as s3://bucket/prefix or file:///folder";
-        let url = Url::parse(url.trim()).map_err(|_| unusable(form))?;
-        if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
-            return Err(unusable("a URL of an archive has neither `?` nor `#` nor `@`"));
-        }
-        let host = url.host_str().unwrap_or_default();
-        let root = Path::from_url_path(url.path())
-            .map_err(|_| unusable("its path has a part that cannot be a name"))?;
-        if root.as_ref().len() > LONGEST_PREFIX_BYTES {
-            return Err(unusable("its path is too long for a prefix"));
-        }
-        let store: Arc<dyn ObjectStore> = match (url.scheme(), host) {
-            ("s3", "") => {
-                return Err(unusable("it names no bucket; it must be a URL such as s3://bucket/prefix"));
+        let url = url.trim();
+        let (store, root): (Arc<dyn ObjectStore>, _) = match Place::parse(url).map_err(unusable)? {
+            Place::Bucket { bucket, prefix } => {
+                let client = s3(&bucket, &variable)?.build().map_err(|error| {
+                    unusable(&format!("no client for S3 can be made: {}", problem(&error)))
+                })?;
+                (Arc::new(client), prefix)
             }
-            ("s3", bucket) => Arc::new(s3(bucket, &variable)?.build().map_err(|error| {
-                ConfigError::unusable(VARIABLE, format!("no client for S3 can be made: {}", problem(&error)))
-            })?),
-            ("file", "") if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => {
+            Place::Folder(_) if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => {
                 return Err(unusable("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix"));
             }
-            ("file", "") => Arc::new(LocalFileSystem::new().with_fsync(true)),
-            _ => return Err(unusable(form)),
+            Place::Folder(folder) => (Arc::new(LocalFileSystem::new().with_fsync(true)), folder),
         };
-        Ok(Self { store, root, url: url.into() })
+        Ok(Self { store, root, url: url.to_owned() })
     }
 }
 

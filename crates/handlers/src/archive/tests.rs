@@ -42,8 +42,7 @@ async fn handled(archive: &Archive, message: &Message) -> HandlerResult {
 }
 
 fn in_folder(folder: &FilePath) -> Archive {
-    let url = Url::from_directory_path(folder).unwrap();
-    Archive::open(&Config::at(url.as_str(), |_| None).unwrap())
+    Archive::open(&Config::at(&format!("file://{}", folder.display()), |_| None).unwrap())
 }
 
 fn lambda(name: &str) -> Option<String> {
@@ -217,11 +216,13 @@ async fn days_and_types_are_selected_by_name() {
 #[tokio::test]
 async fn a_folder_may_be_called_anything() {
     let folder = tempfile::tempdir().unwrap();
-    let odd = folder.path().join("a %2f é#1 b");
-    let archive = in_folder(&odd);
-    handled(&archive, &first()).await.unwrap();
-    assert!(odd.join(NAME).is_file());
-    assert_eq!(archive.list(&Selection::default()).await.unwrap()[0].as_str(), NAME);
+    for odd in ["a é#1 b", "pct%zz", "100%", "what?", "h#x", "it's", "a+b&c=d;e,f@g:h", "x  y", "[z]"] {
+        let odd = folder.path().join(odd);
+        let archive = in_folder(&odd);
+        handled(&archive, &first()).await.unwrap();
+        assert!(odd.join(NAME).is_file(), "{odd:?}");
+        assert_eq!(archive.list(&Selection::default()).await.unwrap()[0].as_str(), NAME);
+    }
 }
 
 #[test]
@@ -250,6 +251,7 @@ fn what_is_wrong_with_the_configuration_is_said() {
             .ends_with("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix")
     );
     assert!(error(&format!("s3://bucket/{}", "p".repeat(513))).ends_with("too long for a prefix"));
+    assert!(error("s3://bucket/p%41").contains("a percent sign with two hexadecimal digits"));
 
     let without = |missing: &'static str| {
         let variable = move |name: &str| lambda(name).filter(|_| name != missing);
