@@ -18,24 +18,23 @@
 mod name;
 mod place;
 mod record;
+mod s3;
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::iter;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::civil::Date;
-use learnink_webhook::config::{ConfigError, optional, required};
+use learnink_webhook::config::{ConfigError, optional};
 use learnink_webhook::error::service_code;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
-use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutMode, RetryConfig};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 
 pub use name::Name;
 use place::Place;
@@ -44,15 +43,6 @@ pub use record::{Record, RecordError};
 
 /// The variable that switches the handler on.
 const VARIABLE: &str = "LEARNINK_ARCHIVE";
-
-/// How long one request to S3 may take, and how long all tries of one together. The handler has 24 s of the
-/// consumer's 30.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
-const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
-const MOST_RETRIES: usize = 2;
-
-/// How long a connection may take. What died while the environment was frozen is not waited for.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many listings run at a time.
 const LISTINGS_AT_ONCE: usize = 16;
@@ -87,12 +77,7 @@ impl Config {
         let unusable = |problem: &str| ConfigError::unusable(VARIABLE, problem);
         let url = url.trim();
         let (store, root): (Arc<dyn ObjectStore>, _) = match Place::parse(url).map_err(unusable)? {
-            Place::Bucket { bucket, prefix } => {
-                let client = s3(&bucket, &variable)?.build().map_err(|error| {
-                    unusable(&format!("no client for S3 can be made: {}", problem(&error)))
-                })?;
-                (Arc::new(client), prefix)
-            }
+            Place::Bucket { bucket, prefix } => (Arc::new(s3::client(&bucket, variable)?), prefix),
             Place::Folder(_) if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => {
                 return Err(unusable("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix"));
             }
@@ -106,39 +91,6 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("url", &self.url).finish_non_exhaustive()
     }
-}
-
-/// A client for a bucket, from what Lambda sets; credentials are good for the life of the process.
-fn s3(bucket: &str, variable: impl Fn(&str) -> Option<String>) -> Result<AmazonS3Builder, ConfigError> {
-    let credential = |name| required(&variable, name, "AWS credentials, which Lambda sets");
-    let region = required(&variable, "AWS_REGION", "the AWS region, which Lambda sets")?;
-    let endpoint =
-        optional(&variable, "AWS_ENDPOINT_URL_S3").or_else(|| optional(&variable, "AWS_ENDPOINT_URL"));
-    let is_http = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let client = ClientOptions::new()
-        .with_timeout(REQUEST_TIMEOUT)
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_content_type_for_suffix("gz", "application/gzip")
-        .with_allow_http(is_http);
-    let retry =
-        RetryConfig { max_retries: MOST_RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
-    let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(bucket)
-        .with_region(region)
-        .with_access_key_id(credential("AWS_ACCESS_KEY_ID")?)
-        .with_secret_access_key(credential("AWS_SECRET_ACCESS_KEY")?)
-        .with_client_options(client)
-        .with_retry(retry)
-        // A bucket with a default retention refuses uploads without one.
-        // Source: Amazon S3 user guide, "Managing Object Lock", "Uploading objects to an Object Lock bucket".
-        .with_checksum_algorithm(Checksum::SHA256);
-    if let Some(token) = optional(&variable, "AWS_SESSION_TOKEN") {
-        builder = builder.with_token(token);
-    }
-    if let Some(endpoint) = endpoint {
-        builder = builder.with_endpoint(endpoint);
-    }
-    Ok(builder)
 }
 
 /// The handler.
@@ -215,7 +167,7 @@ impl Archive {
         let put = self.0.store.put_opts(&path, record.encode().into(), PutMode::Create.into());
         match put.await {
             Ok(_) => Ok(()),
-            Err(object_store::Error::AlreadyExists { .. }) => {
+            Err(error @ object_store::Error::AlreadyExists { .. }) if !is_conflict(&error) => {
                 let is_the_same = match self.read(name).await {
                     Ok(kept) => Record::decode(&kept).is_ok_and(|kept| kept.is_of_the_message_of(record)),
                     Err(ArchiveError::TooLarge { .. }) => false,
@@ -302,33 +254,66 @@ fn failed(operation: &'static str, error: &object_store::Error) -> ArchiveError 
     ArchiveError::Store { operation, problem: problem(error) }
 }
 
+/// Whether S3 could not decide on a conditional write, because something else happens to the object at the same
+/// time: it answers 409, asks for another try, and has not said that the object is there. `object_store` takes it
+/// for that. Source: Amazon S3 user guide, "How to prevent object overwrites with conditional writes".
+fn is_conflict(error: &object_store::Error) -> bool {
+    let object_store::Error::AlreadyExists { source, .. } = error else { return false };
+    // Of an object that is there S3 says 412, and what is not S3 may say 409 without a code.
+    !source.is::<object_store::Error>() && code(&answer(error)).is_some()
+}
+
 /// What went wrong, without a word of the store's answer but the code of its error.
 fn problem(error: &object_store::Error) -> String {
     use object_store::Error as E;
+    if let Some(elsewhere) = causes(error).find_map(|error| error.downcast_ref::<s3::OtherRegion>()) {
+        return elsewhere.to_string();
+    }
     let what = match error {
         E::NotFound { .. } => "the bucket or the object is not there",
         E::PermissionDenied { .. } => "access is denied",
         E::Unauthenticated { .. } => "the credentials are not accepted",
-        E::InvalidPath { .. } => "a name is none that can be stored",
+        E::InvalidPath { .. } => {
+            "an object's name has an empty part, or one that is no name; move it elsewhere"
+        }
+        E::AlreadyExists { .. } => "another request for the object is under way, and S3 asks to try again",
         _ => "the store refused or did not answer",
     };
-    let mut causes = iter::successors(Some(error as &dyn Error), |error| (*error).source());
-    let detail = causes.find_map(detail);
+    let detail = causes(error).find_map(cause_of_the_system).or_else(|| answered(error));
     detail.map_or_else(|| what.to_owned(), |detail| format!("{what} ({detail})"))
 }
 
-/// The kind of an error of the system, or the code of one of S3's.
-fn detail(error: &(dyn Error + 'static)) -> Option<String> {
+/// An error and what caused it.
+fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    iter::successors(Some(error as &dyn Error), |error| (*error).source())
+}
+
+/// The kind of an error of the system, or of the connection.
+fn cause_of_the_system(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return Some(error.kind().to_string());
     }
-    if let Some(error) = error.downcast_ref::<object_store::client::HttpError>() {
-        return Some(format!("{:?}", error.kind()).to_lowercase());
-    }
-    let text = error.to_string();
-    let (_, code) = text.split_once("<Code>")?;
-    let (code, _) = code.split_once("</Code>")?;
-    service_code(code).map(str::to_owned)
+    let error = error.downcast_ref::<object_store::client::HttpError>()?;
+    Some(format!("{:?}", error.kind()).to_lowercase())
+}
+
+/// The code of an error that S3 answered with, or the status where there is no code.
+fn answered(error: &object_store::Error) -> Option<String> {
+    let answer = answer(error);
+    let status = || {
+        let (_, rest) = answer.split_once("status code: ")?;
+        rest.get(..3).filter(|status| status.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    code(&answer).or_else(status).map(str::to_owned)
+}
+
+/// The innermost error, which has S3's answer in it; around it stand the request and its path.
+fn answer(error: &object_store::Error) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+fn code(answer: &str) -> Option<&str> {
+    s3::element(answer, "Code").and_then(service_code)
 }
 
 #[cfg(test)]

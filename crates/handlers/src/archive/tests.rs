@@ -3,7 +3,8 @@ use std::path::Path as FilePath;
 
 use axum::Router as HttpRouter;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
 use jiff::Timestamp;
 use learnink_webhook::items::ItemLog;
 use learnink_webhook::{Envelope, FailureClass, Message, MessageId};
@@ -59,12 +60,18 @@ fn lambda(name: &str) -> Option<String> {
 
 /// An S3 that answers every request alike.
 async fn in_s3(status: u16, body: &'static str) -> Archive {
-    let answer = (StatusCode::from_u16(status).unwrap(), body);
-    let app =
-        HttpRouter::new().fallback(|State(answer): State<(StatusCode, &'static str)>| async move { answer });
+    in_s3_that_says((StatusCode::from_u16(status).unwrap(), body)).await
+}
+
+async fn in_s3_that_says<A: IntoResponse + Clone + Send + Sync + 'static>(answer: A) -> Archive {
+    let said = |State(answer): State<A>| async move { answer };
+    served(HttpRouter::new().fallback(said).with_state(answer)).await
+}
+
+async fn served(s3: HttpRouter) -> Archive {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, app.with_state(answer)).await });
+    tokio::spawn(async move { axum::serve(listener, s3).await });
     s3_at(&endpoint)
 }
 
@@ -149,15 +156,103 @@ async fn a_store_that_fails_is_asked_again_and_its_answer_is_not_repeated() {
         (503, busy, "the store refused or did not answer (SlowDown)"),
         (403, mismatch, "access is denied (SignatureDoesNotMatch)"),
         (404, gone, "the bucket or the object is not there (NoSuchBucket)"),
-        (400, "t0k3n", "the store refused or did not answer"),
+        (400, "t0k3n", "the store refused or did not answer (400)"),
     ] {
         let error = handled(&in_s3(status, answer).await, &first()).await.unwrap_err();
         assert_eq!(error.class(), FailureClass::Retryable);
         assert_eq!(error.to_string(), format!("could not write to the archive: {expected}"));
     }
-    // Somebody else is writing the object at this moment, and it is not there yet.
-    let error = handled(&in_s3(409, "<Code>ConditionalRequestConflict</Code>").await, &first()).await;
-    assert_eq!(error.unwrap_err().class(), FailureClass::Retryable);
+    // Of what is not S3's, the status is said.
+    let error = handled(&in_s3(418, "<html>t0k3n</html>").await, &first()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "could not write to the archive: the store refused or did not answer (418)"
+    );
+}
+
+#[tokio::test]
+async fn a_conflict_with_another_request_is_tried_again_as_one() {
+    // The role may write and read, and not list: S3 then denies what is not there.
+    let conflict = HttpRouter::new().fallback(|method: Method| async move {
+        if method == Method::PUT {
+            (StatusCode::CONFLICT, "<Error><Code>ConditionalRequestConflict</Code></Error>")
+        } else {
+            (StatusCode::FORBIDDEN, "<Error><Code>AccessDenied</Code></Error>")
+        }
+    });
+    let error = handled(&served(conflict).await, &first()).await.unwrap_err();
+    assert_eq!(error.class(), FailureClass::Retryable);
+    assert_eq!(
+        error.to_string(),
+        "could not write to the archive: another request for the object is under way, and S3 asks to try again \
+         (ConditionalRequestConflict)"
+    );
+
+    // It is there and cannot be read: that is about rights.
+    let there = HttpRouter::new().fallback(|method: Method| async move {
+        if method == Method::PUT {
+            (StatusCode::PRECONDITION_FAILED, "<Error><Code>PreconditionFailed</Code></Error>")
+        } else {
+            (StatusCode::FORBIDDEN, "<Error><Code>AccessDenied</Code></Error>")
+        }
+    });
+    let error = handled(&served(there).await, &first()).await.unwrap_err();
+    assert_eq!(error.to_string(), "could not read the archive: access is denied (AccessDenied)");
+}
+
+#[tokio::test]
+async fn a_bucket_in_another_region_is_said_to_be_and_where() {
+    let set = "set AWS_REGION to us-east-1, or, in a Lambda, use a bucket in the function's region";
+    let header = [("x-amz-bucket-region", "us-east-1")];
+    let moved = StatusCode::MOVED_PERMANENTLY;
+    let redirect =
+        "<Error><Code>PermanentRedirect</Code><Endpoint>b.s3.us-east-1.amazonaws.com</Endpoint></Error>";
+    let malformed = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>us-east-1</Region></Error>";
+    let location = "<Error><Code>IllegalLocationConstraintException</Code></Error>";
+    for (archive, code) in [
+        (in_s3_that_says((moved, header, redirect)).await, " (PermanentRedirect)"),
+        (in_s3_that_says((moved, header, "")).await, ""),
+        (in_s3_that_says((StatusCode::TEMPORARY_REDIRECT, header, "")).await, ""),
+        (in_s3(400, malformed).await, " (AuthorizationHeaderMalformed)"),
+        (
+            in_s3_that_says((StatusCode::BAD_REQUEST, header, location)).await,
+            " (IllegalLocationConstraintException)",
+        ),
+    ] {
+        let expected = format!("the bucket is in another region{code}; {set}");
+        let error = handled(&archive, &first()).await.unwrap_err();
+        assert_eq!(error.class(), FailureClass::Retryable);
+        assert_eq!(error.to_string(), format!("could not write to the archive: {expected}"));
+        for days in [None, Some(("2026-03-01".parse().unwrap(), "2026-03-02".parse().unwrap()))] {
+            let error = archive.list(&Selection { event_type: None, days }).await.unwrap_err();
+            assert_eq!(error.to_string(), format!("could not list the archive: {expected}"));
+        }
+    }
+
+    let unnamed = [
+        in_s3(301, redirect).await,
+        in_s3(301, "").await,
+        in_s3(400, location).await,
+        in_s3_that_says((moved, [("x-amz-bucket-region", "<t0k3n>")], redirect)).await,
+    ];
+    for archive in unnamed {
+        let error = archive.list(&Selection::default()).await.unwrap_err().to_string();
+        assert!(
+            error.contains("; set AWS_REGION to the bucket's, or,") && !error.contains("t0k3n"),
+            "{error}"
+        );
+    }
+    // Another fault of a request, which names no region.
+    for (answer, expected) in [
+        ("<Error><Code>AuthorizationHeaderMalformed</Code></Error>", "AuthorizationHeaderMalformed"),
+        ("<Error><Code>InvalidArgument</Code><Region>us-east-1</Region></Error>", "InvalidArgument"),
+        ("", "400"),
+    ] {
+        let error = in_s3(400, answer).await.list(&Selection::default()).await.unwrap_err();
+        let expected =
+            format!("could not list the archive: the store refused or did not answer ({expected})");
+        assert_eq!(error.to_string(), expected);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,217 @@
+//! The client for a bucket, and what S3 says when the bucket is in another region.
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use learnink_webhook::config::{ConfigError, optional, required};
+use learnink_webhook::error::service_code;
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
+};
+use object_store::{ClientOptions, RetryConfig};
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, LOCATION};
+
+use super::{VARIABLE, problem};
+
+/// How long one request to S3 may take, and how long all tries of one together. The handler has 24 s of the
+/// consumer's 30.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
+const MOST_RETRIES: usize = 2;
+
+/// How long a connection may take. What died while the environment was frozen is not waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The header in which S3 names the region of a bucket. Source: Amazon S3 API reference, `HeadBucket`.
+const BUCKET_REGION: &str = "x-amz-bucket-region";
+
+/// The codes with which S3 says that a bucket is in another region.
+/// Source: Amazon S3 API reference, "List of error codes".
+const ELSEWHERE: [&str; 5] = [
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "Redirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+];
+
+/// The client for a bucket, from what Lambda sets; credentials are good for the life of the process.
+pub(super) fn client(
+    bucket: &str,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<AmazonS3, ConfigError> {
+    let credential = |name| required(&variable, name, "AWS credentials, which Lambda sets");
+    let region = required(&variable, "AWS_REGION", "the AWS region, which Lambda sets")?;
+    let endpoint = optional(&variable, "AWS_ENDPOINT_URL_S3")
+        .or_else(|| optional(&variable, "AWS_ENDPOINT_URL"))
+        .or_else(|| endpoint_of(&region));
+    let is_http = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let client = ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_content_type_for_suffix("gz", "application/gzip")
+        .with_allow_http(is_http);
+    let retry =
+        RetryConfig { max_retries: MOST_RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region(region)
+        .with_access_key_id(credential("AWS_ACCESS_KEY_ID")?)
+        .with_secret_access_key(credential("AWS_SECRET_ACCESS_KEY")?)
+        .with_client_options(client)
+        .with_http_connector(Connector)
+        .with_retry(retry)
+        // A bucket with a default retention refuses uploads without one.
+        // Source: Amazon S3 user guide, "Managing Object Lock", "Uploading objects to an Object Lock bucket".
+        .with_checksum_algorithm(Checksum::SHA256);
+    if let Some(token) = optional(&variable, "AWS_SESSION_TOKEN") {
+        builder = builder.with_token(token);
+    }
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    builder.build().map_err(|error| {
+        ConfigError::unusable(VARIABLE, format!("no client for S3 can be made: {}", problem(&error)))
+    })
+}
+
+/// Where S3 is in a region that is not below `amazonaws.com`, as in China; `object_store` knows that one alone.
+/// Source: botocore, `partitions.json`.
+fn endpoint_of(region: &str) -> Option<String> {
+    let suffixes = [
+        ("cn-", "amazonaws.com.cn"),
+        ("eusc-", "amazonaws.eu"),
+        ("us-iso-", "c2s.ic.gov"),
+        ("us-isob-", "sc2s.sgov.gov"),
+        ("eu-isoe-", "cloud.adc-e.uk"),
+        ("us-isof-", "csp.hci.ic.gov"),
+    ];
+    let (_, suffix) = suffixes.into_iter().find(|(prefix, _)| region.starts_with(prefix))?;
+    Some(format!("https://s3.{region}.{suffix}"))
+}
+
+/// Makes clients that read what S3 says of a bucket's region: `object_store` keeps neither the headers of an error
+/// nor the body of a redirect.
+#[derive(Debug)]
+struct Connector;
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(RegionReader(client)))
+    }
+}
+
+#[derive(Debug)]
+struct RegionReader(HttpClient);
+
+impl HttpService for RegionReader {
+    // Written out, because the trait is made with `async_trait`.
+    fn call<'a, 'b>(
+        &'a self,
+        request: HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let response = self.0.execute(request).await?;
+            let status = response.status();
+            let is_redirect = status.is_redirection() && status != StatusCode::NOT_MODIFIED;
+            if !is_redirect && status != StatusCode::BAD_REQUEST {
+                return Ok(response);
+            }
+            let (parts, body) = response.into_parts();
+            let body = body.bytes().await?;
+            match OtherRegion::read(status, &parts.headers, &String::from_utf8_lossy(&body)) {
+                Some(error) => Err(HttpError::new(HttpErrorKind::Unknown, error)),
+                None => Ok(HttpResponse::from_parts(parts, body.into())),
+            }
+        })
+    }
+}
+
+/// S3 says that the bucket is in another region than the one that the request was signed for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) struct OtherRegion {
+    /// The region, where S3 names it.
+    region: Option<String>,
+    /// S3's code for it.
+    code: Option<String>,
+}
+
+impl OtherRegion {
+    fn read(status: StatusCode, headers: &HeaderMap, body: &str) -> Option<Self> {
+        let code = element(body, "Code").and_then(service_code);
+        let header = headers.get(BUCKET_REGION).and_then(|value| value.to_str().ok());
+        let region = header.or_else(|| element(body, "Region")).filter(|region| is_region(region));
+        let is_said = code.is_some_and(|code| ELSEWHERE.contains(&code));
+        let is_so = match status {
+            // Malformed it may be for another reason, and then there is no region.
+            StatusCode::BAD_REQUEST => {
+                is_said && (region.is_some() || code != Some("AuthorizationHeaderMalformed"))
+            }
+            _ => is_said || region.is_some() || !headers.contains_key(LOCATION),
+        };
+        is_so.then(|| Self { region: region.map(str::to_owned), code: code.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for OtherRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let region = self.region.as_deref().unwrap_or("the bucket's");
+        f.write_str("the bucket is in another region")?;
+        if let Some(code) = &self.code {
+            write!(f, " ({code})")?;
+        }
+        write!(f, "; set AWS_REGION to {region}, or, in a Lambda, use a bucket in the function's region")
+    }
+}
+
+/// The text of an element of S3's answer.
+pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(text)
+}
+
+/// Whether it is the name of a region; anything else that an answer holds is not repeated.
+fn is_region(text: &str) -> bool {
+    let is_of_one = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=32).contains(&text.len()) && text.bytes().all(is_of_one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_partition_has_its_own_endpoint() {
+        for (region, endpoint) in [
+            ("eu-west-1", None),
+            ("us-gov-west-1", None),
+            ("mx-central-1", None),
+            ("cn-north-1", Some("https://s3.cn-north-1.amazonaws.com.cn")),
+            ("eusc-de-east-1", Some("https://s3.eusc-de-east-1.amazonaws.eu")),
+            ("us-iso-east-1", Some("https://s3.us-iso-east-1.c2s.ic.gov")),
+            ("us-isob-east-1", Some("https://s3.us-isob-east-1.sc2s.sgov.gov")),
+        ] {
+            assert_eq!(endpoint_of(region).as_deref(), endpoint);
+        }
+    }
+
+    #[test]
+    fn only_the_name_of_a_region_is_repeated() {
+        for (text, is_one) in
+            [("eu-central-1", true), ("", false), ("<html>", false), ("t0k3n AbC", false), ("EU", false)]
+        {
+            assert_eq!(is_region(text), is_one, "{text}");
+        }
+        assert!(!is_region(&"a".repeat(33)));
+    }
+}
