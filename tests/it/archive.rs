@@ -68,8 +68,19 @@ impl Place {
     }
 
     async fn overwrite(&self, name: &Name, bytes: Vec<u8>) {
+        self.put(name.as_str(), bytes).await;
+    }
+
+    /// Puts an object there that is not the product's; a folder of a file system where its name ends as one's.
+    async fn put(&self, name: &str, bytes: Vec<u8>) {
         if let Some(folder) = self.url.strip_prefix("file://") {
-            std::fs::write(Path::new(folder).join(name.as_str()), bytes).unwrap();
+            let path = Path::new(folder).join(name);
+            if name.is_empty() || name.ends_with('/') {
+                std::fs::create_dir_all(path).unwrap();
+            } else {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, bytes).unwrap();
+            }
         } else {
             let key = self.url.strip_prefix("s3://").unwrap();
             let url = format!("{}/{key}/{name}", ministack_endpoint());
@@ -80,7 +91,7 @@ impl Place {
     /// Everything that is kept, by name.
     async fn kept(&self) -> Vec<(Name, Vec<u8>)> {
         let mut kept = Vec::new();
-        for name in self.archive.list(&Selection::default()).await.unwrap() {
+        for name in self.archive.list(&Selection::default()).await.unwrap().records {
             let bytes = self.archive.read(&name).await.unwrap();
             kept.push((name, bytes.to_vec()));
         }
@@ -277,6 +288,53 @@ async fn a_second_delivery_writes_nothing_to_a_folder() {
 #[tokio::test]
 async fn a_second_delivery_writes_nothing_to_s3() {
     a_second_delivery_writes_nothing(Place::in_s3("twice").await).await;
+}
+
+/// What S3's console, an inventory, macOS and people leave there.
+async fn what_is_no_record_is_not_taken_for_one(place: Place) {
+    Stand::start(&place.archive).await.consume(&month(0)[..10]).await;
+    for folder in
+        ["", "user.course.started/", "user.course.started/2026/", "user.course.started/2026/03/01/", "new/"]
+    {
+        place.put(folder, Vec::new()).await;
+    }
+    place.put("user.course.started/2026/03/02/empty", Vec::new()).await;
+    let verified = place.learnink(&["verify"]).await;
+    let said = (text(&verified.stdout), text(&verified.stderr), verified.status.code());
+    assert_eq!(said, ("10 records, all signed by LearnInk\n".to_owned(), String::new(), Some(0)));
+
+    place.put("README.txt", b"ours".to_vec()).await;
+    let verified = place.learnink(&["verify"]).await;
+    let one = "10 records, all signed by LearnInk\n1 other object is not a record and was not looked at: README.txt\n";
+    assert_eq!((text(&verified.stdout).as_str(), verified.status.code()), (one, Some(0)));
+    place.put("user.course.started/2026/03/02/.DS_Store", b"\0\0\0\x01Bud1".to_vec()).await;
+    let verified = place.learnink(&["verify"]).await;
+    assert!(
+        text(&verified.stdout)
+            .ends_with("2 other objects are not records and were not looked at, such as README.txt\n")
+    );
+    let exported = place.learnink(&["export", "--from", "1900-01-01", "--to", "2100-12-31"]).await;
+    assert_eq!((text(&exported.stderr).as_str(), exported.status.code()), ("10 records exported\n", Some(0)));
+
+    // A record that was emptied is no folder.
+    let (emptied, _) = place.kept().await.remove(0);
+    place.overwrite(&emptied, Vec::new()).await;
+    let verified = place.learnink(&["verify"]).await;
+    assert!(
+        text(&verified.stdout)
+            .starts_with(&format!("{emptied}: it is not gzip, or damaged\n10 records, 1 bad\n"))
+    );
+    assert_eq!(verified.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn what_is_no_record_in_a_folder_is_not_taken_for_one() {
+    what_is_no_record_is_not_taken_for_one(Place::in_folder()).await;
+}
+
+#[tokio::test]
+async fn what_is_no_record_in_s3_is_not_taken_for_one() {
+    what_is_no_record_is_not_taken_for_one(Place::in_s3("foreign").await).await;
 }
 
 #[tokio::test]

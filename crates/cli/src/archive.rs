@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
-use learnink_handlers::archive::{Archive, Config, Name, Selection};
+use learnink_handlers::archive::{Archive, Config, Listing, Selection};
 use learnink_local::terminal::quoted;
 use learnink_webhook::config::ConfigError;
 use reqwest::Url;
@@ -96,8 +96,8 @@ impl Source {
         format!("{}{of_type}{}", self.url, days.what())
     }
 
-    /// The names of what is selected.
-    async fn list(&self, archive: &Archive, days: &Days) -> anyhow::Result<Vec<Name>> {
+    /// What is selected.
+    async fn list(&self, archive: &Archive, days: &Days) -> anyhow::Result<Listing> {
         let range = days.from.zip(days.to);
         if let Some((from, to)) = range {
             anyhow::ensure!(from <= to, "--from {from} is after --to {to}");
@@ -108,7 +108,10 @@ impl Source {
         let selection = Selection { event_type: self.event_type.clone(), days: range };
         let listed = archive.list(&selection).await;
         progress.finish_and_clear();
-        Ok(listed?.into_iter().filter(|name| days.have(name.day())).collect())
+        let mut listing = listed?;
+        listing.records.retain(|name| days.have(name.day()));
+        listing.others.retain(|name| days.have(name.day()));
+        Ok(listing)
     }
 }
 

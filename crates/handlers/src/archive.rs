@@ -8,9 +8,12 @@
 //! | `s3://bucket/prefix` | a bucket; the function may `s3:PutObject` and `s3:GetObject` in it |
 //! | `file:///folder` | a folder: for `learnink dev` |
 //!
+//! The path is taken as it stands, without escapes. The bucket is in the region that `AWS_REGION` names.
+//!
 //! A record stands under its type and the day on which it was received; [`Name`] says why that day.
 //! `learnink archive verify` proves years later, with the signing secret of that time, that LearnInk sent
-//! what is kept; `learnink archive export` makes a table of it. Records hold personal data: who may read the
+//! what is kept; `learnink archive export` makes a table of it. Both leave out what does not have the name of a
+//! record, such as a read-me or the empty objects that S3's console makes for folders. Records hold personal data: who may read the
 //! bucket, and when its lifecycle deletes from it, is for whoever owns it to decide. The bucket of
 //! `template.yaml` keeps the versions of what others delete or replace; S3 Object Lock, with a retention that
 //! is theirs to decide as well, keeps them from deleting those.
@@ -34,8 +37,9 @@ use learnink_webhook::error::service_code;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 
+use name::Folder;
 pub use name::Name;
 use place::Place;
 use record::LARGEST_BYTES;
@@ -146,6 +150,16 @@ pub struct Selection {
     pub days: Option<(Date, Date)>,
 }
 
+/// What an archive has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Everything that has the name of a record, also where it is empty: somebody has emptied it.
+    pub records: Vec<Name>,
+    /// What somebody else put there: a read-me, an inventory, a file of the system's. The empty objects that stand
+    /// for folders, as S3's console makes them, are left out.
+    pub others: Vec<Name>,
+}
+
 /// The store of records. `Debug` shows where it is, and no credentials.
 #[derive(Debug, Clone)]
 pub struct Archive(Config);
@@ -195,47 +209,84 @@ impl Archive {
         object.bytes().await.map_err(|error| failed("read", &error))
     }
 
-    /// The names of everything that `selection` has, in order. Without days, objects are among them that are
-    /// no records.
+    /// What `selection` has, each in the order of its names. It takes as many requests as there are days with
+    /// records at most, however many days are asked for.
     ///
     /// # Errors
     ///
     /// [`ArchiveError::Store`].
-    pub async fn list(&self, selection: &Selection) -> Result<Vec<Name>, ArchiveError> {
-        let types = match (&selection.event_type, selection.days) {
-            (Some(event_type), _) => vec![self.0.root.clone().join(name::segment(event_type).as_str())],
-            (None, Some(_)) => self.types().await?,
-            (None, None) => vec![self.0.root.clone()],
-        };
-        let folders: Vec<Path> = match selection.days {
-            None => types,
-            Some((from, to)) => {
-                let days: Vec<_> =
-                    from.series(jiff::Span::new().days(1)).take_while(|day| *day <= to).collect();
-                let below = |folder: &Path, day: &Date| {
-                    name::day_folder(*day).split('/').fold(folder.clone(), Path::join)
-                };
-                types.iter().flat_map(|folder| days.iter().map(move |day| below(folder, day))).collect()
-            }
-        };
+    pub async fn list(&self, selection: &Selection) -> Result<Listing, ArchiveError> {
+        let folders = self.folders(selection).await.map_err(|error| failed("list", &error))?;
         let listings = folders.into_iter().map(|folder| async move {
-            let objects = self.0.store.list(Some(&folder)).map_ok(|object| object.location);
-            objects.try_collect::<Vec<_>>().await
+            self.0.store.list(Some(&folder)).try_collect::<Vec<ObjectMeta>>().await
         });
-        let paths: Vec<Vec<Path>> = stream::iter(listings)
+        let objects: Vec<Vec<ObjectMeta>> = stream::iter(listings)
             .buffer_unordered(LISTINGS_AT_ONCE)
             .try_collect()
             .await
             .map_err(|error| failed("list", &error))?;
-        let mut names: Vec<_> = paths.iter().flatten().map(|path| self.name(path)).collect();
-        names.sort();
-        Ok(names)
+        let mut listing = Listing::default();
+        for object in objects.iter().flatten() {
+            let name = self.name(&object.location);
+            let is_selected = match (selection.days, name.day()) {
+                (None, _) => true,
+                (Some((from, to)), Some(day)) => (from..=to).contains(&day),
+                (Some(_), None) => false,
+            };
+            if is_selected && name.is_of_a_record() {
+                listing.records.push(name);
+            } else if is_selected && object.size > 0 {
+                listing.others.push(name);
+            }
+        }
+        listing.records.sort();
+        listing.others.sort();
+        Ok(listing)
     }
 
-    /// The folder of each type.
-    async fn types(&self) -> Result<Vec<Path>, ArchiveError> {
-        let listed = self.0.store.list_with_delimiter(Some(&self.0.root)).await;
-        Ok(listed.map_err(|error| failed("list", &error))?.common_prefixes)
+    /// The folders that have everything that is selected, and little else.
+    async fn folders(&self, selection: &Selection) -> object_store::Result<Vec<Path>> {
+        let root = &self.0.root;
+        let types = match (&selection.event_type, selection.days) {
+            (Some(event_type), _) => vec![root.clone().join(name::segment(event_type).as_str())],
+            (None, Some(_)) => self.subfolders(root).await?,
+            (None, None) => vec![root.clone()],
+        };
+        let Some((from, to)) = selection.days else { return Ok(types) };
+        let mut whole = Vec::new();
+        let mut parted: Vec<_> = types.into_iter().map(|path| (Folder::OF_A_TYPE, path)).collect();
+        while !parted.is_empty() {
+            let below = parted.into_iter().map(|(folder, path)| self.below(folder, path, from, to));
+            let below = stream::iter(below).buffer_unordered(LISTINGS_AT_ONCE);
+            parted = below.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+            whole.extend(
+                parted.extract_if(.., |(folder, _)| folder.is_listed_whole(from, to)).map(|(_, path)| path),
+            );
+        }
+        Ok(whole)
+    }
+
+    /// The folders of the next shorter period within these days.
+    async fn below(
+        &self,
+        folder: Folder,
+        path: Path,
+        from: Date,
+        to: Date,
+    ) -> object_store::Result<Vec<(Folder, Path)>> {
+        // Where it can be only one, it need not be looked for.
+        if let Some((below, name)) = folder.only_one_between(from, to) {
+            return Ok(vec![(below, path.join(name))]);
+        }
+        let found = self.subfolders(&path).await?.into_iter().filter_map(|path| {
+            let below = folder.below(path.filename()?)?;
+            below.has_any_of(from, to).then_some((below, path))
+        });
+        Ok(found.collect())
+    }
+
+    async fn subfolders(&self, folder: &Path) -> object_store::Result<Vec<Path>> {
+        Ok(self.0.store.list_with_delimiter(Some(folder)).await?.common_prefixes)
     }
 
     fn path(&self, name: &Name) -> Result<Path, ArchiveError> {

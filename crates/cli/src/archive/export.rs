@@ -74,7 +74,7 @@ enum Format {
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
     let Args { source, days, .. } = args;
-    let names = source.list(&archive, days).await?;
+    let names = source.list(&archive, days).await?.records;
     // A typing error in the URL or the type must not look like a month without events.
     anyhow::ensure!(!names.is_empty(), "there is nothing to export in {}", source.what(days));
     let file = args.output.as_deref().filter(|file| *file != Path::new(STANDARD));

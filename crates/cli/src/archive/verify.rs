@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use learnink_handlers::archive::{Name, Record};
+use learnink_handlers::archive::{Listing, Name, Record};
 use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
 use learnink_webhook::Envelope;
 
@@ -27,9 +27,10 @@ or more.
 A secret that leaked proves nothing of what was received after it was replaced: verify those days
 without it.
 
-Each bad record is one line with its name and the reason, and so is an object that cannot be read.
-The exit code is 0 when all are good, and 1 when any is not or there is none. This command cannot
-notice that a record was deleted; the versions that the bucket keeps show it.
+Each bad record is one line with its name and the reason, and so is one that cannot be read. The
+exit code is 0 when all are good, and 1 when any is not or there is none. What does not have the
+name of a record, such as a read-me or an inventory, is counted and not looked at. This command
+cannot notice that a record was deleted or moved; the versions that the bucket keeps show it.
 
 Examples:
   cargo learnink archive verify --archive s3://acme-archive/learnink \\
@@ -53,7 +54,7 @@ pub(crate) struct Args {
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let verifier = verifier(args)?;
     let archive = args.source.open()?;
-    let names = args.source.list(&archive, &args.days).await?;
+    let Listing { records: names, others } = args.source.list(&archive, &args.days).await?;
     // A typing error in the URL must not look like a proof.
     anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.what(&args.days));
 
@@ -94,6 +95,13 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (_, 0) => format!("{count}, {bad} bad"),
         _ => format!("{count}, {bad} bad, {unreadable} unreadable"),
     })?;
+    if let Some(name) = others.first() {
+        let name = name.as_str().escape_default();
+        say(&match others.len() {
+            1 => format!("1 other object is not a record and was not looked at: {name}"),
+            count => format!("{count} other objects are not records and were not looked at, such as {name}"),
+        })?;
+    }
     Ok(if bad + unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -41,7 +41,8 @@ pub struct Name(String);
 impl Name {
     /// The name under which a message's record stands.
     pub fn of(event_type: &str, received_at: Timestamp, id: &MessageId) -> Self {
-        let day = day_folder(day_of(received_at));
+        let day = day_of(received_at);
+        let day = format!("{:04}/{:02}/{:02}", day.year(), day.month(), day.day());
         Self(format!("{}/{day}/{}{ENDING}", segment(event_type), segment(id.as_str())))
     }
 
@@ -55,11 +56,86 @@ impl Name {
         &self.0
     }
 
-    /// The day that it stands under; `None` where it is the name of no record.
+    /// The day that it stands under; `None` where it stands under none.
     pub fn day(&self) -> Option<Date> {
         let mut parts = self.0.split('/').skip(1);
-        let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
-        Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok()
+        let folder = Folder::OF_A_TYPE;
+        let day = folder.below(parts.next()?)?.below(parts.next()?)?.below(parts.next()?)?;
+        Some(day.first)
+    }
+
+    /// Whether it is the name of a record: everything that [`Name::of`] makes is, and nothing that S3, a system or
+    /// a person leaves in an archive.
+    pub fn is_of_a_record(&self) -> bool {
+        self.day().is_some() && self.0.split('/').count() == 5 && self.0.ends_with(ENDING)
+    }
+}
+
+/// A folder of the archive, by the days that it has: those of a type, or of one of its years, months, days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Folder {
+    first: Date,
+    last: Date,
+    period: Period,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Period {
+    Type,
+    Year,
+    Month,
+    Day,
+}
+
+impl Folder {
+    /// That of a type.
+    pub(super) const OF_A_TYPE: Self = Self { first: Date::MIN, last: Date::MAX, period: Period::Type };
+
+    /// The folder of that name in it; none where it is not one of ours.
+    pub(super) fn below(self, name: &str) -> Option<Self> {
+        let is_number =
+            |digits: usize| name.len() == digits && name.bytes().all(|byte| byte.is_ascii_digit());
+        let first = match self.period {
+            Period::Type if is_number(4) => Date::new(name.parse().ok()?, 1, 1),
+            Period::Year if is_number(2) => Date::new(self.first.year(), name.parse().ok()?, 1),
+            Period::Month if is_number(2) => {
+                Date::new(self.first.year(), self.first.month(), name.parse().ok()?)
+            }
+            Period::Type | Period::Year | Period::Month | Period::Day => return None,
+        };
+        let first = first.ok()?;
+        Some(match self.period {
+            Period::Type => Self { first, last: first.last_of_year(), period: Period::Year },
+            Period::Year => Self { first, last: first.last_of_month(), period: Period::Month },
+            Period::Month | Period::Day => Self { first, last: first, period: Period::Day },
+        })
+    }
+
+    /// The folder in it that has all days between these, and its name, where it is one alone.
+    pub(super) fn only_one_between(self, from: Date, to: Date) -> Option<(Self, String)> {
+        let (from, to) = (from.max(self.first), to.min(self.last));
+        let name = |day: Date| match self.period {
+            Period::Type => format!("{:04}", day.year()),
+            Period::Year => format!("{:02}", day.month()),
+            Period::Month | Period::Day => format!("{:02}", day.day()),
+        };
+        let below = self.below(&name(from))?;
+        (below.last >= to).then(|| (below, name(from)))
+    }
+
+    /// Whether it may have any of these days.
+    pub(super) fn has_any_of(self, from: Date, to: Date) -> bool {
+        self.first <= to && from <= self.last
+    }
+
+    /// Whether everything in it is listed at once: a month or a day of which every day is asked for. Years and
+    /// types would be lists of which only one page can be read at a time.
+    pub(super) fn is_listed_whole(self, from: Date, to: Date) -> bool {
+        match self.period {
+            Period::Type | Period::Year => false,
+            Period::Month => from <= self.first && self.last <= to,
+            Period::Day => true,
+        }
     }
 }
 
@@ -72,11 +148,6 @@ impl fmt::Display for Name {
 /// The day in UTC.
 fn day_of(time: Timestamp) -> Date {
     Offset::UTC.to_datetime(time).date()
-}
-
-/// Where a day's records stand, below their type.
-pub(super) fn day_folder(day: Date) -> String {
-    format!("{:04}/{:02}/{:02}", day.year(), day.month(), day.day())
 }
 
 /// A type or an id as one segment of a path, and never two of them as the same one.
@@ -145,8 +216,24 @@ mod tests {
     fn the_day_is_read_back_from_the_name() {
         let day = |name: &str| Name::found(name).day().map(|day| day.to_string());
         assert_eq!(day(&name("a", "2026-03-01T12:00:00Z", "msg_1")), Some("2026-03-01".to_owned()));
-        for other in ["", "a", "a/2026/03", "a/2026/13/01/b", "a/b/c/d/e", "readme.txt"] {
+        for other in ["", "a", "a/2026/03", "a/2026/13/01/b", "a/b/c/d/e", "readme.txt", "a/2026/+3/01/b"] {
             assert_eq!(day(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_told_by_its_name() {
+        assert!(Name::found(name("a/../b", "2026-03-01T12:00:00Z", "msg_1")).is_of_a_record());
+        for other in [
+            "",
+            "a/2026/03/01",
+            "a/2026/03/01/msg_1",
+            "a/2026/03/01/msg_1.json",
+            "a/2026/03/01/b/msg_1.json.gz",
+            "a/2026/02/29/msg_1.json.gz",
+            "2026/03/01/msg_1.json.gz",
+        ] {
+            assert!(!Name::found(other).is_of_a_record(), "{other}");
         }
     }
 

@@ -1,8 +1,9 @@
 use std::collections::BTreeSet;
 use std::path::Path as FilePath;
+use std::sync::Mutex;
 
 use axum::Router as HttpRouter;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
@@ -75,6 +76,41 @@ async fn served(s3: HttpRouter) -> Archive {
     s3_at(&endpoint)
 }
 
+/// An S3 that has these objects, and lists them as S3 does. With it the requests that it was asked.
+async fn in_s3_with(objects: Vec<(String, u64)>) -> (Archive, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let list = |State((objects, asked)): State<(Vec<(String, u64)>, Arc<Mutex<Vec<String>>>)>,
+                request: Request| async move {
+        let url = format!("http://s3{}", request.uri());
+        asked.lock().unwrap().push(url.clone());
+        let url = reqwest::Url::parse(&url).unwrap();
+        let asked_for = |name: &str| {
+            url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+        };
+        let prefix = asked_for("prefix").unwrap_or_default();
+        let delimiter = asked_for("delimiter");
+        let mut prefixes = BTreeSet::new();
+        let mut contents = String::new();
+        for (key, size) in objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+            match key[prefix.len()..].split_once('/') {
+                Some((folder, _)) if delimiter.is_some() => {
+                    prefixes.insert(format!("{prefix}{folder}/"));
+                }
+                _ => contents.push_str(&format!(
+                    "<Contents><Key>{key}</Key><Size>{size}</Size>\
+                     <LastModified>2026-03-01T12:00:00.000Z</LastModified></Contents>"
+                )),
+            }
+        }
+        for prefix in prefixes {
+            contents.push_str(&format!("<CommonPrefixes><Prefix>{prefix}</Prefix></CommonPrefixes>"));
+        }
+        format!("<ListBucketResult>{contents}</ListBucketResult>")
+    };
+    let s3 = HttpRouter::new().fallback(list).with_state((objects, asked.clone()));
+    (served(s3).await, asked)
+}
+
 fn s3_at(endpoint: &str) -> Archive {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let variable =
@@ -87,7 +123,7 @@ async fn a_message_is_kept_as_it_was_signed() {
     let folder = tempfile::tempdir().unwrap();
     let archive = in_folder(folder.path());
     handled(&archive, &first()).await.unwrap();
-    let names = archive.list(&Selection::default()).await.unwrap();
+    let names = archive.list(&Selection::default()).await.unwrap().records;
     assert_eq!(names.iter().map(Name::as_str).collect::<Vec<_>>(), [NAME]);
     let record = Record::decode(&archive.read(&names[0]).await.unwrap()).unwrap();
     assert!(record == Record::from(&first()));
@@ -104,7 +140,7 @@ async fn a_message_that_comes_back_is_kept_once_and_the_first_record_stays() {
     // The sender posted it again: another time and signature, the same body.
     let resent = Message { signed_at_s: 1_772_370_000, ..message(BODY, "2026-03-01T13:00:00Z") };
     handled(&archive, &resent).await.unwrap();
-    assert_eq!(archive.list(&Selection::default()).await.unwrap().len(), 1);
+    assert_eq!(archive.list(&Selection::default()).await.unwrap().records.len(), 1);
     assert_eq!(std::fs::read(folder.path().join(NAME)).unwrap(), kept);
 }
 
@@ -131,7 +167,7 @@ async fn an_object_that_is_larger_than_any_record_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let archive = in_folder(folder.path());
     handled(&archive, &first()).await.unwrap();
-    let names = archive.list(&Selection::default()).await.unwrap();
+    let names = archive.list(&Selection::default()).await.unwrap().records;
     // Of holes: it takes no space, and would fill the memory.
     let file = std::fs::File::create(folder.path().join(NAME)).unwrap();
     for bytes in [LARGEST_BYTES as u64 + 1, 5 << 40] {
@@ -255,6 +291,90 @@ async fn a_bucket_in_another_region_is_said_to_be_and_where() {
     }
 }
 
+/// Records of three days, and what else is found in archives.
+fn keys(prefix: &str) -> Vec<(String, u64)> {
+    [
+        ("", 0),
+        (".DS_Store", 6148),
+        ("README.txt", 7),
+        ("inventory/2026-03-01T01-00Z/manifest.json", 512),
+        ("user.course.started/", 0),
+        ("user.course.started/2026/", 0),
+        ("user.course.started/2026/03/01/", 0),
+        ("user.course.started/2026/03/01/.DS_Store", 6148),
+        ("user.course.started/2026/03/01/empty", 0),
+        ("user.course.started/2026/03/01/msg_1.json.gz", 300),
+        ("user.course.started/2026/03/01/msg_1.json.gz/copy", 300),
+        ("user.course.started/2026/13/01/msg_1.json.gz", 300),
+        ("user.course.started/2026/3/1/msg_1.json.gz", 300),
+        ("user.course.started/2026/03/02/emptied.json.gz", 0),
+        ("user.course.started/msg_1.json.gz", 300),
+        ("zz/1999/12/31/msg_2.json.gz", 300),
+    ]
+    .map(|(key, size)| (format!("{prefix}{key}"), size))
+    .into()
+}
+
+#[tokio::test]
+async fn only_what_has_the_name_of_a_record_is_one() {
+    let (in_s3, _) = in_s3_with(keys("prefix/")).await;
+    let folder = tempfile::tempdir().unwrap();
+    for (key, size) in keys("") {
+        let path = folder.path().join(&key);
+        if key.is_empty() || key.ends_with('/') {
+            std::fs::create_dir_all(path).unwrap();
+        } else if !key.ends_with("/copy") {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::File::create(path).unwrap().set_len(size).unwrap();
+        }
+    }
+    let of = |listing: Listing| {
+        let names = |names: &[Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (names(&listing.records), names(&listing.others))
+    };
+    let records = [
+        "user.course.started/2026/03/01/msg_1.json.gz",
+        "user.course.started/2026/03/02/emptied.json.gz",
+        "zz/1999/12/31/msg_2.json.gz",
+    ];
+    for archive in [in_s3, in_folder(folder.path())] {
+        let (all, others) = of(archive.list(&Selection::default()).await.unwrap());
+        assert_eq!(all, records);
+        assert!(
+            others.contains(&"README.txt".to_owned()) && others.iter().all(|name| !name.contains("empt"))
+        );
+        let days = Some(("2026-03-01".parse().unwrap(), "2026-03-01".parse().unwrap()));
+        let (day, others) = of(archive.list(&Selection { event_type: None, days }).await.unwrap());
+        assert_eq!(day, records[..1]);
+        assert!(others.iter().all(|name| name.starts_with("user.course.started/2026/03/01/")), "{others:?}");
+        assert!(others.contains(&"user.course.started/2026/03/01/.DS_Store".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_listing_takes_requests_for_what_is_there_and_not_for_what_is_asked() {
+    let days = |from: &str, to: &str| Some((from.parse().unwrap(), to.parse().unwrap()));
+    let list = async |event_type: Option<&str>, days| {
+        let (archive, asked) = in_s3_with(keys("prefix/")).await;
+        let selection = Selection { event_type: event_type.map(str::to_owned), days };
+        let listing = archive.list(&selection).await.unwrap();
+        (listing.records.len(), asked.lock().unwrap().len())
+    };
+    let everything = list(None, days("0001-01-01", "9999-12-31")).await;
+    // The types, the years of each, the months of both years, and a listing of each month.
+    assert_eq!(everything, (3, 1 + 3 + 2 + 2));
+    assert_eq!(list(None, days("1900-01-01", "2100-12-31")).await, everything);
+    assert_eq!(list(None, None).await, (3, 1));
+    // A day, a month, and a month and a half, for each of the types.
+    assert_eq!(list(None, days("2026-03-01", "2026-03-01")).await, (1, 1 + 3));
+    assert_eq!(list(None, days("2026-03-01", "2026-03-31")).await, (2, 1 + 3));
+    let started = Some("user.course.started");
+    assert_eq!(list(started, days("2026-03-01", "2026-03-01")).await, (1, 1));
+    assert_eq!(list(started, days("2026-02-15", "2026-03-31")).await, (2, 1 + 1));
+    assert_eq!(list(started, days("2026-03-02", "2026-04-30")).await, (1, 1 + 1 + 1));
+    assert_eq!(list(Some("none"), days("1900-01-01", "2100-12-31")).await, (0, 1));
+}
+
 #[tokio::test]
 async fn a_store_that_is_not_there_is_asked_again() {
     let error = handled(&s3_at("http://127.0.0.1:1"), &first()).await.unwrap_err();
@@ -293,18 +413,22 @@ async fn days_and_types_are_selected_by_name() {
     let listed = async |event_type: Option<&str>, days: Option<(&str, &str)>| {
         let days = days.map(|(from, to)| (from.parse().unwrap(), to.parse().unwrap()));
         let selection = Selection { event_type: event_type.map(str::to_owned), days };
-        let names = archive.list(&selection).await.unwrap();
+        let names = archive.list(&selection).await.unwrap().records;
         names.iter().map(|name| name.as_str().replace("/msg_1.json.gz", "")).collect::<Vec<_>>()
     };
     let march = Some(("2026-03-01", "2026-03-02"));
     assert_eq!(listed(None, march).await, ["a/2026/03/01", "b!2fc/2026/03/02", "b/2026/03/01"]);
     assert_eq!(listed(Some("a"), march).await, ["a/2026/03/01"]);
     assert_eq!(listed(Some("b/c"), None).await, ["b!2fc/2026/03/02"]);
-    assert_eq!(listed(None, None).await.len(), 6);
+    assert_eq!(listed(None, None).await.len(), 5);
+    let years = Some(("0001-01-01", "9999-12-31"));
+    assert_eq!(listed(None, years).await, listed(None, None).await);
+    let weeks = Some(("2026-02-28", "2026-03-02"));
+    assert_eq!(listed(None, weeks).await.len(), 4);
     assert_eq!(listed(Some("none"), march).await, [""; 0]);
     let nothing = in_folder(&folder.path().join("nothing"));
     for days in [None, Some(("2026-03-01".parse().unwrap(), "2026-03-01".parse().unwrap()))] {
-        assert_eq!(nothing.list(&Selection { event_type: None, days }).await.unwrap(), []);
+        assert_eq!(nothing.list(&Selection { event_type: None, days }).await.unwrap(), Listing::default());
     }
 }
 
@@ -316,7 +440,7 @@ async fn a_folder_may_be_called_anything() {
         let archive = in_folder(&odd);
         handled(&archive, &first()).await.unwrap();
         assert!(odd.join(NAME).is_file(), "{odd:?}");
-        assert_eq!(archive.list(&Selection::default()).await.unwrap()[0].as_str(), NAME);
+        assert_eq!(archive.list(&Selection::default()).await.unwrap().records[0].as_str(), NAME);
     }
 }
 
