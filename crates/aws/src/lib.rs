@@ -19,7 +19,7 @@ use aws_smithy_http_client::Builder as HttpClientBuilder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
-use learnink_webhook::config::{MissingVariable, required};
+use learnink_webhook::config::{MissingVariable, optional, required};
 
 pub use error::CallFailed;
 
@@ -60,7 +60,7 @@ pub fn sdk_config(
         .timeout_config(timeouts)
         // It watches the throughput of large bodies; ours are small and have time limits.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    builder.set_endpoint_url(variable("AWS_ENDPOINT_URL"));
+    builder.set_endpoint_url(optional(&variable, "AWS_ENDPOINT_URL"));
     Ok(builder.service_config(Environment(variable)).build())
 }
 
@@ -71,7 +71,7 @@ struct Environment<F>(F);
 impl<F: Fn(&str) -> Option<String> + Send + Sync> LoadServiceConfig for Environment<F> {
     fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
         let service = key.service_id().to_uppercase().replace(' ', "_");
-        (self.0)(&format!("{}_{service}", key.env()))
+        optional(&self.0, &format!("{}_{service}", key.env()))
     }
 }
 
@@ -106,6 +106,19 @@ mod tests {
         };
         assert_eq!(endpoint("Secrets Manager").as_deref(), Some("http://127.0.0.1:2"));
         assert_eq!(endpoint("SQS"), None);
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_is_not_set() {
+        let config = sdk_config(|name| {
+            Some(if name == "AWS_REGION" { "\u{feff}eu-west-1\n" } else { " " }.to_owned())
+        });
+        let config = config.unwrap();
+        assert_eq!((config.region().unwrap().as_ref(), config.endpoint_url()), ("eu-west-1", None));
+        let key =
+            ServiceConfigKey::builder().service_id("SQS").env("AWS_ENDPOINT_URL").profile("endpoint_url");
+        assert_eq!(config.service_config().unwrap().load_config(key.build().unwrap()), None);
+        assert!(sdk_config(|_| Some(String::new())).is_err());
     }
 
     #[test]

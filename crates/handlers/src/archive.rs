@@ -82,7 +82,7 @@ impl Config {
         let url = url.trim();
         let (store, root): (Arc<dyn ObjectStore>, _) = match Place::parse(url).map_err(unusable)? {
             Place::Bucket { bucket, prefix } => (Arc::new(s3::client(&bucket, variable)?), prefix),
-            Place::Folder(_) if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => {
+            Place::Folder(_) if optional(&variable, "AWS_LAMBDA_FUNCTION_NAME").is_some() => {
                 return Err(unusable("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix"));
             }
             Place::Folder(folder) => (Arc::new(LocalFileSystem::new().with_fsync(true)), folder),

@@ -1,6 +1,6 @@
 //! What the environment has to say.
 
-use learnink_webhook::config::{MissingVariable, required};
+use learnink_webhook::config::{MissingVariable, optional, required};
 
 use crate::PATH;
 use crate::verify::{SecretError, Verifier};
@@ -46,7 +46,7 @@ impl Config {
     ///
     /// [`ConfigError`] naming the variable and what belongs there.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let secrets = match variable("LEARNINK_SIGNING_SECRET") {
+        let secrets = match optional(&variable, "LEARNINK_SIGNING_SECRET") {
             Some(secrets) => SecretSource::Environment(Verifier::new(&secrets)?),
             None => SecretSource::SecretsManager(required(
                 &variable,
@@ -55,7 +55,7 @@ impl Config {
                  `LEARNINK_SIGNING_SECRET` with the secret itself replaces it",
             )?),
         };
-        let path = variable("LEARNINK_WEBHOOK_PATH").unwrap_or_else(|| PATH.to_owned());
+        let path = optional(&variable, "LEARNINK_WEBHOOK_PATH").unwrap_or_else(|| PATH.to_owned());
         if !path.starts_with('/') {
             return Err(ConfigError::Path);
         }
@@ -102,7 +102,7 @@ mod tests {
     fn a_bad_secret_is_named_by_its_case_and_never_repeated() {
         for (secret, problem) in [
             ("whsec_c2hvcnQ=", "the signing secret has a key of 5 bytes, fewer than 24"),
-            (" ", "the signing secret is empty; it starts with `whsec_`"),
+            ("whsec_", "the signing secret is empty; it starts with `whsec_`"),
         ] {
             let error = read(&[("LEARNINK_SIGNING_SECRET", secret), QUEUE]).unwrap_err();
             assert_eq!(error, format!("LEARNINK_SIGNING_SECRET cannot be used: {problem}"));
@@ -118,10 +118,26 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_is_empty_is_not_set() {
+        for empty in ["", " ", "\u{feff}\n"] {
+            let path = ("LEARNINK_WEBHOOK_PATH", empty);
+            let config = read(&[("LEARNINK_SIGNING_SECRET", empty), SECRET_ID, QUEUE, path]).unwrap();
+            assert!(matches!(config.secrets, SecretSource::SecretsManager(_)));
+            assert_eq!(config.path, PATH);
+            let config = read(&[SECRET, ("LEARNINK_SIGNING_SECRET_ID", empty), QUEUE]).unwrap();
+            assert!(matches!(config.secrets, SecretSource::Environment(_)));
+            let error = read(&[("LEARNINK_SIGNING_SECRET", empty), QUEUE]).unwrap_err();
+            assert!(error.starts_with("LEARNINK_SIGNING_SECRET_ID is not set"), "{error}");
+        }
+        let config = read(&[("LEARNINK_SIGNING_SECRET_ID", " learnink/staging\n"), QUEUE]).unwrap();
+        assert!(matches!(config.secrets, SecretSource::SecretsManager(id) if id == "learnink/staging"));
+    }
+
+    #[test]
     fn the_path_is_ours_unless_another_is_named() {
         assert_eq!(read(&[SECRET, QUEUE]).unwrap().path, PATH);
         assert_eq!(read(&[SECRET, QUEUE, ("LEARNINK_WEBHOOK_PATH", "/w")]).unwrap().path, "/w");
-        for path in ["", "w", "webhooks/learnink"] {
+        for path in ["w", "webhooks/learnink"] {
             let error = read(&[SECRET, QUEUE, ("LEARNINK_WEBHOOK_PATH", path)]).unwrap_err();
             assert!(error.starts_with("LEARNINK_WEBHOOK_PATH is not a path"), "{error}");
         }

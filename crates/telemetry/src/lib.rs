@@ -44,6 +44,8 @@ fn subscriber<W>(level: Option<&str>, writer: W) -> impl Subscriber + Send + Syn
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    // An empty text would be taken for ERROR, and with INFO the metrics would go.
+    let level = level.map(str::trim).filter(|level| !level.is_empty());
     let level = level.and_then(|level| level.parse::<LevelFilter>().ok()).unwrap_or(LevelFilter::INFO);
     let ours = OURS.map(|target| (target, level));
     let targets = Targets::new().with_default(LevelFilter::ERROR).with_targets(ours);
@@ -104,7 +106,7 @@ mod tests {
     fn our_lines_follow_the_level() {
         let log = || tracing::info!("accepted a webhook");
         assert_eq!(capture(Some("ERROR"), log), "");
-        for level in [Some("INFO"), Some("TRACE"), Some("loud"), None] {
+        for level in [Some("INFO"), Some(" info\n"), Some("TRACE"), Some("loud"), Some(""), Some(" "), None] {
             assert!(capture(level, log).contains("accepted a webhook"), "{level:?}");
         }
     }
