@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
+use learnink_webhook::config::{is_invisible, listed_secrets};
 use learnink_webhook::message::{Message, MessageId};
 use svix::webhooks::{Webhook, WebhookError};
 
@@ -61,14 +62,26 @@ pub enum SecretError {
     #[error("the signing secret is empty; it starts with `whsec_`")]
     Empty,
     /// A public key, which verifies another kind of signature.
-    #[error("this is a public key (`whpk_`); the signing secret starts with `whsec_`")]
+    #[error(
+        "this is a public key (`whpk_`), for signatures that are not checked here; ask LearnInk to sign with HMAC, \
+         and for the signing secret, which starts with `whsec_`"
+    )]
     PublicKey,
+    /// A private key, with which the sender makes another kind of signature.
+    #[error(
+        "this is the sender's private key (`whsk_`), which nobody else may have; tell LearnInk to replace it and to \
+         sign with HMAC, and ask for the signing secret, which starts with `whsec_`"
+    )]
+    PrivateKey,
     /// A JSON object, as the console of Secrets Manager makes of key and value.
     #[error("the signing secret is a JSON object; store `whsec_...` alone, as plain text")]
     Json,
     /// A version stands in front of it.
     #[error("the signing secret has a version in front; leave out `v1,`")]
     Versioned,
+    /// Something in it cannot be seen.
+    #[error("the signing secret has an invisible character in it; copy it again, as plain text")]
+    Invisible,
     /// Not standard base64 with padding.
     #[error("the signing secret is not base64, with or without `whsec_` in front; copy it again")]
     NotBase64,
@@ -186,14 +199,15 @@ impl VerifiedWebhook {
 
 impl Verifier {
     /// A verifier for one signing secret or several, separated by white space: the one in use
-    /// first, then those that a rotation is about to retire.
+    /// first, then those that a rotation is about to retire. Quotes and invisible characters around
+    /// them are ignored.
     ///
     /// # Errors
     ///
     /// [`SecretError`] for the first that cannot be used.
     pub fn new(secrets: &str) -> Result<Self, SecretError> {
         let slots = iter::once(SecretSlot::Current).chain(iter::repeat(SecretSlot::Previous));
-        let secrets = secrets.split_whitespace().zip(slots);
+        let secrets = listed_secrets(secrets).zip(slots);
         let secrets: Vec<_> =
             secrets.map(|(secret, slot)| parse_secret(secret, slot)).collect::<Result<_, _>>()?;
         if secrets.is_empty() {
@@ -312,6 +326,12 @@ fn parse_secret(secret: &str, slot: SecretSlot) -> Result<Secret, SecretError> {
     }
     if secret.starts_with("whpk_") {
         return Err(SecretError::PublicKey);
+    }
+    if secret.starts_with("whsk_") {
+        return Err(SecretError::PrivateKey);
+    }
+    if secret.contains(is_invisible) {
+        return Err(SecretError::Invisible);
     }
     if secret.starts_with("v1,") {
         return Err(SecretError::Versioned);

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
+use learnink_webhook::config::{is_invisible, listed_secrets};
 use learnink_webhook::event::Notification;
 use learnink_webhook::{HandlerError, IdempotencyKey, OrPermanent};
 use serde::Serialize;
@@ -29,12 +30,15 @@ impl Credential for SigningKeys {
                                  more in base64, or several separated by spaces";
 
     fn parse(text: &str) -> Result<Self, Unusable> {
-        let keys: Vec<_> = text.split_whitespace().map(signing_key).collect::<Result<_, _>>()?;
+        let keys: Vec<_> = listed_secrets(text).map(signing_key).collect::<Result<_, _>>()?;
         if keys.is_empty() { Err(Unusable("it is empty")) } else { Ok(Self(keys)) }
     }
 }
 
 fn signing_key(text: &str) -> Result<Webhook, Unusable> {
+    if text.contains(is_invisible) {
+        return Err(Unusable("it has an invisible character in it"));
+    }
     let key = text.strip_prefix("whsec_").ok_or(Unusable("it does not start with `whsec_`"))?;
     let key = BASE64.decode(key).map_err(|_| Unusable("it is not base64 after `whsec_`"))?;
     if key.len() < SHORTEST_KEY_BYTES {
@@ -96,5 +100,26 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
         status @ (400 | 413 | 422) => Verdict::Refused(format!("{NAME} refused it with {status}")),
         // A conflict with an attempt under way, a proxy's word, and whatever else does not say never.
         _ => Verdict::again(NAME, answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_taken_with_what_surrounds_them() {
+        let one = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        for (stored, count) in [
+            (format!("\u{feff}{one}\r\n"), 1),
+            (format!("\"{one}\""), 1),
+            (format!("'{one} {one}'"), 2),
+            (format!("{one}\u{a0}\u{200b}{one}"), 2),
+        ] {
+            assert_eq!(SigningKeys::parse(&stored).unwrap().0.len(), count, "{stored:?}");
+        }
+        let Unusable(said) = SigningKeys::parse(&one.replace('K', "\u{200b}K")).unwrap_err();
+        assert_eq!(said, "it has an invisible character in it");
+        assert!(SigningKeys::parse("\u{feff}\"\"").is_err());
     }
 }

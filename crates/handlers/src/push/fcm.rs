@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64_URL};
 use jiff::{SignedDuration, Timestamp};
+use learnink_webhook::config::{is_invisible, unquoted};
 use learnink_webhook::error::service_code;
 use learnink_webhook::event::Notification;
 use learnink_webhook::{HandlerError, IdempotencyKey};
@@ -86,7 +87,17 @@ impl Credential for ServiceAccount {
 
     fn parse(text: &str) -> Result<Self, Unusable> {
         let incomplete = "it is not JSON with project_id, client_email, private_key and token_uri";
-        let file: KeyFile = serde_json::from_str(text).map_err(|_| Unusable(incomplete))?;
+        let text = unquoted(text);
+        let file: KeyFile = serde_json::from_str(text).map_err(|_| {
+            let is_odd = |c: char| is_invisible(c) || (c.is_whitespace() && !c.is_ascii());
+            Unusable(if text.starts_with(r#"{\""#) {
+                "it is JSON within a text, with a backslash before each quote; store the file as it is"
+            } else if text.contains(is_odd) {
+                "it is not JSON: there are invisible characters or spaces of another kind in it; store the file as it is"
+            } else {
+                incomplete
+            })
+        })?;
         let der = pkcs8(&file.private_key).ok_or(Unusable("its private_key is no PEM of a `PRIVATE KEY`"))?;
         let key = RsaKeyPair::from_pkcs8(&der);
         let key = key.map_err(|_| Unusable("its private_key is no RSA key of 2048 bits or more"))?;
@@ -105,7 +116,8 @@ impl Credential for ServiceAccount {
 fn pkcs8(pem: &str) -> Option<Vec<u8>> {
     let (_, rest) = pem.split_once("-----BEGIN PRIVATE KEY-----")?;
     let (base64, _) = rest.split_once("-----END PRIVATE KEY-----")?;
-    BASE64.decode(base64.split_whitespace().collect::<String>()).ok()
+    // Where the file went through a shell, its line feeds may have stayed `\n`.
+    BASE64.decode(base64.replace("\\n", "").split_whitespace().collect::<String>()).ok()
 }
 
 impl ServiceAccount {
@@ -359,6 +371,52 @@ mod tests {
             let topic = topic("learner-", id);
             assert_eq!(topic, expected);
             assert!(topic.bytes().all(is_topic_byte));
+        }
+    }
+
+    /// The key's file, with line feeds as Google writes them.
+    fn key_file() -> String {
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            BASE64.encode(include_bytes!("test-key.pk8"))
+        );
+        json!({
+            "type": "service_account",
+            "project_id": "acme",
+            "client_email": "push@acme.iam.gserviceaccount.com",
+            "private_key": pem,
+            "token_uri": "https://oauth2.googleapis.com/token",
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn a_key_file_is_taken_with_what_surrounds_it() {
+        let file = key_file();
+        for stored in [
+            file.clone(),
+            format!("\u{feff}{file}\r\n"),
+            format!("\u{200b}{file}\u{a0}"),
+            format!("'{file}'"),
+            // A shell that did not read the escapes.
+            file.replace("\\n", "\\\\n"),
+        ] {
+            assert_eq!(ServiceAccount::parse(&stored).unwrap().project_id, "acme", "{stored}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_file_is_named_and_not_repeated() {
+        let file = key_file();
+        for (stored, problem) in [
+            (serde_json::to_string(&file).unwrap(), "JSON within a text"),
+            (file.replace(':', ":\u{a0}"), "invisible characters or spaces of another kind"),
+            (file.replace(',', ",\u{200b}"), "invisible characters or spaces of another kind"),
+            (file.replace("project_id", "project"), "not JSON with project_id"),
+            (file.replace("PRIVATE KEY", "KEY"), "no PEM"),
+        ] {
+            let Unusable(said) = ServiceAccount::parse(&stored).unwrap_err();
+            assert!(said.contains(problem) && !said.contains("acme"), "{said}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use learnink_webhook::config::unquoted;
 use learnink_webhook::event::Notification;
 use learnink_webhook::{HandlerError, IdempotencyKey};
 use serde::Deserialize;
@@ -34,11 +35,11 @@ impl Credential for ApiKey {
     const HOLDS: &'static str = "the App API key alone, from OneSignal's Settings, Keys & IDs";
 
     fn parse(text: &str) -> Result<Self, Unusable> {
-        let key = text.trim();
+        let key = unquoted(text);
         if !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Self(key.to_owned()))
         } else {
-            Err(Unusable("it has a space, or another character that no key has"))
+            Err(Unusable("it has a space, an invisible character, or another that no key has"))
         }
     }
 }
@@ -113,5 +114,25 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
         400 if said.is_some_and(|said| said.names_our_app()) => Verdict::misconfigured(NAME, answer, APP_ID),
         status @ (400 | 413 | 422) => Verdict::Refused(format!("{NAME} refused it with {status}")),
         _ => Verdict::again(NAME, answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_taken_with_what_surrounds_it() {
+        for stored in [
+            "os_v2_app_key",
+            "\u{feff}os_v2_app_key\r\n",
+            "'os_v2_app_key'",
+            "\u{200b}\"os_v2_app_key\"\u{a0}",
+        ] {
+            assert_eq!(ApiKey::parse(stored).unwrap().0, "os_v2_app_key", "{stored:?}");
+        }
+        for stored in ["", "\"\"", "Key os_v2_app_key", "os_v2\u{200b}_app_key", "os_v2\u{ad}_app_key"] {
+            assert!(ApiKey::parse(stored).is_err(), "{stored:?}");
+        }
     }
 }

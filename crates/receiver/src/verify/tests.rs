@@ -286,8 +286,25 @@ fn secrets_that_are_added_again_and_again_are_there_once() {
 
 #[test]
 fn a_secret_is_trimmed() {
-    for secret in [format!("{SECRET}\n"), format!(" \t{SECRET} \r\n"), SECRET.replace("whsec_", "")] {
-        assert!(Verifier::new(&secret).is_ok(), "{secret:?}");
+    for secret in [
+        format!("{SECRET}\n"),
+        format!(" \t{SECRET} \r\n"),
+        SECRET.replace("whsec_", ""),
+        format!("\u{feff}{SECRET}\r\n"),
+        format!("\u{200b}{SECRET}\u{a0}\u{2060}"),
+        format!("\"{SECRET}\""),
+        format!("\u{feff}' {SECRET}'\n"),
+        format!("\u{201c}{SECRET}\u{201d}"),
+    ] {
+        let verifier = Verifier::new(&secret).unwrap();
+        assert_eq!(verifier.secrets[0].key, Verifier::new(SECRET).unwrap().secrets[0].key, "{secret:?}");
+    }
+    for secrets in [
+        format!("\"{SECRET} {OTHER}\""),
+        format!("'{SECRET}' '{OTHER}'"),
+        format!("{SECRET}\u{a0}\u{feff}{OTHER}\n\u{200b}\n"),
+    ] {
+        assert_eq!(format!("{:?}", Verifier::new(&secrets).unwrap()), "Verifier(2 secrets)", "{secrets:?}");
     }
 }
 
@@ -304,6 +321,11 @@ fn an_unusable_secret_is_named_by_its_case_and_never_repeated() {
         ("whsec_", SecretError::Empty),
         ("v1,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", SecretError::Versioned),
         ("whpk_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", SecretError::PublicKey),
+        ("whsk_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", SecretError::PrivateKey),
+        ("\"\u{feff}\"", SecretError::Empty),
+        ("whsec_MfKQ9r8GKYqr\u{200b}TwjUPD8ILPZIo2LaLaSw", SecretError::Invisible),
+        ("whsec_MfKQ9r8GKYqr\u{ad}TwjUPD8ILPZIo2LaLaSw", SecretError::Invisible),
+        ("whsec_MfKQ9r8GKYqr\"TwjUPD8ILPZIo2LaLaSw", SecretError::NotBase64),
         (r#"{"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}"#, SecretError::Json),
         ("whsec_C2FVsBQIhrscChlQIMV-b5sSYspob7oD", SecretError::NotBase64),
         ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", SecretError::NotBase64),
@@ -313,7 +335,15 @@ fn an_unusable_secret_is_named_by_its_case_and_never_repeated() {
         let error = Verifier::new(secret).unwrap_err();
         assert_eq!(error, expected, "{secret}");
         let said = error.to_string();
-        assert!(secret.len() < 20 || !said.contains(&secret[secret.len() - 20..]), "{said}");
+        assert!(secret.len() < 20 || !said.contains(&secret[secret.len() - 15..]), "{said}");
+    }
+}
+
+#[test]
+fn a_secret_of_another_kind_says_what_to_ask_learnink_for() {
+    for prefix in ["whpk_", "whsk_"] {
+        let said = Verifier::new(&SECRET.replace("whsec_", prefix)).unwrap_err().to_string();
+        assert!(said.contains(prefix) && said.contains("ask") && said.contains("`whsec_`"), "{said}");
     }
 }
 
