@@ -1,7 +1,9 @@
 //! The signing secrets in Secrets Manager: nothing genuine is lost while they change or cannot be read.
 
 use jiff::{SignedDuration, Timestamp};
-use learnink_receiver::{Receipt, Receiver, Refresh, SecretSlot, SecretsManager, SigningSecrets, SqsQueue};
+use learnink_receiver::{
+    Receipt, Receiver, Refresh, Rotation, SecretSlot, SecretsManager, SigningSecrets, SqsQueue,
+};
 use learnink_tests::fake_aws::{FakeAws, Fate};
 use learnink_tests::signing::{self, OTHER_SECRET as OLD, SECRET as NEW};
 use learnink_webhook::error::with_causes;
@@ -39,8 +41,8 @@ async fn attempt(receiver: &Receiver, id: &str, now_s: i64) -> Receipt {
     match now_s - ROTATED_S {
         ..0 => deliver(receiver, id, OLD, now_s).await,
         0..OVERLAP_S => {
-            // Both signatures in one header; the order is Svix's business.
-            let headers = [OLD, NEW].map(|secret| signing::headers(secret, id, now_s, b"{}")[2].1.clone());
+            // Both signatures in one header, the newest first. Source: `svix-server`, `valid_signing_keys`.
+            let headers = [NEW, OLD].map(|secret| signing::headers(secret, id, now_s, b"{}")[2].1.clone());
             let event = serde_json::json!({
                 "rawPath": "/webhooks/learnink",
                 "headers": {
@@ -97,6 +99,37 @@ async fn a_rotation_in_time_refuses_nothing_not_even_at_first() {
             assert_eq!(attempt(receiver, "msg_last", end_s + MINUTE).await.secret, Some(SecretSlot::Current));
         }
     }
+}
+
+#[tokio::test]
+async fn a_rotation_is_told_of_from_its_first_webhook_until_the_new_secret_is_stored() {
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", OLD);
+    let receiver = load(&aws, ROTATED_S - HOUR).await;
+    let told = async |now_s: i64| {
+        let receipt = attempt(&receiver, &format!("msg_{now_s}"), now_s).await;
+        assert_eq!(receipt.outcome.answer().status_code, 200);
+        receipt.rotation()
+    };
+    assert_eq!(told(ROTATED_S - 1).await, None);
+    for passed_s in [0, MINUTE, HOUR, 6 * HOUR] {
+        assert_eq!(told(ROTATED_S + passed_s).await, Some(Rotation::NewSecretMissing));
+    }
+    aws.rotate_secret(NEW);
+    // The one that has the secrets read of age is judged by those before.
+    told(ROTATED_S + 7 * HOUR).await;
+    for passed_s in [8 * HOUR, OVERLAP_S - 1, OVERLAP_S + HOUR] {
+        assert_eq!(told(ROTATED_S + passed_s).await, None);
+    }
+
+    // Stored before LearnInk has it: only the secret before matches.
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", OLD);
+    aws.rotate_secret(NEW);
+    let early = load(&aws, ROTATED_S - HOUR).await;
+    let receipt = attempt(&early, "msg_early", ROTATED_S - 1).await;
+    assert_eq!(receipt.rotation(), Some(Rotation::PreviousSecretOnly));
+    assert_eq!(attempt(&early, "msg_later", ROTATED_S).await.rotation(), None);
 }
 
 #[tokio::test]

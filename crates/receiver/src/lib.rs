@@ -32,7 +32,7 @@ use learnink_webhook::message::{LARGEST_BODY_BYTES, QueueMessage};
 pub use aws::CallError;
 pub use config::Config;
 pub use queue::SqsQueue;
-pub use receipt::{Answer, Outcome, Receipt};
+pub use receipt::{Answer, Outcome, Receipt, Rotation};
 pub use request::{GatewayEvent, Request, SignatureHeaders};
 pub use secrets::{Occasion, Refresh, SecretsManager, SigningSecrets};
 pub use verify::{Refusal, SecretSlot, Unverified, VerifiedWebhook, Verifier};

@@ -55,7 +55,7 @@ pub struct Receipt {
     pub body_bytes: usize,
     /// Which secret the signature was made with.
     pub secret: Option<SecretSlot>,
-    /// Whether the newest signature is of a secret that is not held.
+    /// Whether the newest signature is of a secret that is not held, or of a version that is not understood.
     pub has_unknown_signature: bool,
     /// What came of reading the secrets again, where it was time to.
     pub refresh: Option<Refresh>,
@@ -63,6 +63,16 @@ pub struct Receipt {
     pub verify_took: Duration,
     /// How long SQS took to confirm or fail, where it was asked.
     pub enqueue_took: Option<Duration>,
+}
+
+/// What a genuine webhook's signatures say of a rotation of LearnInk's secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// The newest signature is of a secret that is not held, or of a version that is not understood: the new secret
+    /// has to be stored before LearnInk signs with it alone, which is 24 hours after the rotation.
+    NewSecretMissing,
+    /// Only the secret before the current one matched: LearnInk does not sign with the current one, or not yet.
+    PreviousSecretOnly,
 }
 
 /// The HTTP answer in the shape that API Gateway reads, payload format version 2.0. It has a status,
@@ -192,6 +202,15 @@ impl Receipt {
             refresh: None,
             verify_took: Duration::ZERO,
             enqueue_took: None,
+        }
+    }
+
+    /// What the signatures say of a rotation; `None` where there is none to tell of, or nothing was proven.
+    pub const fn rotation(&self) -> Option<Rotation> {
+        match (self.secret, self.has_unknown_signature) {
+            (None, _) | (Some(SecretSlot::Current), false) => None,
+            (Some(_), true) => Some(Rotation::NewSecretMissing),
+            (Some(SecretSlot::Previous), false) => Some(Rotation::PreviousSecretOnly),
         }
     }
 

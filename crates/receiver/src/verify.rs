@@ -177,8 +177,8 @@ impl VerifiedWebhook {
         self.secret
     }
 
-    /// Whether its newest signature is of a secret that is not held: the sender has rotated, and will sign with
-    /// that one alone once the rotation is over.
+    /// Whether its newest signature is of a secret that is not held, or of a version that is not understood: the
+    /// sender has rotated, and will sign with that one alone once the rotation is over.
     pub const fn has_unknown_signature(&self) -> bool {
         self.has_unknown_signature
     }
@@ -258,11 +258,11 @@ impl Verifier {
         let [id, timestamp, signature] = signed_headers(headers)?;
         let message_id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
         let signed_at_s = check_timestamp(timestamp, now)?;
-        let newest = newest_signature(signature)?;
+        let Newest { newest, is_first } = newest_signature(signature)?;
         let prove = |signatures| self.matching_secret([id, timestamp, signatures], body);
         let (secret, has_unknown_signature) = match prove(newest) {
             Err(Refusal::NoMatchingSignature) if newest != signature => (prove(signature)?, true),
-            secret => (secret?, false),
+            secret => (secret?, !is_first),
         };
         Ok(Proof {
             id: message_id,
@@ -393,10 +393,17 @@ fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<i64, Refusal> {
     }
 }
 
+/// The newest of a request's signatures that can be checked.
+struct Newest<'a> {
+    newest: &'a str,
+    /// Whether it is the newest of all: none of another version stands in front.
+    is_first: bool,
+}
+
 /// The first signature of version 1, of printable ones that are not too many in all. While a rotation lasts,
 /// Svix signs with the new secret first, then with those that it replaces. Source: `svix-server`,
 /// `valid_signing_keys`.
-fn newest_signature(signatures: &str) -> Result<&str, Refusal> {
+fn newest_signature(signatures: &str) -> Result<Newest<'_>, Refusal> {
     if !signatures.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Err(Refusal::MalformedHeader);
     }
@@ -404,10 +411,10 @@ fn newest_signature(signatures: &str) -> Result<&str, Refusal> {
     if listed().nth(MOST_SIGNATURES).is_some() {
         return Err(Refusal::TooManySignatures);
     }
-    if listed().next().is_none() {
-        return Err(Refusal::MalformedHeader);
-    }
-    listed().find(|signature| signature.starts_with("v1,")).ok_or(Refusal::UnsupportedVersion)
+    let is_understood = |signature: &&str| signature.starts_with("v1,");
+    let first = listed().next().ok_or(Refusal::MalformedHeader)?;
+    let newest = listed().find(is_understood).ok_or(Refusal::UnsupportedVersion)?;
+    Ok(Newest { newest, is_first: is_understood(&first) })
 }
 
 #[cfg(test)]

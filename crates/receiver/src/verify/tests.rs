@@ -264,7 +264,12 @@ fn a_newest_signature_of_a_secret_that_is_not_held_is_noticed() {
         (&both, right.clone(), false),
         (&both, format!("{right} {other}"), false),
         (&both, format!("{other} {right}"), false),
-        (SECRET, format!("v2,whatever {right} "), false),
+        (SECRET, format!("{right} v1a,whatever"), false),
+        // LearnInk changes to signatures that are not understood here.
+        (SECRET, format!("v1a,whatever {right}"), true),
+        (SECRET, format!("  v2,whatever v1a,whatever {right} "), true),
+        (SECRET, format!("whatever {right}"), true),
+        (&both, format!("v1a,whatever {right} {other}"), true),
         // Stored at once, and the old one forgotten: nothing is left to do.
         (SECRET, format!("{right} {other}"), false),
         (SECRET, format!("{other} {right}"), true),
