@@ -228,6 +228,9 @@ impl Receipt {
         line.field("secret", self.secret.map(SecretSlot::name));
         line.field("secret_refresh", self.refresh.as_ref().map(Refresh::name));
         line.field("verify_us", self.verify_took.as_micros());
+        let since = |second: i64| received_at.as_second().saturating_sub(second);
+        line.field("clock_skew_s", self.signed_at_s.map(since));
+        line.field("offline_lag_s", self.occurred_at.map(|at| since(at.as_second())));
         self.add_metrics(&mut line);
         line
     }
@@ -260,15 +263,7 @@ impl Receipt {
         if let Some(Refresh::Failed(_)) = self.refresh {
             line.metric("SecretRefreshFailed", Unit::Count, 1, BY_FUNCTION);
         }
-        let since = |second: i64| self.received_at.as_second().saturating_sub(second);
         line.metric("EnqueueTime", Unit::Milliseconds, self.enqueue_took.map(milliseconds), BY_FUNCTION);
-        line.metric("ClockSkew", Unit::Seconds, self.signed_at_s.map(since), BY_FUNCTION);
-        line.metric(
-            "OfflineLag",
-            Unit::Seconds,
-            self.occurred_at.map(|at| since(at.as_second())),
-            BY_FUNCTION,
-        );
     }
 }
 
