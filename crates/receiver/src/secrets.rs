@@ -2,8 +2,9 @@
 //!
 //! A rotation needs no deploy. In Secrets Manager the new value becomes `AWSCURRENT` and the old one
 //! `AWSPREVIOUS`, and both are accepted. What is held is read again when it is five minutes old, and
-//! when a signature does not match, at most every 30 s, so that a flood of forgeries costs next to
-//! nothing. Whatever fails, the secrets in hand stay.
+//! when a signature does not match, at most every 30 s. A flood of forgeries that lasts a whole month costs less
+//! than a dollar for each execution environment that it keeps busy: two calls every 30 s, at $0.05 for 10,000.
+//! Whatever fails, the secrets in hand stay.
 //!
 //! All of it happens within an invocation, because Lambda freezes what is left over: of age beside the
 //! call to SQS, so that nobody waits for one after the other, and after a mismatch before the answer, so
