@@ -454,6 +454,9 @@ async fn whatever_happens_no_log_holds_a_payload_a_secret_or_a_signature() {
         .map(|line| (line["outcome"].as_str().unwrap().to_owned(), line["reason"].clone()))
         .collect();
     assert_eq!(told, expected);
+    // The id in the sender's dashboard finds the line of a refused request, and what is not an id is in none.
+    let claimed = events(&output).filter_map(|line| line["claimed.message.id"].as_str().map(str::to_owned));
+    assert_eq!(claimed.collect::<Vec<_>>(), ["msg_spoilt"; 7]);
     assert_is_private(&output);
     let bare_signature = signature.trim_start_matches("v1,");
     for key in

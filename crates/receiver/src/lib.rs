@@ -35,7 +35,7 @@ pub use queue::SqsQueue;
 pub use receipt::{Answer, Outcome, Receipt, Rotation};
 pub use request::{GatewayEvent, Request, SignatureHeaders};
 pub use secrets::{Occasion, Refresh, SecretsManager, SigningSecrets};
-pub use verify::{Refusal, SecretSlot, Unverified, VerifiedWebhook, Verifier};
+pub use verify::{Refusal, SecretSlot, Unverified, VerifiedWebhook, Verifier, claimed_id};
 
 /// The path that LearnInk posts to, unless another is configured. A stage or a custom domain may put
 /// more in front of it.
@@ -78,24 +78,12 @@ impl Receiver {
     ///
     /// The [`Outcome`] of a request that is not queued.
     pub async fn admit(&self, event: GatewayEvent, receipt: &mut Receipt) -> Result<QueueMessage, Outcome> {
-        let request = self.addressed(event)?;
-        let body = request.body.ok_or(Outcome::Refused(Refusal::BodyNotBase64))?;
-        receipt.body_bytes = body.len();
-        if body.len() > LARGEST_BODY_BYTES {
-            return Err(Outcome::BodyTooLarge);
+        let Request { headers, body, .. } = self.addressed(event)?;
+        let webhook = self.proven(&headers, body, receipt).await;
+        if webhook.is_err() {
+            receipt.claimed_message_id = claimed_id(&headers).map(|id| id.to_string());
         }
-
-        let mut verified = self.verify(&request.headers, body, receipt);
-        if let Err(Unverified { refusal: Refusal::NoMatchingSignature, body }) = verified {
-            receipt.refresh = self.secrets.refresh(Occasion::Mismatch, receipt.received_at).await;
-            verified = match receipt.refresh {
-                Some(Refresh::Read) => self.verify(&request.headers, body, receipt),
-                Some(Refresh::Failed(_)) | None => {
-                    Err(Unverified { refusal: Refusal::NoMatchingSignature, body })
-                }
-            };
-        }
-        let webhook = verified.map_err(|unverified| Outcome::Refused(unverified.refusal))?;
+        let webhook = webhook?;
 
         let Label { event_type, occurred_at } = Label::read(webhook.body());
         receipt.message_id = Some(webhook.id().to_string());
@@ -105,6 +93,32 @@ impl Receiver {
         receipt.secret = Some(webhook.secret());
         receipt.has_unknown_signature = webhook.has_unknown_signature();
         webhook.into_message(receipt.received_at, event_type).encode().map_err(Outcome::TooLarge)
+    }
+
+    /// The size, the headers, the time and the signature.
+    async fn proven(
+        &self,
+        headers: &SignatureHeaders,
+        body: Option<Vec<u8>>,
+        receipt: &mut Receipt,
+    ) -> Result<VerifiedWebhook, Outcome> {
+        let body = body.ok_or(Outcome::Refused(Refusal::BodyNotBase64))?;
+        receipt.body_bytes = body.len();
+        if body.len() > LARGEST_BODY_BYTES {
+            return Err(Outcome::BodyTooLarge);
+        }
+
+        let mut verified = self.verify(headers, body, receipt);
+        if let Err(Unverified { refusal: Refusal::NoMatchingSignature, body }) = verified {
+            receipt.refresh = self.secrets.refresh(Occasion::Mismatch, receipt.received_at).await;
+            verified = match receipt.refresh {
+                Some(Refresh::Read) => self.verify(headers, body, receipt),
+                Some(Refresh::Failed(_)) | None => {
+                    Err(Unverified { refusal: Refusal::NoMatchingSignature, body })
+                }
+            };
+        }
+        verified.map_err(|unverified| Outcome::Refused(unverified.refusal))
     }
 
     fn verify(

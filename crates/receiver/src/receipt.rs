@@ -45,6 +45,8 @@ pub struct Receipt {
     pub outcome: Outcome,
     /// The message id, once the signature proved it.
     pub message_id: Option<String>,
+    /// The id that a request claims whose signature did not prove it, where it looks like one of Svix's.
+    pub claimed_message_id: Option<String>,
     /// The event's type, where the body has one.
     pub event_type: Option<String>,
     /// When the event happened, where the body says so.
@@ -193,6 +195,7 @@ impl Receipt {
             received_at,
             outcome: Outcome::NoRequest,
             message_id: None,
+            claimed_message_id: None,
             event_type: None,
             occurred_at: None,
             signed_at_s: None,
@@ -220,6 +223,7 @@ impl Receipt {
         let mut line = WideEvent::new(outcome.level(), outcome.message(), *received_at);
         line.place(place);
         line.field("message.id", &self.message_id);
+        line.field("claimed.message.id", &self.claimed_message_id);
         line.field("event.type", &self.event_type);
         line.field("outcome", outcome.name());
         line.field("reason", outcome.reason());

@@ -166,6 +166,11 @@ fn a_genuine_body_that_cannot_fit_the_queue_is_answered_413() {
     let noise: String = (0..1_500_000).map(|_| next()).collect();
     assert_eq!(refused(&genuine(noise.as_bytes())), (413, "too_large", None));
     assert!(admitted(&genuine("a".repeat(1_500_000).as_bytes())).0.is_ok(), "compressed it fits");
+    let digits: String =
+        noise.bytes().map(|byte| char::from(b"0123456789abcdef"[usize::from(byte % 16)])).collect();
+    let message = admitted(&genuine(digits.as_bytes())).0.expect("it fits with more effort");
+    let decoded = learnink_webhook::Message::decode(&message.body, |name| attribute(&message, name));
+    assert!(decoded.unwrap().body == digits.as_bytes());
 }
 
 #[test]
@@ -201,14 +206,17 @@ fn an_answer_has_a_status_and_nothing_of_the_senders() {
     insta::assert_json_snapshot!(answers);
 }
 
-fn line(receipt: &Receipt) -> Value {
-    let place = Place {
+fn place() -> Place<'static> {
+    Place {
         function: "learnink-webhooks-staging-receiver",
         version: "7",
         invocation_id: "req-1",
         is_cold: true,
-    };
-    serde_json::from_slice(&receipt.line(place).into_line()).unwrap()
+    }
+}
+
+fn line(receipt: &Receipt) -> Value {
+    serde_json::from_slice(&receipt.line(place()).into_line()).unwrap()
 }
 
 #[test]
@@ -234,6 +242,84 @@ fn the_line_of_a_refused_request_says_why_and_names_nobody() {
         ..receipt
     };
     insta::assert_json_snapshot!(line(&receipt));
+}
+
+#[test]
+fn a_forged_id_is_in_the_line_only_where_it_has_the_shape_of_one() {
+    let claimed = |event: &Value| {
+        let (refused, receipt) = admitted(event);
+        let receipt = Receipt { outcome: refused.err().unwrap(), ..receipt };
+        let text = String::from_utf8(receipt.line(place()).into_line()).unwrap();
+        assert!(text.trim_end().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line.get("message.id"), None);
+        line.get("claimed.message.id").cloned()
+    };
+    // Whatever it was refused for, it can be found by the id in the sender's dashboard.
+    for refused in [
+        with("/headers/svix-signature", "v1,AAAA"),
+        with("/headers/svix-timestamp", "1"),
+        with("/isBase64Encoded", true),
+        with("/body", "x".repeat(6 * 1024 * 1024 + 1)),
+    ] {
+        assert_eq!(claimed(&refused), Some(json!("msg_1")));
+    }
+    for id in [
+        "",
+        "a.b",
+        "a b",
+        "msg_1\n{\"level\":\"ERROR\"}",
+        "\u{1b}[2J\u{1b}]0;owned\u{7}",
+        "\u{202e}msg_1",
+        "msg_1\u{0}",
+        "+254705408079",
+        "Mary",
+        &format!("msg_{}", "x".repeat(253)),
+    ] {
+        assert_eq!(claimed(&with("/headers/svix-id", id)), None, "{id:?}");
+    }
+    let (_, receipt) = admitted(&genuine(BODY.as_bytes()));
+    assert_eq!(receipt.claimed_message_id, None);
+}
+
+#[test]
+fn no_line_is_longer_than_a_few_kilobytes_whatever_a_sender_writes() {
+    let longest = |event: &Value| {
+        let (admitted, receipt) = admitted(event);
+        let outcome = admitted.map_or_else(|outcome| outcome, |_| Outcome::Accepted);
+        Receipt { outcome, ..receipt }.line(place()).into_line().len()
+    };
+    let control = "\u{1}".repeat(300_000);
+    for event_type in [control.as_str(), &"\u{1}".repeat(256), &"x".repeat(300_000)] {
+        let body = json!({ "type": event_type, "timestamp": control }).to_string();
+        assert!(longest(&genuine(body.as_bytes())) < 4096);
+    }
+    for pointer in ["/headers/svix-id", "/headers/svix-timestamp", "/headers/svix-signature", "/rawPath"] {
+        for text in [&control, &"x".repeat(256), &"x".repeat(300_000)] {
+            assert!(longest(&with(pointer, text.as_str())) < 4096, "{pointer}");
+        }
+    }
+    let code = "<html>".repeat(100_000);
+    let (_, receipt) = admitted(&genuine(BODY.as_bytes()));
+    let error =
+        CallError::Throttled { code: learnink_webhook::error::service_code(&code).unwrap_or("none").into() };
+    let receipt = Receipt { outcome: Outcome::Unavailable(error), ..receipt };
+    assert!(receipt.line(place()).into_line().len() < 4096);
+}
+
+#[test]
+fn a_receipt_tells_of_a_rotation() {
+    let (_, receipt) = admitted(&genuine(BODY.as_bytes()));
+    assert_eq!(receipt.rotation(), None);
+    for (secret, has_unknown_signature, expected) in [
+        (None, false, None),
+        (Some(SecretSlot::Previous), false, Some(Rotation::PreviousSecretOnly)),
+        (Some(SecretSlot::Previous), true, Some(Rotation::NewSecretMissing)),
+        (Some(SecretSlot::Current), true, Some(Rotation::NewSecretMissing)),
+    ] {
+        let receipt = Receipt { secret, has_unknown_signature, ..Receipt::new(receipt.received_at) };
+        assert_eq!(receipt.rotation(), expected);
+    }
 }
 
 #[test]

@@ -352,6 +352,36 @@ fn a_secret_of_another_kind_says_what_to_ask_learnink_for() {
     }
 }
 
+#[test]
+fn a_claimed_id_has_the_shape_of_one() {
+    let claimed = |headers: &[(&str, &str)]| {
+        let claimed = claimed_id(&headers.iter().copied().collect());
+        claimed.map(|id| id.to_string())
+    };
+    assert_eq!(claimed(&[("svix-id", ID)]).as_deref(), Some(ID));
+    assert_eq!(claimed(&[("webhook-id", ID)]).as_deref(), Some(ID));
+    // The one that would have been verified.
+    assert_eq!(claimed(&[("webhook-id", ID), ("svix-id", "msg_2")]).as_deref(), Some("msg_2"));
+    let long = format!("msg_{}", "x".repeat(253));
+    for headers in [
+        &[][..],
+        &[("svix-id", ID), ("svix-id", ID)],
+        &[("webhook-id", ID), ("svix-timestamp", "1700000000")],
+        &[("svix-id", "")],
+        &[("svix-id", "a\nb")],
+        &[("svix-id", "\u{1b}[2J")],
+        &[("svix-id", "\u{202e}x")],
+        &[("svix-id", "a b")],
+        &[("svix-id", "msg_a.b")],
+        &[("svix-id", "msg_+254705408079")],
+        &[("svix-id", "+254705408079")],
+        &[("svix-id", "Mary")],
+        &[("svix-id", &long)],
+    ] {
+        assert_eq!(claimed(headers), None, "{headers:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_changed_byte_is_refused(body in "\\PC{1,80}", at_byte in any::<prop::sample::Index>(), bit in 0_u8..8) {
