@@ -1,9 +1,12 @@
 //! The one place that sends, and what came of it as plain data.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::TimeZone;
 use reqwest::header::RETRY_AFTER;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
@@ -152,16 +155,64 @@ impl Http {
     }
 }
 
+/// The longest wait that is understood, in seconds: over a century. Who asks for a longer one gets this, and the
+/// queue waits for half a day at most.
+const LONGEST_WAIT_S: u32 = u32::MAX;
+
 /// The wait that a `Retry-After` header asks for: seconds, or until a date. `None` for what is neither, or
 /// over.
 /// Source: RFC 9110, section 10.2.3.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // What has more digits than the type is longer than the longest.
+        let seconds = value.parse().unwrap_or(LONGEST_WAIT_S);
+        return Some(Duration::from_secs(seconds.into()));
     }
-    let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+    let of_mail = || Some(jiff::fmt::rfc2822::parse(value).ok()?.timestamp());
+    let at = http_date(value, now).or_else(of_mail)?;
     Duration::try_from(at.duration_since(now)).ok()
+}
+
+/// A date in one of the three forms of HTTP: `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT` and
+/// `Sun Nov  6 08:49:37 1994`. The name of the day is not compared with the date.
+/// Source: RFC 9110, section 5.6.7, which asks recipients to take all three.
+fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
+    let parts: Vec<_> = value.split([' ', ',', '-']).filter(|part| !part.is_empty()).collect();
+    let (day, month, year, time) = match parts.as_slice() {
+        [name, day, month, year, time, zone] if is_name(name) && zone.eq_ignore_ascii_case("GMT") => {
+            (day, month, year, time)
+        }
+        [name, month, day, time, year] if is_name(name) => (day, month, year, time),
+        _ => return None,
+    };
+    let months = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    let month = months.iter().position(|known| known.eq_ignore_ascii_case(month))? + 1;
+    let time: Vec<i8> = time.split(':').map(number).collect::<Option<_>>()?;
+    let [hour, minute, second] = time[..] else { return None };
+    // A leap second is the end of its minute.
+    let time = Time::new(hour, minute, second.min(59), 0).ok()?;
+    let at = |year: i16| {
+        let date = Date::new(year, month.try_into().ok()?, number(day)?).ok()?;
+        let at = TimeZone::UTC.to_timestamp(DateTime::from_parts(date, time)).ok()?;
+        Some(at)
+    };
+    if year.len() != 2 {
+        return at(number(year)?);
+    }
+    // Of a year of two digits the century is ours, unless that is more than 50 years ahead.
+    let this_year = TimeZone::UTC.to_datetime(now).year();
+    let year = this_year - this_year % 100 + number::<i16>(year)?;
+    at(if year > this_year + 50 { year - 100 } else { year })
+}
+
+fn is_name(part: &str) -> bool {
+    part.bytes().all(|byte| byte.is_ascii_alphabetic())
+}
+
+/// A number of digits alone.
+fn number<N: FromStr>(digits: &str) -> Option<N> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 #[cfg(test)]
@@ -176,6 +227,31 @@ mod tests {
             (" 120 ", Some(120)),
             ("Wed, 25 Nov 2026 17:01:30 GMT", Some(90)),
             ("Wed, 25 Nov 2026 16:59:59 GMT", None),
+            ("Wed, 25 Nov 2026 17:01:30 +0000", Some(90)),
+            ("wed, 25 nov 2026 17:01:30 gmt", Some(90)),
+            ("Wednesday, 25-Nov-26 17:01:30 GMT", Some(90)),
+            ("Wednesday, 25-Nov-26 16:59:59 GMT", None),
+            ("Wed Nov 25 17:01:30 2026", Some(90)),
+            ("Sun Dec  6 17:00:00 2026", Some(11 * 86_400)),
+            (" Sun Dec 6 17:00:00 2026 ", Some(11 * 86_400)),
+            ("Wed, 25 Nov 2026 17:01:60 GMT", Some(119)),
+            // The name of the day is another's.
+            ("Fri, 25 Nov 2026 17:01:30 GMT", Some(90)),
+            // A year of two digits that is more than 50 years ahead is of the century before.
+            ("Tuesday, 25-Nov-77 17:01:30 GMT", None),
+            ("Wednesday, 25-Nov-76 17:00:00 GMT", Some(18_263 * 86_400)),
+            ("Wed, 32 Nov 2026 17:01:30 GMT", None),
+            ("Wed, 25 Nov 2026 25:01:30 GMT", None),
+            ("Wednesday, 25-Nov-26 17:01 GMT", None),
+            ("Wed, 25 Nov 2026 +7:01:30 GMT", None),
+            ("Wed, 25 Xyz 2026 17:01:30 GMT", None),
+            ("Wed Nov 25 2026", None),
+            ("18446744073709551616", Some(LONGEST_WAIT_S.into())),
+            ("99999999999999999999999999999999", Some(LONGEST_WAIT_S.into())),
+            ("4294967296", Some(LONGEST_WAIT_S.into())),
+            ("+5", None),
+            ("1 20", None),
+            ("١٢", None),
             ("soon", None),
             ("-1", None),
             ("1.5", None),
