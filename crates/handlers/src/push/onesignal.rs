@@ -102,9 +102,9 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
     let said: Option<Said> = serde_json::from_slice(&answer.body).ok();
     match answer.status {
         200..=299 => match said {
-            // A message may be made for a learner whom OneSignal does not know, and reaches nobody.
-            Some(said) if said.names_an_unknown_learner() => Verdict::Unreachable,
+            // Also beside `invalid_aliases`: with an id, one subscription at least has it.
             Some(Said { id: Some(id), .. }) if !id.is_empty() => Verdict::Sent,
+            Some(said) if said.names_an_unknown_learner() => Verdict::Unreachable,
             // "All included players are not subscribed".
             Some(said) if said.says_not_subscribed() => Verdict::Unreachable,
             Some(_) | None => Verdict::Again(format!("{NAME}'s answer could not be understood"), None),
