@@ -11,6 +11,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     ReqwestConnector,
 };
+use object_store::path::Path;
 use object_store::{ClientOptions, RetryConfig};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, LOCATION};
@@ -94,22 +95,22 @@ fn endpoint_of(region: &str) -> Option<String> {
     Some(format!("https://s3.{region}.{suffix}"))
 }
 
-/// Makes clients that read what S3 says of a bucket's region: `object_store` keeps neither the headers of an error
-/// nor the body of a redirect.
+/// Makes clients that read what `object_store` does not: the region that a bucket is in, as the headers of an error and
+/// the body of a redirect say, and listings with names that it cannot hold.
 #[derive(Debug)]
 struct Connector;
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(RegionReader(client)))
+        Ok(HttpClient::new(Reader(client)))
     }
 }
 
 #[derive(Debug)]
-struct RegionReader(HttpClient);
+struct Reader(HttpClient);
 
-impl HttpService for RegionReader {
+impl HttpService for Reader {
     // Written out, because the trait is made with `async_trait`.
     fn call<'a, 'b>(
         &'a self,
@@ -120,14 +121,21 @@ impl HttpService for RegionReader {
         Self: 'b,
     {
         Box::pin(async move {
+            let is_listing = request.uri().query().is_some_and(|query| query.contains("list-type="));
             let response = self.0.execute(request).await?;
             let status = response.status();
             let is_redirect = status.is_redirection() && status != StatusCode::NOT_MODIFIED;
-            if !is_redirect && status != StatusCode::BAD_REQUEST {
+            let is_refused = is_redirect || status == StatusCode::BAD_REQUEST;
+            let is_listed = is_listing && status.is_success();
+            if !(is_refused || is_listed) {
                 return Ok(response);
             }
             let (parts, body) = response.into_parts();
             let body = body.bytes().await?;
+            if is_listed {
+                let listing = without_odd_names(&String::from_utf8_lossy(&body));
+                return Ok(HttpResponse::from_parts(parts, listing.into()));
+            }
             match OtherRegion::read(status, &parts.headers, &String::from_utf8_lossy(&body)) {
                 Some(error) => Err(HttpError::new(HttpErrorKind::Unknown, error)),
                 None => Ok(HttpResponse::from_parts(parts, body.into())),
@@ -171,6 +179,28 @@ impl fmt::Display for OtherRegion {
         }
         write!(f, "; set AWS_REGION to {region}, or, in a Lambda, use a bucket in the function's region")
     }
+}
+
+/// A listing without the objects and folders whose names have an empty part, `.` or `..`, which S3 takes and
+/// `object_store` does not: one of them would fail the whole listing. No record has such a name.
+fn without_odd_names(listing: &str) -> String {
+    let without = |listing: &str, element_of_one: &str, element_of_its_name: &str| {
+        let (start, end) = (format!("<{element_of_one}>"), format!("</{element_of_one}>"));
+        let mut kept = String::with_capacity(listing.len());
+        let mut rest = listing;
+        while let Some((before, (one, after))) =
+            rest.split_once(&start).and_then(|(before, rest)| Some((before, rest.split_once(&end)?)))
+        {
+            kept.push_str(before);
+            if element(one, element_of_its_name).is_none_or(|name| Path::parse(name).is_ok()) {
+                kept.extend([start.as_str(), one, &end]);
+            }
+            rest = after;
+        }
+        kept.push_str(rest);
+        kept
+    };
+    without(&without(listing, "Contents", "Key"), "CommonPrefixes", "Prefix")
 }
 
 /// The text of an element of S3's answer.
