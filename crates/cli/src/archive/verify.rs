@@ -97,7 +97,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })?;
     if let Some(name) = others.first() {
         let name = name.as_str().escape_default();
-        say(&match others.len() {
+        output::print(match others.len() {
             1 => format!("1 other object is not a record and was not looked at: {name}"),
             count => format!("{count} other objects are not records and were not looked at, such as {name}"),
         })?;

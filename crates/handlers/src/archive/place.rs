@@ -23,8 +23,12 @@ impl Place {
     ///
     /// The path is taken as it stands, as `aws s3` takes a URL and a shell `file://$PWD`: a space, `#` or a letter
     /// beyond ASCII is a part of it. Of a percent sign with two hexadecimal digits nobody knows whether it was
-    /// meant so, or for another character, so that it is refused.
+    /// meant so, or for another character, so that it is refused. A path alone, `/folder`, is a folder's, whatever
+    /// is in it.
     pub(super) fn parse(url: &str) -> Result<Self, &'static str> {
+        if url.starts_with('/') {
+            return Ok(Self::Folder(path(url)?));
+        }
         if let Some(rest) = url.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("file:")) {
             let rest = url.get(rest.len()..).unwrap_or_default();
             // `file:/folder` names no host, and `file://host/folder` another machine.
@@ -52,7 +56,7 @@ impl Place {
     }
 }
 
-/// A path as it stands, but for the slashes at its ends and those that are doubled.
+/// The path of a URL.
 fn literal(path: &str) -> Result<Path, &'static str> {
     let is_escape = |rest: &str| {
         let digits = rest.as_bytes().first_chunk::<2>();
@@ -64,6 +68,11 @@ fn literal(path: &str) -> Result<Path, &'static str> {
                     write the path as it is, without escapes, or use another one",
         );
     }
+    self::path(path)
+}
+
+/// A path as it stands, but for the slashes at its ends and those that are doubled.
+fn path(path: &str) -> Result<Path, &'static str> {
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
     let path = Path::parse(parts.join("/")).map_err(|_| "its path has a part that cannot be a name")?;
     if path.as_ref().len() > LONGEST_PREFIX_BYTES {
@@ -83,6 +92,7 @@ mod tests {
             ("file:///a b/é/h#x/what?/pct%zz/100%", "a b/é/h#x/what?/pct%zz/100%"),
             ("FILE://localhost//tmp//archive/", "tmp/archive"),
             ("file:/tmp/archive", "tmp/archive"),
+            ("/tmp//p%41/a%20b/h#x?y/", "tmp/p%41/a%20b/h#x?y"),
         ] {
             let path = Path::parse(expected).unwrap();
             assert_eq!(Place::parse(url), Ok(Place::Folder(path)), "{url}");

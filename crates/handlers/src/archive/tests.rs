@@ -450,6 +450,10 @@ async fn days_and_types_are_selected_by_name() {
 #[tokio::test]
 async fn a_folder_may_be_called_anything() {
     let folder = tempfile::tempdir().unwrap();
+    let escaped = folder.path().join("p%41/a%20b");
+    let archive = Archive::open(&Config::at(escaped.to_str().unwrap(), |_| None).unwrap());
+    handled(&archive, &first()).await.unwrap();
+    assert!(escaped.join(NAME).is_file());
     for odd in ["a é#1 b", "pct%zz", "100%", "what?", "h#x", "it's", "a+b&c=d;e,f@g:h", "x  y", "[z]"] {
         let odd = folder.path().join(odd);
         let archive = in_folder(&odd);
