@@ -124,7 +124,7 @@ impl World {
 
     async fn archived(&self) -> Vec<String> {
         let archive: &Archive = self.app.archive.as_ref().unwrap();
-        let names = archive.list(&Selection::default()).await.unwrap();
+        let names = archive.list(&Selection::default()).await.unwrap().records;
         names.iter().map(ToString::to_string).collect()
     }
 
