@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use jiff::Timestamp;
+use learnink_consumer::report::Failure;
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
 use learnink_handlers::archive::{Archive, Selection};
 use learnink_handlers::progress::LearnersCourse;
@@ -106,7 +107,7 @@ impl World {
         let invocation = Invocation::new(number, now, Duration::from_secs(30));
         let report = self.consumer.consume(&batch(vec![record]), &invocation).await;
         let record = &report.records[0];
-        (record.outcome, record.failure.as_ref().map(|failure| failure.text()).unwrap_or_default())
+        (record.outcome, record.failure.as_ref().map(Failure::text).unwrap_or_default())
     }
 
     async fn processes(&mut self, body: &str) {

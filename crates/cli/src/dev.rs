@@ -428,9 +428,14 @@ fn handled(by: &str, record: &RecordReport) -> String {
     let done: Vec<_> = ended(Ended::Done)
         .map(|handler| format!("{} in {}", handler.name, milliseconds(handler.took)))
         .collect();
-    let done = (!done.is_empty()).then(|| format!("{by} {}", done.join(", ")));
+    let done = (!done.is_empty()).then(|| match &record.part {
+        Some(part) => format!("part {part} {by} {}", done.join(", ")),
+        None => format!("{by} {}", done.join(", ")),
+    });
+    let in_parts =
+        ended(Ended::InParts).map(|handler| format!("{}: a long list, queued in parts", handler.name));
     let too_late = ended(Ended::TooLate).map(|handler| format!("{}: too old, not called", handler.name));
-    done.into_iter().chain(too_late).collect::<Vec<_>>().join(", ")
+    done.into_iter().chain(in_parts).chain(too_late).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -25,12 +25,6 @@ static LINES: LazyLock<Vec<(&'static str, Value)>> = LazyLock::new(|| {
     lines.map(|(function, line)| (function, serde_json::from_slice(&line.into_line()).unwrap())).collect()
 });
 
-/// Metrics that nobody watches.
-const UNWATCHED: [&str; 2] = [
-    "LearnInkWebhooks ClockSkew by [\"function\"] of ReceiverFunction",
-    "LearnInkWebhooks OfflineLag by [\"function\"] of ReceiverFunction",
-];
-
 fn receipts() -> impl Iterator<Item = Receipt> {
     let outcomes = [
         Outcome::Accepted,
@@ -107,7 +101,6 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
     let is_watched = |metric: &String| watched.iter().any(|(_, watched)| watched == metric);
     let unwatched: Vec<_> =
         published.iter().filter(|metric| !is_watched(metric)).map(String::as_str).collect();
-    let unwatched: Vec<_> = unwatched.into_iter().filter(|metric| !UNWATCHED.contains(metric)).collect();
     let why = format!(
         "no alarm and no widget shows {}: CloudWatch would be paid for nothing",
         unwatched.join(", ")
