@@ -1,6 +1,7 @@
 //! `learnink send`: signs webhooks as LearnInk does, and posts them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +15,9 @@ use learnink_local::StateError;
 use learnink_local::state::read_signing_secret;
 use learnink_receiver::Verifier;
 use learnink_webhook::MessageId;
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::json;
+use serde_json::value::RawValue;
 use svix::webhooks::Webhook;
 use tokio::time::MissedTickBehavior;
 
@@ -305,26 +308,74 @@ fn read_payloads(files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
     files.iter().map(|file| input::read(file)).collect()
 }
 
-/// The payload for another learner and another time, where it has them.
+/// The payload for another learner and another time, where it has them. All else stays as it is written.
 fn freshened(payload: &[u8], now: Timestamp) -> Vec<u8> {
-    let Ok(mut event) = serde_json::from_slice::<Value>(payload) else { return payload.to_vec() };
-    if let Some(timestamp) = event.get_mut("timestamp") {
-        *timestamp = now.to_string().into();
-    }
-    if let Some(data) = event.get_mut("data") {
-        freshen_learner(data);
-        let notifications = data.get_mut("notifications").and_then(Value::as_array_mut);
-        notifications.into_iter().flatten().for_each(freshen_learner);
-    }
-    event.to_string().into_bytes()
+    let Some(event) = std::str::from_utf8(payload).ok().and_then(Members::read) else {
+        return payload.to_vec();
+    };
+    let event = event.replace(|name, value| match name {
+        "timestamp" => Some(json!(now.to_string()).to_string()),
+        "data" => Some(freshened_learner(value, |name, value| {
+            let notifications: Vec<&RawValue> =
+                serde_json::from_str(value).ok().filter(|_| name == "notifications")?;
+            let each: Vec<_> =
+                notifications.iter().map(|one| freshened_learner(one.get(), |_, _| None)).collect();
+            Some(format!("[{}]", each.join(",")))
+        })),
+        _ => None,
+    });
+    event.into_bytes()
 }
 
-fn freshen_learner(data: &mut Value) {
-    if let Some(user_id) = data.get_mut("user_id") {
-        *user_id = alphanumeric(28).into();
+/// An object with another learner, and with what `other` has for its other members.
+fn freshened_learner(data: &str, other: impl Fn(&str, &str) -> Option<String>) -> String {
+    let Some(members) = Members::read(data) else { return data.to_owned() };
+    members.replace(|name, value| match name {
+        "user_id" => Some(json!(alphanumeric(28)).to_string()),
+        "custom_id" if value.starts_with('"') => Some(json!(alphanumeric(20)).to_string()),
+        _ => other(name, value),
+    })
+}
+
+/// The members of a JSON object, as they are written.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl Members {
+    /// `None` where it is not an object.
+    fn read(object: &str) -> Option<Self> {
+        serde_json::from_str(object).ok()
     }
-    if let Some(custom_id) = data.get_mut("custom_id").filter(|id| id.is_string()) {
-        *custom_id = alphanumeric(20).into();
+
+    /// The object with the values that `value` has for members, by name and by what was there.
+    fn replace(&self, value: impl Fn(&str, &str) -> Option<String>) -> String {
+        let member = |(name, old): &(String, Box<RawValue>)| {
+            let new = value(name, old.get()).unwrap_or_else(|| old.get().to_owned());
+            format!("{}:{new}", json!(name))
+        };
+        let members: Vec<_> = self.0.iter().map(member).collect();
+        format!("{{{}}}", members.join(","))
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
     }
 }
 
@@ -359,6 +410,8 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -378,6 +431,17 @@ mod tests {
         assert_ne!(event["data"]["user_id"], sample["data"]["user_id"]);
         assert_eq!(event["data"]["course_id"], sample["data"]["course_id"]);
         assert_eq!(freshened(b"not json", now), b"not json");
+    }
+
+    #[test]
+    fn a_freshened_payload_keeps_what_else_is_written_to_the_digit() {
+        let now: Timestamp = "2026-11-23T14:20:00Z".parse().unwrap();
+        let odd = r#"{"type":"t","data":{"id":12345678901234567890123,"text":"\ud83d","n":1e999,"notifications":[{"user_id":"u","x":0.10}]},"timestamp":"x"}"#;
+        let fresh = String::from_utf8(freshened(odd.as_bytes(), now)).unwrap();
+        for kept in [r#""id":12345678901234567890123"#, r#""text":"\ud83d""#, r#""n":1e999"#, r#""x":0.10"#] {
+            assert!(fresh.contains(kept), "{fresh}");
+        }
+        assert!(!fresh.contains(r#""user_id":"u""#) && fresh.contains("2026-11-23T14:20:00Z"), "{fresh}");
     }
 
     #[test]
