@@ -30,7 +30,7 @@ use learnink_webhook::error::with_causes;
 use learnink_webhook::items::ItemLog;
 use learnink_webhook::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, Settlement, payload_sha256};
 use learnink_webhook::message::Part;
-use learnink_webhook::replay::{Known, Task, tasks};
+use learnink_webhook::replay::{Known, ReplayWindow, Task, tasks};
 use learnink_webhook::router::Handler;
 use learnink_webhook::{Envelope, Event, FailureClass, HandlerError, Message};
 use tokio::sync::OnceCell;
@@ -55,7 +55,7 @@ const LONGEST_MARGIN: Duration = CALL_LIMIT.saturating_mul(3);
 /// Added to a handler's longest call for the time in which it finishes what it began.
 const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 
-/// Time reserved after a record's work for where it goes from there: a tenth of an invocation, at most this.
+/// Time reserved after a record's work to copy it to a queue or to hide it: a tenth of an invocation, at most this.
 const LONGEST_LAST_STEP: Duration = Duration::from_millis(1_500);
 
 /// Time reserved after that to answer: an answer that comes too late brings the whole batch back.
@@ -281,6 +281,23 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
+    /// The replay windows that it runs under.
+    fn windows<'w>(
+        &self,
+        windows: &'w [StoredWindow],
+        history: &History,
+        batch: &Batch<'_>,
+    ) -> Vec<&'w ReplayWindow> {
+        let seen = Known {
+            id: &self.message.id,
+            event_type: &self.envelope.event_type,
+            first_seen_ms: history.first_seen_ms,
+        };
+        let (received_at, now) = (self.message.received_at, batch.invocation.now());
+        let windows = windows.iter().flatten();
+        windows.filter(|window| window.takes(received_at, now) && window.covers(seen)).collect()
+    }
+
     /// The task of a part of a list, which no window adds to.
     fn task_of_part(&self, part: &Part) -> Option<Task> {
         let handler = self.handlers.first()?.name();
@@ -414,9 +431,18 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         // A copy on the dead-letter queue must not make a redrive run again what is done, so the ledger
         // hears of it first.
         if let Err(ending) = batch.settle(&acquired, verdict.failure()).await {
-            return ending.after(&verdict);
+            let ending = ending.after(&verdict);
+            return match (&verdict, ending.failure.clone()) {
+                // Its progress is noted, or is repeated under the same keys.
+                (Verdict::AgainAfresh { .. }, Some(failure)) => {
+                    self.send_again(record, failure, ending.wait).await
+                }
+                _ => ending,
+            };
         }
         match verdict {
+            // A part of a replay that was called off.
+            Verdict::Done if acquired.tasks.is_empty() => Ending::good(Outcome::Ignored),
             Verdict::Done => Ending::good(Outcome::Processed),
             Verdict::Again { failure, wait } => Ending { wait, ..Ending::retry(failure) },
             Verdict::AgainAfresh { failure, wait } => self.send_again(record, failure, wait).await,
@@ -508,7 +534,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 }
             };
             let found = match part {
-                Some(part) => self.task_of_part(part, &history, delivery, batch, report).await,
+                Some(part) => self.task_of_part(part, request.now, &history, delivery, batch, report).await,
                 None => self.tasks(&names, &request, &history, delivery, batch, report).await,
             };
             let tasks = match found {
@@ -554,15 +580,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         if history.first_seen_ms == request.now.as_millisecond() {
             return Ok(tasks(names, &history.done, &[]));
         }
-        let seen = Known {
-            id: &delivery.message.id,
-            event_type: &delivery.envelope.event_type,
-            first_seen_ms: history.first_seen_ms,
-        };
-        let (received_at, now) = (delivery.message.received_at, batch.invocation.now());
-        let windows = self.windows(batch, report).await?.iter().flatten();
-        let windows = windows.filter(|window| window.takes(received_at, now) && window.covers(seen));
-        Ok(tasks(names, &history.done, &windows.collect::<Vec<_>>()))
+        let windows = self.windows(batch, report).await?;
+        Ok(tasks(names, &history.done, &delivery.windows(windows, history, batch)))
     }
 
     /// What there is to do for a part of a list: its task, unless that is done, or belongs to a replay window that
@@ -570,6 +589,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
     async fn task_of_part(
         &self,
         part: &Part,
+        claimed_at: Timestamp,
         history: &History,
         delivery: &Delivery<'_>,
         batch: &Batch<'_>,
@@ -578,13 +598,27 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         if history.done.contains(part.task()) {
             return Ok(Vec::new());
         }
-        if let Some(id) = part.window() {
-            let mut windows = self.windows(batch, report).await?.iter().flatten();
-            if windows.any(|window| window.id == id && window.closed.is_some()) {
-                return Ok(Vec::new());
+        let Some(mut task) = delivery.task_of_part(part) else { return Ok(Vec::new()) };
+        let is_new = history.first_seen_ms == claimed_at.as_millisecond();
+        if is_new && part.window().is_none() {
+            return Ok(vec![task]);
+        }
+        let windows = self.windows(batch, report).await?;
+        for window in windows {
+            match window {
+                Ok(window) if part.window() == Some(&window.id) && window.closed.is_some() => {
+                    return Ok(Vec::new());
+                }
+                Err(unreadable) if part.window() == Some(&unreadable.id) => {
+                    return Err(unreadable.to_string());
+                }
+                Ok(_) | Err(_) => {}
             }
         }
-        Ok(delivery.task_of_part(part).into_iter().collect())
+        // An operator who asks for the handler by its name wants what is left of it, however old the event is.
+        let mut asking = delivery.windows(windows, history, batch).into_iter();
+        task.is_named |= asking.any(|window| window.handlers.contains(task.handler));
+        Ok(vec![task])
     }
 
     /// The replay windows, read once for the batch.
@@ -649,7 +683,13 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let verdict = match (verdict(&report.handlers), &delivery.never) {
             (Verdict::Done, Some(failure)) => Verdict::Never(failure.clone()),
             (verdict, _) => {
-                let without_progress = unfinished.iter().map(|task| task.without_progress(done));
+                let may_succeed = |task: &&&Task| {
+                    let run = report.handlers.iter().find(|run| run.key == task.key);
+                    let error = run.and_then(|run| run.ended.error());
+                    error.is_none_or(|error| error.class() == FailureClass::Retryable)
+                };
+                let without_progress =
+                    unfinished.iter().filter(may_succeed).map(|task| task.without_progress(done));
                 let (count, most) = (record.receive_count(), self.max_receive_count);
                 verdict.within(Deliveries::of(count, most, without_progress))
             }
@@ -685,7 +725,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         if called >= end_of_starts {
             // Claiming took the time. Nothing was called, so that nothing is known of the downstream.
             leave.untried();
-            return report(Ended::TimedOut);
+            let reason = "the invocation had no time left to call the handler";
+            return report(Ended::Failed(HandlerError::retryable(reason)));
         }
         // `async`, so that a panic while the handler builds its future is caught as well.
         let work = AssertUnwindSafe(async { handler.call(event).await }).catch_unwind();

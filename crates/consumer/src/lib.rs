@@ -10,7 +10,7 @@
 //! | [`report`] | what happened to a record: its line, its metrics, the answer |
 //! | [`record`] | one record as SQS delivers it |
 //! | [`ledger`] | claims and completions, in DynamoDB |
-//! | [`queues`] | the dead-letter queue, and how long a failed message waits |
+//! | [`queues`] | the dead-letter queue, what is sent again, and how long a failed message waits |
 //! | [`config`] | what the environment has to say |
 //! | [`lambda`] | all of it as a Lambda function |
 

@@ -1,5 +1,5 @@
-//! Where a record goes that is not done: back to the source queue for a while, to its end as a new message, or to the
-//! dead-letter queue.
+//! Where a record goes that is not done: back to the source queue for a while, to the source queue as a new message,
+//! or to the dead-letter queue.
 
 use std::future::Future;
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub trait Queues: Sync {
         why: DeadLetter<'_>,
     ) -> impl Future<Output = Result<(), CopyError>> + Send;
 
-    /// Sends a record to the source queue once more, as a message with deliveries of its own: for a part of its
-    /// list, where one is given, or else as it is. It is hidden for `delay` first, which SQS cuts to 15 minutes.
+    /// Sends a record to the source queue once more, as a message with deliveries of its own. With a `part` the new
+    /// message stands for that part of the list alone. It is hidden for `delay` first, 15 minutes at most.
     ///
     /// # Errors
     ///

@@ -88,7 +88,7 @@ pub enum Ended {
     Panicked,
     /// The invocation's time was up.
     TimedOut,
-    /// The invocation's time was up while the list made progress.
+    /// The list made progress and needs another invocation.
     Unfinished(HandlerError),
     /// Not called, because its downstream is sick.
     Spared,

@@ -23,7 +23,7 @@ pub(crate) enum Verdict {
 /// How long a message waits before it comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Not at all: it got on, and goes on.
+    /// Not at all: it made progress.
     AtOnce,
     /// As long as its receive count says, and this at least.
     Backoff(Duration),

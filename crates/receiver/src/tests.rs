@@ -166,11 +166,24 @@ fn a_genuine_body_that_cannot_fit_the_queue_is_answered_413() {
     let noise: String = (0..1_500_000).map(|_| next()).collect();
     assert_eq!(refused(&genuine(noise.as_bytes())), (413, "too_large", None));
     assert!(admitted(&genuine("a".repeat(1_500_000).as_bytes())).0.is_ok(), "compressed it fits");
-    let digits: String =
-        noise.bytes().map(|byte| char::from(b"0123456789abcdef"[usize::from(byte % 16)])).collect();
-    let message = admitted(&genuine(digits.as_bytes())).0.expect("it fits with more effort");
+    // A list for twelve thousand learners: too large at the fastest level, and not at the thorough one.
+    let mut text = |alphabet: &[u8], length: usize| -> String {
+        (0..length).map(|_| char::from(alphabet[next() as usize % alphabet.len()])).collect()
+    };
+    let alphanumeric: Vec<u8> = (b'a'..=b'z').chain(b'A'..=b'Z').chain(b'0'..=b'9').collect();
+    let list: Vec<String> = (0..12_000)
+        .map(|_| {
+            let (user_id, custom_id) = (text(&alphanumeric, 28), text(b"0123456789abcdef", 32));
+            let number = text(b"0123456789", 8);
+            format!(
+                r#"{{"title":"Hi Mary!","body":"Don't forget to complete your training today","path":"/learning","user_id":"{user_id}","custom_id":"{custom_id}","phone_number":"+2547{number}"}}"#
+            )
+        })
+        .collect();
+    let list = format!("[{}]", list.join(","));
+    let message = admitted(&genuine(list.as_bytes())).0.expect("it fits with more effort");
     let decoded = learnink_webhook::Message::decode(&message.body, |name| attribute(&message, name));
-    assert!(decoded.unwrap().body == digits.as_bytes());
+    assert!(decoded.unwrap().body == list.as_bytes());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Why a message is on the dead-letter queue.
 //!
-//! The consumer puts the reason beside a message that will never succeed. A message that failed until its
-//! last delivery is moved by the queue itself, which knows no reason; then the ledger has the last one, or
-//! the lack of it says what happened.
+//! The consumer puts the reason beside a message that will never succeed, or that failed at its last delivery. What
+//! killed its consumer is moved by the queue itself, which knows no reason. Then the ledger has the last one, or the
+//! lack of it says what happened.
 
 use std::fmt;
 

@@ -35,8 +35,8 @@ use crate::message::Part;
 /// How many items are under way at once in one execution environment, over all messages of its batch. Keep one in
 /// the handler's state; cloned, it is the same limit.
 ///
-/// An item takes its permit before it begins, so that none begins after the end of the invocation's time for
-/// beginnings. A limit of the handler's own inside the work would have items wait that count as begun.
+/// An item takes its permit before it begins, so that no item begins after the invocation stops starting work. With a
+/// limit of the handler's own inside the work, items that wait for it would count as begun.
 #[derive(Debug, Clone)]
 pub struct Permits(Arc<Semaphore>);
 
@@ -160,14 +160,17 @@ impl Items {
     /// The items of `task`, of which the ledger holds some among what is `done`.
     pub(crate) fn new(task: &str, part: Option<&Part>, done: &BTreeSet<String>, log: Arc<ItemLog>) -> Self {
         let keys = || done.iter().map(String::as_str);
+        let items: BTreeSet<_> = items_of(task, keys()).collect();
         let mut refused: BTreeMap<_, _> = refused_of(task, keys()).map(|index| (index, None)).collect();
         for (index, reason) in refusals_of(task, keys()) {
             refused.insert(index, Some(reason.to_owned()));
         }
+        // Refused by an earlier send, and done by a later one that did not come to settle.
+        refused.retain(|index, _| !items.contains(index));
         Self {
             task: task.to_owned(),
             part: part.cloned(),
-            done: Arc::new(items_of(task, keys()).collect()),
+            done: Arc::new(items),
             refused: Arc::new(refused),
             log,
             has_begun: Arc::default(),
@@ -297,7 +300,7 @@ impl Items {
                 Attempt::Finished
             }
             Ok(Err(error)) if error.class() == FailureClass::Permanent => {
-                // Not tried again with the rest, and with the next send of the message.
+                // Tried again only when the message is sent again.
                 self.log.add(refused_key(&self.task, index));
                 Attempt::Refused(index, error)
             }
@@ -617,6 +620,12 @@ mod tests {
         let error = last.result.unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
         assert_eq!(error.to_string(), "1 of 3 items will never succeed (0), item 0: no such plan");
+    }
+
+    #[tokio::test]
+    async fn an_item_that_was_refused_and_then_done_is_done() {
+        let run = run(2, &["push/0!", "push!0 no such plan", "push/0"], |_| Ok(())).await;
+        assert_eq!((run.result, run.tried), (Ok(()), vec!["msg_1/push/1".to_owned()]));
     }
 
     #[tokio::test]
