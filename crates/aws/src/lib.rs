@@ -20,6 +20,7 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use learnink_webhook::config::{MissingVariable, optional, required};
+use learnink_webhook::router::LONGEST_CALL;
 
 pub use error::CallFailed;
 
@@ -36,7 +37,7 @@ pub fn install_tls_provider() {
 /// `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`. The root certificates are the system's;
 /// `SSL_CERT_FILE` names others.
 ///
-/// Clients share one pool of connections, and give up on a call after ten seconds; an adapter whose caller
+/// Clients share one pool of connections, and give up on a call after five seconds; an adapter whose caller
 /// waits for it sets limits of its own.
 ///
 /// # Errors
@@ -50,7 +51,7 @@ pub fn sdk_config(
     // Without them, a connection that died while the environment was frozen is waited for forever.
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(Duration::from_secs(3))
-        .operation_timeout(Duration::from_secs(10))
+        .operation_timeout(LONGEST_CALL)
         .build();
     let mut builder = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -125,6 +126,8 @@ mod tests {
     fn no_call_is_waited_for_forever() {
         let timeouts = sdk_config(variables).unwrap().timeout_config().unwrap().clone();
         assert!(timeouts.operation_attempt_timeout() < timeouts.operation_timeout());
+        // A handler that says nothing of its calls has them end within its drain.
+        assert_eq!(timeouts.operation_timeout(), Some(LONGEST_CALL));
     }
 
     #[test]

@@ -218,6 +218,12 @@ impl Ending {
         Self { failure: Some(failure), ..Self::good(Outcome::Retry) }
     }
 
+    /// The engine was cut off, perhaps after the handlers had come to a verdict.
+    fn cut_off(why: EngineFailure, reason: &str, handlers: Option<Failure>) -> Self {
+        let before = handlers.map(|handlers| format!("; before that, {}", handlers.text()));
+        Self::retry(Failure::of_engine(why, format!("{reason}{}", before.unwrap_or_default())))
+    }
+
     /// Why the record was not processed, with why it could not go where it belongs.
     fn into_failure(self) -> Option<Failure> {
         let mut failure = self.failure?;
@@ -356,13 +362,15 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         let owner = format!("{}/{index}", invocation.id);
         let work = AssertUnwindSafe(self.process(record, owner, batch, &mut report)).catch_unwind();
-        let mut ending = match tokio::time::timeout_at(invocation.end_of_records(), work).await {
+        let worked = tokio::time::timeout_at(invocation.end_of_records(), work).await;
+        let mut ending = match worked {
             Ok(Ok(ending)) => ending,
             Ok(Err(_panic)) => {
-                Ending::retry(Failure::of_engine(EngineFailure::Panicked, "the consumer panicked"))
+                Ending::cut_off(EngineFailure::Panicked, "the consumer panicked", report.failure.take())
             }
             Err(_elapsed) => {
-                Ending::retry(Failure::of_engine(EngineFailure::TimedOut, "the invocation's time was up"))
+                let reason = "the invocation's time was up";
+                Ending::cut_off(EngineFailure::TimedOut, reason, report.failure.take())
             }
         };
         let end = invocation.end_of_answers();
@@ -428,6 +436,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(verdict) => verdict,
             Err(ending) => return ending,
         };
+        // For the case that what follows is cut off.
+        report.failure = verdict.failure().cloned();
         // A copy on the dead-letter queue must not make a redrive run again what is done, so the ledger
         // hears of it first.
         if let Err(ending) = batch.settle(&acquired, verdict.failure()).await {

@@ -19,7 +19,7 @@ use reqwest::header::{HeaderMap, LOCATION};
 use super::{VARIABLE, problem};
 
 /// How long one request to S3 may take, and how long all tries of one together. The handler has 24 s of the
-/// consumer's 30.
+/// consumer's 30. One that is cut off repeats the same write-once object, which does no harm.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_RETRIES: usize = 2;
