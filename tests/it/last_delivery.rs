@@ -341,3 +341,36 @@ async fn a_message_that_somebody_else_is_at_work_on_is_not_dead_lettered() {
     stand.invocations += 2;
     assert_eq!(stand.deliver(list(1, 1)).await.outcome, Outcome::Duplicate);
 }
+
+#[tokio::test]
+async fn a_list_that_had_no_turn_is_neither_kept_waiting_nor_dead_lettered() {
+    /// Takes the only permit and keeps it, for the message of another id.
+    async fn greedy(event: Event<NotificationsSent>, permits: Permits) -> HandlerResult {
+        let is_other = event.id() != &id();
+        let work = async |_: &_, _| {
+            if is_other {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        };
+        event.for_each_item(&event.data.notifications, &permits, work).await
+    }
+    let mut stand = Stand::start().await;
+    let router = Router::new().on("push", greedy).with_state(Permits::new(1));
+    let sqs = SqsQueues::new(&stand.engine.sqs, &stand.queues.url, &stand.queues.dead_letter_url);
+    stand.consumer = Consumer::new(router, stand.ledger.clone(), sqs, MAX_RECEIVE_COUNT, || 1.0);
+    let mut other = list(1, 1);
+    other.message_attributes.get_mut("svix-id").unwrap().string_value = Some("msg_0".to_owned());
+    for receive_count in 6..=MAX_RECEIVE_COUNT {
+        stand.invocations += 1;
+        let now = Timestamp::from_second(RECEIVED_AT_S + stand.invocations * 60).unwrap();
+        let invocation = Invocation::new(receive_count.to_string(), now, Duration::from_secs(2));
+        let both = batch(vec![other.clone(), list(1, receive_count)]);
+        let report = stand.consumer.consume(&both, &invocation).await.records.remove(1);
+        assert!(matches!(report.handlers[0].ended, Ended::Unfinished(_)), "{report:?}");
+        let expected = if receive_count < MAX_RECEIVE_COUNT { Outcome::Retry } else { Outcome::SentAgain };
+        assert_eq!(report.outcome, expected, "{report:?}");
+    }
+    assert_eq!(stand.deliver(list(1, 1)).await.outcome, Outcome::Processed);
+    assert!(stand.dead_letters().await.is_empty());
+}

@@ -687,19 +687,23 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             task.forget_list(done);
             done.extend(task.completes.iter().cloned());
         }
+        let ended_of =
+            |task: &Task| report.handlers.iter().find(|run| run.key == task.key).map(|run| &run.ended);
         for task in &unfinished {
-            task.note_delivery(log.has_progress_of(&task.key), done);
+            let made_progress = log.has_progress_of(&task.key);
+            // Where nothing failed, the delivery does not count.
+            if made_progress || !matches!(ended_of(task), Some(Ended::Unfinished(_))) {
+                task.note_delivery(made_progress, done);
+            }
         }
         let verdict = match (verdict(&report.handlers), &delivery.never) {
             (Verdict::Done, Some(failure)) => Verdict::Never(failure.clone()),
             (verdict, _) => {
-                let may_succeed = |task: &&&Task| {
-                    let run = report.handlers.iter().find(|run| run.key == task.key);
-                    let error = run.and_then(|run| run.ended.error());
-                    error.is_none_or(|error| error.class() == FailureClass::Retryable)
-                };
-                let without_progress =
-                    unfinished.iter().filter(may_succeed).map(|task| task.without_progress(done));
+                let without_progress = unfinished.iter().filter_map(|task| match ended_of(task) {
+                    Some(Ended::Failed(error)) if error.class() == FailureClass::Permanent => None,
+                    Some(Ended::Unfinished(_)) => Some(Some(0)),
+                    _ => Some(task.without_progress(done)),
+                });
                 let (count, most) = (record.receive_count(), self.max_receive_count);
                 verdict.within(Deliveries::of(count, most, without_progress))
             }
@@ -736,7 +740,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             // Claiming took the time. Nothing was called, so that nothing is known of the downstream.
             leave.untried();
             let reason = "the invocation had no time left to call the handler";
-            return report(Ended::Failed(HandlerError::retryable(reason)));
+            return report(Ended::Unfinished(HandlerError::unfinished(reason)));
         }
         // `async`, so that a panic while the handler builds its future is caught as well.
         let work = AssertUnwindSafe(async { handler.call(event).await }).catch_unwind();
@@ -748,7 +752,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let made_progress = log.has_progress_of(&task.key);
         let ended = match work {
             Ok(Ok(Ok(()))) => Ended::Done,
-            Ok(Ok(Err(error))) if error.made_progress() => Ended::Unfinished(error),
+            Ok(Ok(Err(error))) if error.is_unfinished() => Ended::Unfinished(error),
             Ok(Ok(Err(error))) => Ended::Failed(error),
             Ok(Err(_panic)) => Ended::Panicked,
             Err(_elapsed) if made_progress => Ended::Unfinished(HandlerError::unfinished(

@@ -26,24 +26,26 @@ impl Config {
     /// [`ConfigError`] naming the variable and what belongs there.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let required = |name, holds| required(&variable, name, holds);
-        let max_receive_count = required(MAX_RECEIVE_COUNT, "the queue's maxReceiveCount")?;
-        let max_receive_count =
-            max_receive_count.trim().parse().ok().filter(|count| (1..=1_000).contains(count));
         Ok(Self {
             queue_url: required("LEARNINK_QUEUE_URL", "the URL of the SQS queue")?,
             dead_letter_queue_url: required(
                 "LEARNINK_DEAD_LETTER_QUEUE_URL",
                 "the URL of the dead-letter queue",
             )?,
-            max_receive_count: max_receive_count.ok_or_else(|| {
-                ConfigError::unusable(
-                    MAX_RECEIVE_COUNT,
-                    "it is not a number from 1 to 1000; set it to the queue's maxReceiveCount",
-                )
-            })?,
+            max_receive_count: count(&required(MAX_RECEIVE_COUNT, "the queue's maxReceiveCount")?)?,
             ledger_table: required("LEARNINK_LEDGER_TABLE", "the name of the ledger's DynamoDB table")?,
         })
     }
+}
+
+/// The value of [`MAX_RECEIVE_COUNT`].
+fn count(text: &str) -> Result<u32, ConfigError> {
+    text.trim().parse().ok().filter(|count| (1..=1_000).contains(count)).ok_or_else(|| {
+        ConfigError::unusable(
+            MAX_RECEIVE_COUNT,
+            "it is not a number from 1 to 1000; set it to the queue's maxReceiveCount",
+        )
+    })
 }
 
 #[cfg(test)]

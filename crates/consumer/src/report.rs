@@ -88,7 +88,7 @@ pub enum Ended {
     Panicked,
     /// The invocation's time was up.
     TimedOut,
-    /// The list made progress and needs another invocation.
+    /// Nothing failed, and the work needs another invocation.
     Unfinished(HandlerError),
     /// Not called, because its downstream is sick.
     Spared,

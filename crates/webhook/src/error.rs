@@ -34,7 +34,7 @@ pub struct HandlerError {
     class: FailureClass,
     reason: String,
     retry_after: Option<Duration>,
-    made_progress: bool,
+    is_unfinished: bool,
 }
 
 impl HandlerError {
@@ -44,14 +44,14 @@ impl HandlerError {
             class: FailureClass::Retryable,
             reason: reason.into(),
             retry_after: None,
-            made_progress: false,
+            is_unfinished: false,
         }
     }
 
-    /// The work made progress, recorded how far, and needs another invocation. The message is delivered again at
-    /// once and continues where it stopped. `reason` is logged: no payload, no personal data.
+    /// The invocation ended before the work did, and nothing failed. The message is delivered again at once and
+    /// continues where it stopped; this delivery does not count. `reason` is logged: no payload, no personal data.
     pub fn unfinished(reason: impl Into<String>) -> Self {
-        Self { made_progress: true, ..Self::retryable(reason) }
+        Self { is_unfinished: true, ..Self::retryable(reason) }
     }
 
     /// The work will never succeed. `reason` is logged and travels with the message to the
@@ -79,9 +79,9 @@ impl HandlerError {
         self.class
     }
 
-    /// Whether the work made progress and only needs another invocation.
-    pub const fn made_progress(&self) -> bool {
-        self.made_progress
+    /// Whether nothing failed, and the work only needs another invocation.
+    pub const fn is_unfinished(&self) -> bool {
+        self.is_unfinished
     }
 
     /// The shortest wait the handler asked for, if it did.
