@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use learnink_fuzz::{Bytes, Length, is_text_for_sqs, is_usable_id};
 use learnink_webhook::error::FailureClass;
 use learnink_webhook::message::{
-    DecodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, PART_FORMAT_VERSION, QueueMessage,
-    attribute,
+    DecodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, PART_FORMAT_VERSION,
+    QueueMessage, attribute,
 };
 use learnink_webhook::{Message, MessageId};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -112,7 +112,8 @@ fn comes_back_the_same(sent: &Message) {
     match decode(&encoded) {
         Ok(found) => {
             let typed = as_carried(sent.clone());
-            let type_bytes = typed.event_type.as_ref().map_or(0, |name| "event-typeString".len() + name.len());
+            let type_bytes =
+                typed.event_type.as_ref().map_or(0, |name| "event-typeString".len() + name.len());
             // The type makes way for what would not fit beside it.
             let may_be_untyped = counted + type_bytes > LARGEST_MESSAGE_BYTES;
             let untyped = Message { event_type: None, ..typed.clone() };
