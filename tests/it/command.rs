@@ -982,7 +982,9 @@ fn an_output_that_is_full_is_one_clear_line_and_one_that_is_closed_is_none() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         let end = "cannot print: No space left on device (os error 28)\n";
-        assert!(said.starts_with("error: ") && said.ends_with(end) && said.lines().count() == 1, "{said}");
+        // Before it, how many messages the queue still holds, where the machine is slow.
+        let errors = said.lines().filter(|line| !line.contains("still on the queue")).collect::<Vec<_>>();
+        assert!(errors.len() == 1 && errors[0].starts_with("error: ") && said.ends_with(end), "{said}");
 
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
