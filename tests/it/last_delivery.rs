@@ -261,7 +261,7 @@ async fn a_part_fails_and_is_redriven_alone_and_its_letter_says_which_it_is() {
 async fn only_deliveries_without_progress_count_and_a_list_gets_as_many_after_it_made_some() {
     let mut stand = Stand::start().await;
     stand.sender.answers(1, busy());
-    // Item 0 is taken at the third delivery, and nothing after that.
+    // Item 0 is taken at the third delivery, and nothing after that; a wait counts from there as well.
     let mut outcomes = Vec::new();
     for receive_count in (1..=MAX_RECEIVE_COUNT).chain(1..) {
         stand.sender.answers(0, if outcomes.len() < 2 { busy() } else { Ok(()) });
@@ -373,4 +373,29 @@ async fn a_list_that_had_no_turn_is_neither_kept_waiting_nor_dead_lettered() {
     }
     assert_eq!(stand.deliver(list(1, 1)).await.outcome, Outcome::Processed);
     assert!(stand.dead_letters().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_list_that_gets_further_is_not_kept_waiting_for_the_deliveries_that_it_took() {
+    let mut stand = Stand::start().await;
+    let router = Router::new().on("push", push).with_state((stand.sender.clone(), Permits::new(4)));
+    let sqs = SqsQueues::new(&stand.engine.sqs, &stand.queues.url, &stand.queues.dead_letter_url);
+    stand.consumer = Consumer::new(router, stand.ledger.clone(), sqs, MAX_RECEIVE_COUNT, || 1.0);
+    // On the queue, so that it can be hidden.
+    let send = stand.engine.sqs_client().send_message().queue_url(&stand.queues.url);
+    send.message_body("list").send().await.unwrap();
+    let receive = stand.engine.sqs_client().receive_message().queue_url(&stand.queues.url);
+    let received = receive.send().await.unwrap().messages.unwrap().remove(0);
+    let hidden = |receive_count| {
+        let mut record = list(2, receive_count);
+        record.receipt_handle.clone_from(&received.receipt_handle);
+        record
+    };
+    stand.sender.answers(1, Err(HandlerError::retryable("busy")));
+    let mut waits = Vec::new();
+    for receive_count in 4..=6 {
+        waits.push(stand.deliver(hidden(receive_count)).await.retry_in.unwrap().as_secs());
+    }
+    // Item 0 is taken at the fourth delivery: the wait is that after a first failure, and grows from there.
+    assert_eq!(waits, [30, 120, 480]);
 }

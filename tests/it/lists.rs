@@ -173,7 +173,8 @@ impl Stack {
             let parts = Part::all_of("push", *items, LONGEST_PART, false);
             let parts = parts.filter(|_| *items > LONGEST_PART).map(|part| EntryId::of_part(&id, &part));
             for entry in std::iter::once(EntryId::from(&id)).chain(parts) {
-                let entry = ledger.entry(entry).await.unwrap();
+                // Where it is too busy to answer, the next look will tell.
+                let entry = ledger.entry(entry).await.ok().flatten();
                 if !entry.is_some_and(|entry| entry.done.contains("push")) {
                     return false;
                 }

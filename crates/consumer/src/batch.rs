@@ -200,11 +200,13 @@ struct Ending {
     copy_error: Option<String>,
     /// How long it waits, where it comes back.
     wait: Wait,
+    /// How many deliveries in a row it has failed, where that is not its receive count: a list made progress.
+    failures: Option<u32>,
 }
 
 impl Ending {
     const fn good(outcome: Outcome) -> Self {
-        Self { outcome, failure: None, copy_error: None, wait: Wait::Backoff(Duration::ZERO) }
+        Self { outcome, failure: None, copy_error: None, wait: Wait::Backoff(Duration::ZERO), failures: None }
     }
 
     /// Another record, here or elsewhere, has this message. Before its lease ends, a delivery would only be
@@ -274,6 +276,8 @@ struct Acquired {
     request: ClaimRequest,
     history: History,
     tasks: Vec<Task>,
+    /// See [`Ending`].
+    failures: Option<u32>,
 }
 
 /// What a record carries, once it could be read.
@@ -382,7 +386,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
         report.outcome = ending.outcome;
         if ending.outcome == Outcome::Retry {
-            let delay = ending.wait.delay(report.receive_count, (self.random)());
+            let failures = ending.failures.unwrap_or(report.receive_count);
+            let delay = ending.wait.delay(failures, (self.random)());
             if let Ok(true) = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await {
                 report.retry_in = Some(delay);
             } else {
@@ -454,7 +459,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             // A part of a replay that was called off.
             Verdict::Done if acquired.tasks.is_empty() => Ending::good(Outcome::Ignored),
             Verdict::Done => Ending::good(Outcome::Processed),
-            Verdict::Again { failure, wait } => Ending { wait, ..Ending::retry(failure) },
+            Verdict::Again { failure, wait } => {
+                Ending { wait, failures: acquired.failures, ..Ending::retry(failure) }
+            }
             Verdict::AgainAfresh { failure, wait } => self.send_again(record, failure, wait).await,
             Verdict::Never(failure) => self.dead_letter(record, failure, acquired.history.first_seen()).await,
         }
@@ -551,7 +558,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 Ok(tasks) => tasks,
                 Err(reason) => {
                     let failure = Failure::of_engine(EngineFailure::Ledger, reason);
-                    let acquired = Acquired { request, history, tasks: Vec::new() };
+                    let acquired = Acquired { request, history, tasks: Vec::new(), failures: None };
                     if is_ours {
                         batch.settle(&acquired, Some(&failure)).await?;
                     }
@@ -565,7 +572,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 }
             }
             if is_ours {
-                return Ok(Acquired { request, history, tasks });
+                return Ok(Acquired { request, history, tasks, failures: None });
             }
             if tasks.is_empty() {
                 return Err(self.leave(record, delivery, history.first_seen(), Outcome::Duplicate).await);
@@ -704,7 +711,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     Some(Ended::Unfinished(_)) => Some(Some(0)),
                     _ => Some(task.without_progress(done)),
                 });
+                let without_progress: Vec<_> = without_progress.collect();
                 let (count, most) = (record.receive_count(), self.max_receive_count);
+                // A list that gets further is not kept waiting for the deliveries that it took so far.
+                let failures =
+                    without_progress.iter().map(|failed| failed.map_or(count, |failed| failed + 1));
+                acquired.failures = failures.max();
                 verdict.within(Deliveries::of(count, most, without_progress))
             }
         };
