@@ -686,16 +686,14 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         let done = &mut acquired.history.done;
         done.extend(log.after(0));
-        let (ended, unfinished): (Vec<_>, Vec<_>) = acquired.tasks.iter().partition(|task| {
-            let run = report.handlers.iter().find(|run| run.key == task.key);
-            run.is_some_and(|run| run.ended.is_done())
-        });
+        let ended_of =
+            |task: &Task| report.handlers.iter().find(|run| run.key == task.key).map(|run| &run.ended);
+        let (ended, unfinished): (Vec<_>, Vec<_>) =
+            acquired.tasks.iter().partition(|task| ended_of(task).is_some_and(Ended::is_done));
         for task in ended {
             task.forget_list(done);
             done.extend(task.completes.iter().cloned());
         }
-        let ended_of =
-            |task: &Task| report.handlers.iter().find(|run| run.key == task.key).map(|run| &run.ended);
         for task in &unfinished {
             let made_progress = log.has_progress_of(&task.key);
             // Where nothing failed, the delivery does not count.
@@ -791,7 +789,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
     /// twice does no harm: both have the same entry in the ledger.
     async fn queue_parts(&self, task: &Task, items: usize, run: Run<'_>) -> Ended {
         let Run { done, log, batch, .. } = run;
-        let parts: Vec<_> = Part::all_of(&task.key, items, log.longest_part(), task.is_named).collect();
+        let parts: Vec<_> = Part::all_of(&task.key, items, self.longest_part, task.is_named).collect();
         let all = async {
             let mut missing = parts.iter().filter(|part| !done.contains(&part.key()));
             let mut under_way = FuturesUnordered::new();

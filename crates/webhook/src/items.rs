@@ -115,11 +115,6 @@ impl ItemLog {
         locked(&self.cuts).get(task).copied()
     }
 
-    /// The length of the parts that a list is cut into.
-    pub const fn longest_part(&self) -> usize {
-        self.longest_list
-    }
-
     /// Takes note that a part is on the queue.
     pub fn queued(&self, part: &Part) {
         self.add(part.key());
