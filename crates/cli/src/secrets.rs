@@ -4,14 +4,13 @@ use std::path::Path;
 
 use anyhow::Context;
 use learnink_local::terminal::quoted;
+use learnink_webhook::config::listed_secrets;
 
 use crate::input;
 
 /// Secrets without what editors, shells and `.env` files put around them: a byte order mark, quotes.
 pub(crate) fn without_wrapping(secrets: &str) -> String {
-    let around = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '"' | '\'');
-    let secrets = secrets.split(char::is_whitespace).map(|secret| secret.trim_matches(around));
-    secrets.filter(|secret| !secret.is_empty()).collect::<Vec<_>>().join(" ")
+    listed_secrets(secrets).collect::<Vec<_>>().join(" ")
 }
 
 /// The secrets in a file; `-` is standard input.
