@@ -21,13 +21,15 @@ use tokio::net::TcpListener;
 use crate::laptop::started;
 use crate::records::{RECEIVED_AT_S, batch, record};
 
+/// Statements, by their verb and the message's id.
+type Statements = BTreeSet<(String, String)>;
+
 /// A DynamoDB that says what it is told to say, call by call, or that throttles statements.
 #[derive(Clone, Default)]
 struct Script {
     answers: Arc<Mutex<VecDeque<(StatusCode, Value)>>>,
-    /// The statements to throttle once: the verb and the message's id. While there are any, or have been,
-    /// every other statement is carried out.
-    throttled: Arc<Mutex<Option<BTreeSet<(String, String)>>>>,
+    /// The statements to throttle once. While there are any, or have been, every other statement is carried out.
+    throttled: Arc<Mutex<Option<Statements>>>,
     /// The operations that were called.
     calls: Arc<Mutex<Vec<String>>>,
 }
@@ -183,5 +185,5 @@ async fn what_is_throttled_is_asked_once_more_and_nothing_runs_twice() {
     let report = consumer.consume(&batch(records.collect()), &invocation).await;
     assert!(report.records.iter().all(|record| record.outcome == Outcome::Processed), "{report:?}");
     assert_eq!(*runs.lock().unwrap(), 3);
-    assert_eq!(script.throttled.lock().unwrap().as_ref().map(BTreeSet::len), Some(0));
+    assert_eq!(script.throttled.lock().unwrap().as_ref().map(Statements::len), Some(0));
 }
