@@ -1,9 +1,7 @@
 //! The signing secrets in Secrets Manager: nothing genuine is lost while they change or cannot be read.
 
 use jiff::{SignedDuration, Timestamp};
-use learnink_receiver::{
-    Receipt, Receiver, Refresh, Rotation, SecretSlot, SecretsManager, SigningSecrets, SqsQueue,
-};
+use learnink_receiver::{Receipt, Receiver, Refresh, Rotation, SecretSlot, SigningSecrets, SqsQueue};
 use learnink_tests::fake_aws::{FakeAws, Fate};
 use learnink_tests::signing::{self, OTHER_SECRET as OLD, SECRET as NEW};
 use learnink_webhook::error::with_causes;
@@ -27,8 +25,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 async fn load(aws: &FakeAws, now_s: i64) -> Receiver {
-    let store = SecretsManager::new(&aws.sdk_config(), "learnink/test");
-    let secrets = SigningSecrets::load(store, at(now_s)).await.unwrap();
+    let secrets = SigningSecrets::load(&aws.sdk_config(), "learnink/test", at(now_s)).await.unwrap();
     Receiver::new(secrets, SqsQueue::new(&aws.sdk_config(), aws.queue_url()))
 }
 
@@ -232,8 +229,8 @@ async fn without_a_usable_secret_there_is_no_receiver_and_the_reason_is_no_secre
         if let Some(value) = value {
             aws.set_secret("AWSCURRENT", &value);
         }
-        let store = SecretsManager::new(&aws.sdk_config(), "learnink/test");
-        let error = with_causes(&SigningSecrets::load(store, at(ROTATED_S)).await.unwrap_err());
+        let loaded = SigningSecrets::load(&aws.sdk_config(), "learnink/test", at(ROTATED_S)).await;
+        let error = with_causes(&loaded.unwrap_err());
         assert!(error.contains(reason) && !error.contains(long), "{error}");
     }
 }

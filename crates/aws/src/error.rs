@@ -26,6 +26,103 @@ impl CallFailed {
     }
 }
 
+/// What went wrong with a call, without anything of the request or the answer in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// AWS asks for fewer calls.
+    #[error("AWS throttled the call ({code})")]
+    Throttled {
+        /// AWS's code for it.
+        code: String,
+    },
+    /// No answer within the limits.
+    #[error("AWS did not answer in time")]
+    TimedOut,
+    /// The call did not leave: no credentials, or no trust in the endpoint's certificate.
+    #[error("the call could not be made; check the credentials and the endpoint's certificate")]
+    NotSent,
+    /// The connection could not be made, or broke.
+    #[error("AWS could not be reached, or broke the connection")]
+    Unreachable,
+    /// The function's role lacks the right, or its credentials are not accepted.
+    #[error("AWS denied the call ({code}); check the function's role and credentials")]
+    Denied {
+        /// AWS's code for it.
+        code: String,
+    },
+    /// The queue or the secret is not there.
+    #[error("AWS does not know the queue or secret ({code}); check the function's variables")]
+    NotFound {
+        /// AWS's code for it.
+        code: String,
+    },
+    /// AWS answered with another error.
+    #[error("AWS answered {status} ({code})")]
+    Failed {
+        /// The HTTP status.
+        status: u16,
+        /// AWS's code, or `none`.
+        code: String,
+    },
+    /// AWS's answer was not what it answers on success.
+    #[error("AWS's answer could not be understood")]
+    Unconfirmed,
+}
+
+impl CallError {
+    /// The failure's name in logs and metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Throttled { .. } => "throttled",
+            Self::TimedOut => "timed_out",
+            Self::NotSent => "not_sent",
+            Self::Unreachable => "unreachable",
+            Self::Denied { .. } => "denied",
+            Self::NotFound { .. } => "not_found",
+            Self::Failed { .. } => "failed",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+impl<E: ProvideErrorMetadata> From<&SdkError<E, HttpResponse>> for CallError {
+    fn from(error: &SdkError<E, HttpResponse>) -> Self {
+        match error {
+            SdkError::TimeoutError(_) => Self::TimedOut,
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::TimedOut,
+            // What the HTTP client knows, a broken connection say, has a kind; what happens before has none.
+            SdkError::DispatchFailure(failure) if failure.is_other() && failure.as_other().is_none() => {
+                Self::NotSent
+            }
+            SdkError::ConstructionFailure(_) => Self::NotSent,
+            SdkError::DispatchFailure(_) => Self::Unreachable,
+            // A success that could not be read. The SDK counts it among the service's errors.
+            SdkError::ServiceError(failure) if failure.raw().status().is_success() => Self::Unconfirmed,
+            SdkError::ServiceError(failure) => {
+                by_code(failure.raw().status().as_u16(), failure.err().code().unwrap_or("none"))
+            }
+            // An answer that is no answer of the service.
+            _ => Self::Unconfirmed,
+        }
+    }
+}
+
+/// Reads an error code. Services spell the same failure differently, and older codes have a prefix.
+/// Source: Amazon SQS API reference, "Common Errors"; AWS Secrets Manager API reference, `GetSecretValue`.
+fn by_code(status: u16, code: &str) -> CallError {
+    let code = service_code(code).unwrap_or("none").to_owned();
+    let has = |part: &str| code.contains(part);
+    if status == 429 || has("Throttl") || has("OverLimit") {
+        CallError::Throttled { code }
+    } else if status == 403 || has("AccessDenied") {
+        CallError::Denied { code }
+    } else if has("NonExistentQueue") || has("QueueDoesNotExist") || has("ResourceNotFound") {
+        CallError::NotFound { code }
+    } else {
+        CallError::Failed { status, code }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use aws_smithy_runtime_api::http::StatusCode;
@@ -58,5 +155,32 @@ mod tests {
         assert_eq!(failed(late), "SQS did not answer in time");
         let unmade = SdkError::construction_failure("+254705408079");
         assert_eq!(failed(unmade), "the call to SQS could not be made, or its answer not be understood");
+    }
+
+    #[test]
+    fn an_error_code_says_what_to_do_about_it() {
+        for (status, code, name) in [
+            (400, "ThrottlingException", "throttled"),
+            (400, "RequestThrottled", "throttled"),
+            (403, "KMS.ThrottlingException", "throttled"),
+            (429, "none", "throttled"),
+            (400, "OverLimit", "throttled"),
+            (400, "AccessDeniedException", "denied"),
+            (403, "AccessDenied", "denied"),
+            (403, "InvalidClientTokenId", "denied"),
+            (400, "AWS.SimpleQueueService.NonExistentQueue", "not_found"),
+            (400, "QueueDoesNotExist", "not_found"),
+            (400, "ResourceNotFoundException", "not_found"),
+            (400, "InvalidMessageContents", "failed"),
+            (500, "InternalError", "failed"),
+        ] {
+            assert_eq!(by_code(status, code).name(), name, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_code_is_not_repeated() {
+        let error = by_code(500, "<html>+254705408079</html>");
+        assert_eq!(error.to_string(), "AWS answered 500 (none)");
     }
 }

@@ -1,11 +1,17 @@
-//! AWS clients as a Lambda wants them: configured from its environment alone, on one TLS stack.
+//! What both Lambdas are built from: [`Env`], the environment of the handlers; secrets; and AWS clients that are
+//! configured from the environment alone, on one TLS stack.
 //!
 //! `aws_config::load_from_env` looks for credentials, a region and settings in many places, of which
 //! a Lambda has one. Linking them all costs a megabyte and part of every cold start, so this reads the
 //! environment and nothing else: no profile files, no metadata server, no token exchange.
 //! `docs/performance.md` has the figures.
 
+mod cached;
+mod env;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod secret;
 
 use std::fmt;
 use std::time::Duration;
@@ -22,7 +28,12 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use learnink_webhook::config::{MissingVariable, optional, required};
 use learnink_webhook::router::LONGEST_CALL;
 
-pub use error::CallFailed;
+pub use cached::{BETWEEN_REFRESHES, Cached, FRESH_FOR, RefreshCause};
+pub use env::Env;
+pub use error::{CallError, CallFailed};
+#[cfg(feature = "http")]
+pub use http::HttpsUrl;
+pub use secret::{Credential, Secret, SecretsManager, Token, Unusable};
 
 /// Makes ring the TLS provider of whatever asks for none by name, as `reqwest` does. Programs call it first
 /// thing in `main`; a second call changes nothing.

@@ -1,9 +1,11 @@
 //! What the environment has to say.
 
-use learnink_webhook::config::{MissingVariable, optional, required};
+use learnink_webhook::config::{ConfigError, optional, required};
 
-use crate::PATH;
 use crate::verify::{SecretError, Verifier};
+
+/// The variable that holds the signing secret itself.
+const SECRET: &str = "LEARNINK_SIGNING_SECRET";
 
 /// The receiver's configuration.
 #[derive(Debug)]
@@ -12,8 +14,6 @@ pub struct Config {
     pub secrets: SecretSource,
     /// Where verified webhooks go: `LEARNINK_QUEUE_URL`.
     pub queue_url: String,
-    /// The path that LearnInk posts to: `LEARNINK_WEBHOOK_PATH`, or [`PATH`].
-    pub path: String,
 }
 
 /// Where the signing secrets come from.
@@ -25,20 +25,6 @@ pub enum SecretSource {
     SecretsManager(String),
 }
 
-/// The function cannot start; Lambda shows this and tries again.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A variable is not set.
-    #[error(transparent)]
-    Missing(#[from] MissingVariable),
-    /// The signing secret cannot be used.
-    #[error("LEARNINK_SIGNING_SECRET cannot be used")]
-    Secret(#[from] SecretError),
-    /// The path would match other paths as well.
-    #[error("LEARNINK_WEBHOOK_PATH is not a path; it starts with `/`, as `{PATH}` does")]
-    Path,
-}
-
 impl Config {
     /// Reads the configuration through `variable`, which looks up an environment variable.
     ///
@@ -46,8 +32,9 @@ impl Config {
     ///
     /// [`ConfigError`] naming the variable and what belongs there.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let secrets = match optional(&variable, "LEARNINK_SIGNING_SECRET") {
-            Some(secrets) => SecretSource::Environment(Verifier::new(&secrets)?),
+        let unusable = |error: SecretError| ConfigError::unusable(SECRET, error.to_string());
+        let secrets = match optional(&variable, SECRET) {
+            Some(secrets) => SecretSource::Environment(Verifier::new(&secrets).map_err(unusable)?),
             None => SecretSource::SecretsManager(required(
                 &variable,
                 "LEARNINK_SIGNING_SECRET_ID",
@@ -55,25 +42,18 @@ impl Config {
                  `LEARNINK_SIGNING_SECRET` with the secret itself replaces it",
             )?),
         };
-        let path = optional(&variable, "LEARNINK_WEBHOOK_PATH").unwrap_or_else(|| PATH.to_owned());
-        if !path.starts_with('/') {
-            return Err(ConfigError::Path);
-        }
         Ok(Self {
             secrets,
             queue_url: required(&variable, "LEARNINK_QUEUE_URL", "the URL of the SQS queue")?,
-            path,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use learnink_webhook::error::with_causes;
-
     use super::*;
 
-    const SECRET: (&str, &str) = ("LEARNINK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    const GIVEN: (&str, &str) = ("LEARNINK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     const SECRET_ID: (&str, &str) = ("LEARNINK_SIGNING_SECRET_ID", "learnink/staging");
     const QUEUE: (&str, &str) = ("LEARNINK_QUEUE_URL", "https://q");
 
@@ -82,7 +62,7 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        Config::read(lookup).map_err(|error| with_causes(&error))
+        Config::read(lookup).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -93,7 +73,7 @@ mod tests {
              Secrets Manager; `LEARNINK_SIGNING_SECRET` with the secret itself replaces it"
         );
         assert_eq!(
-            read(&[SECRET, ("LEARNINK_QUEUE_URL", " ")]).unwrap_err(),
+            read(&[GIVEN, ("LEARNINK_QUEUE_URL", " ")]).unwrap_err(),
             "LEARNINK_QUEUE_URL is not set; set it to the URL of the SQS queue"
         );
     }
@@ -111,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_secret_in_the_environment_replaces_the_one_in_secrets_manager() {
-        let config = read(&[SECRET, SECRET_ID, QUEUE]).unwrap();
+        let config = read(&[GIVEN, SECRET_ID, QUEUE]).unwrap();
         assert!(matches!(config.secrets, SecretSource::Environment(_)));
         let config = read(&[SECRET_ID, QUEUE]).unwrap();
         assert!(matches!(config.secrets, SecretSource::SecretsManager(id) if id == "learnink/staging"));
@@ -120,26 +100,14 @@ mod tests {
     #[test]
     fn a_variable_that_is_empty_is_not_set() {
         for empty in ["", " ", "\u{feff}\n"] {
-            let path = ("LEARNINK_WEBHOOK_PATH", empty);
-            let config = read(&[("LEARNINK_SIGNING_SECRET", empty), SECRET_ID, QUEUE, path]).unwrap();
+            let config = read(&[("LEARNINK_SIGNING_SECRET", empty), SECRET_ID, QUEUE]).unwrap();
             assert!(matches!(config.secrets, SecretSource::SecretsManager(_)));
-            assert_eq!(config.path, PATH);
-            let config = read(&[SECRET, ("LEARNINK_SIGNING_SECRET_ID", empty), QUEUE]).unwrap();
+            let config = read(&[GIVEN, ("LEARNINK_SIGNING_SECRET_ID", empty), QUEUE]).unwrap();
             assert!(matches!(config.secrets, SecretSource::Environment(_)));
             let error = read(&[("LEARNINK_SIGNING_SECRET", empty), QUEUE]).unwrap_err();
             assert!(error.starts_with("LEARNINK_SIGNING_SECRET_ID is not set"), "{error}");
         }
         let config = read(&[("LEARNINK_SIGNING_SECRET_ID", " learnink/staging\n"), QUEUE]).unwrap();
         assert!(matches!(config.secrets, SecretSource::SecretsManager(id) if id == "learnink/staging"));
-    }
-
-    #[test]
-    fn the_path_is_ours_unless_another_is_named() {
-        assert_eq!(read(&[SECRET, QUEUE]).unwrap().path, PATH);
-        assert_eq!(read(&[SECRET, QUEUE, ("LEARNINK_WEBHOOK_PATH", "/w")]).unwrap().path, "/w");
-        for path in ["w", "webhooks/learnink"] {
-            let error = read(&[SECRET, QUEUE, ("LEARNINK_WEBHOOK_PATH", path)]).unwrap_err();
-            assert!(error.starts_with("LEARNINK_WEBHOOK_PATH is not a path"), "{error}");
-        }
     }
 }

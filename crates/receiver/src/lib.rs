@@ -11,10 +11,9 @@
 //! | [`secrets`] | the signing secrets, and when they are read again |
 //! | [`queue`] | the SQS client |
 //! | [`receipt`] | what became of a request: the answer, the log line, the metrics |
-//! | [`aws`] | how long AWS may take, and how its failures read |
 //! | [`config`] | what the environment has to say |
 
-pub mod aws;
+mod aws;
 pub mod config;
 pub mod queue;
 pub mod receipt;
@@ -26,39 +25,32 @@ use std::time::Instant;
 
 use futures_util::future::join;
 use jiff::Timestamp;
+use learnink_aws::RefreshCause;
 use learnink_webhook::event::Label;
 use learnink_webhook::message::{LARGEST_BODY_BYTES, QueueMessage};
 
-pub use aws::CallError;
+pub use aws::OPERATION_TIMEOUT;
 pub use config::Config;
 pub use queue::SqsQueue;
 pub use receipt::{Answer, Outcome, Receipt, Rotation};
 pub use request::{GatewayEvent, Request, SignatureHeaders};
-pub use secrets::{Occasion, Refresh, SecretsManager, SigningSecrets};
+pub use secrets::{Refresh, SigningSecrets};
 pub use verify::{Refusal, SecretSlot, Unverified, VerifiedWebhook, Verifier, claimed_id};
 
-/// The path that LearnInk posts to, unless another is configured. A stage or a custom domain may put
-/// more in front of it.
+/// The path that LearnInk posts to. A stage or a custom domain may put more in front of it.
 pub const PATH: &str = "/webhooks/learnink";
 
 /// Verifies webhooks and puts them on the queue.
 #[derive(Debug)]
 pub struct Receiver {
-    path: String,
     secrets: SigningSecrets,
     queue: SqsQueue,
 }
 
 impl Receiver {
     /// A receiver at [`PATH`] that accepts what `secrets` prove and puts it on `queue`.
-    pub fn new(secrets: SigningSecrets, queue: SqsQueue) -> Self {
-        Self { path: PATH.to_owned(), secrets, queue }
-    }
-
-    /// The same, at another path.
-    #[must_use]
-    pub fn at_path(self, path: impl Into<String>) -> Self {
-        Self { path: path.into(), ..self }
+    pub const fn new(secrets: SigningSecrets, queue: SqsQueue) -> Self {
+        Self { secrets, queue }
     }
 
     /// Handles one request: path, method, size, headers, time, signature, queue, in that order.
@@ -78,7 +70,7 @@ impl Receiver {
     ///
     /// The [`Outcome`] of a request that is not queued.
     pub async fn admit(&self, event: GatewayEvent, receipt: &mut Receipt) -> Result<QueueMessage, Outcome> {
-        let Request { headers, body, .. } = self.addressed(event)?;
+        let Request { headers, body, .. } = Self::addressed(event)?;
         let webhook = self.proven(&headers, body, receipt).await;
         if webhook.is_err() {
             receipt.claimed_message_id = claimed_id(&headers).map(|id| id.to_string());
@@ -110,7 +102,7 @@ impl Receiver {
 
         let mut verified = self.verify(headers, body, receipt);
         if let Err(Unverified { refusal: Refusal::NoMatchingSignature, body }) = verified {
-            receipt.refresh = self.secrets.refresh(Occasion::Mismatch, receipt.received_at).await;
+            receipt.refresh = self.secrets.refresh(RefreshCause::NotAccepted, receipt.received_at).await;
             verified = match receipt.refresh {
                 Some(Refresh::Read) => self.verify(headers, body, receipt),
                 Some(Refresh::Failed(_)) | None => {
@@ -134,9 +126,9 @@ impl Receiver {
     }
 
     /// The request, where it is for us at all.
-    fn addressed(&self, event: GatewayEvent) -> Result<Request, Outcome> {
+    fn addressed(event: GatewayEvent) -> Result<Request, Outcome> {
         let request = event.0.ok_or(Outcome::NoRequest)?;
-        if !request.path.ends_with(&self.path) {
+        if !request.path.ends_with(PATH) {
             Err(Outcome::NotFound)
         } else if request.method == "POST" {
             Ok(request)
@@ -151,7 +143,7 @@ impl Receiver {
             (self.queue.send(message).await, started.elapsed())
         };
         let ((result, took), refresh) =
-            join(send, self.secrets.refresh(Occasion::Age, receipt.received_at)).await;
+            join(send, self.secrets.refresh(RefreshCause::Age, receipt.received_at)).await;
         receipt.enqueue_took = Some(took);
         receipt.refresh = refresh.or(receipt.refresh.take());
         result.map_or_else(Outcome::Unavailable, |()| Outcome::Accepted)

@@ -10,7 +10,7 @@ use futures_util::future::join;
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use learnink_receiver::config::SecretSource;
-use learnink_receiver::{Answer, Config, GatewayEvent, Receiver, SecretsManager, SigningSecrets, SqsQueue};
+use learnink_receiver::{Answer, Config, GatewayEvent, Receiver, SigningSecrets, SqsQueue};
 use learnink_telemetry::Place;
 
 /// How long the first call to SQS may keep the function from starting. Lambda allows 10 s in all.
@@ -34,10 +34,8 @@ async fn run() -> anyhow::Result<()> {
     let queue = SqsQueue::new(&aws, config.queue_url);
     // Now, because before the first request Lambda gives a whole core and charges no sender's time.
     let (secrets, ()) = join(secrets(config.secrets, &aws), prime(&queue)).await;
-    let environment = Arc::new(Environment {
-        receiver: Receiver::new(secrets?, queue).at_path(config.path),
-        is_cold: AtomicBool::new(true),
-    });
+    let environment =
+        Arc::new(Environment { receiver: Receiver::new(secrets?, queue), is_cold: AtomicBool::new(true) });
     let service = service_fn(move |event: LambdaEvent<GatewayEvent>| {
         let environment = environment.clone();
         async move { environment.answer(event).await }
@@ -71,7 +69,7 @@ impl Environment {
 async fn secrets(source: SecretSource, aws: &aws_config::SdkConfig) -> anyhow::Result<SigningSecrets> {
     Ok(match source {
         SecretSource::Environment(verifier) => SigningSecrets::fixed(verifier),
-        SecretSource::SecretsManager(id) => SigningSecrets::load(SecretsManager::new(aws, id), now()).await?,
+        SecretSource::SecretsManager(id) => SigningSecrets::load(aws, &id, now()).await?,
     })
 }
 

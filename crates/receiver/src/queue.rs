@@ -4,9 +4,10 @@ use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::Builder;
 use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName};
+use learnink_aws::CallError;
 use learnink_webhook::message::QueueMessage;
 
-use crate::aws::{CallError, unlimited_retries, within_limits};
+use crate::aws::{unlimited_retries, within_limits};
 
 /// An SQS queue.
 #[derive(Debug, Clone)]

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use learnink_aws::CallError;
 use learnink_telemetry::{Dimensions, Place, Unit, WideEvent};
 use learnink_webhook::message::{EncodeError, LARGEST_BODY_BYTES};
 use serde::Serialize;
 use tracing::Level;
 
-use crate::aws::CallError;
 use crate::secrets::Refresh;
 use crate::verify::{Refusal, SecretSlot};
 

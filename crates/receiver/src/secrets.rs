@@ -1,60 +1,38 @@
 //! The signing secrets: where they come from, how long they are kept, when they are read again.
 //!
 //! A rotation needs no deploy. In Secrets Manager the new value becomes `AWSCURRENT` and the old one
-//! `AWSPREVIOUS`, and both are accepted. What is held is read again when it is five minutes old, and
-//! when a signature does not match, at most every 30 s. A flood of forgeries that lasts a whole month costs less
-//! than a dollar for each execution environment that it keeps busy: two calls every 30 s, at $0.05 for 10,000.
-//! Whatever fails, the secrets in hand stay.
+//! `AWSPREVIOUS`, and both are accepted. [`Cached`] says when they are read again. A flood of forgeries that lasts a
+//! whole month costs less than a dollar for each execution environment that it keeps busy: two calls every 30 s, at
+//! $0.05 for 10,000.
 //!
-//! All of it happens within an invocation, because Lambda freezes what is left over: of age beside the
-//! call to SQS, so that nobody waits for one after the other, and after a mismatch before the answer, so
-//! that a webhook with a new signature need not be refused first.
+//! Old secrets are refreshed beside the call to SQS, so that no request waits for one after the other. After a
+//! signature mismatch they are refreshed before the answer, so that the first webhook signed with a new secret is
+//! accepted.
 //!
-//! The value before stays good until the next one is stored. After a leak, store the new secret twice.
+//! The previous value is accepted until another one is stored. After a leak, store the new secret twice.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_sdk_secretsmanager::Client;
 use futures_util::future::join;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use learnink_aws::secret::{CURRENT, PREVIOUS, ReadError};
+use learnink_aws::{Cached, CallError, RefreshCause, SecretsManager};
 use learnink_webhook::error::with_causes;
 
-use crate::aws::{CallError, within_limits};
+use crate::aws::within_limits;
 use crate::verify::{SecretError, Verifier};
-
-/// Secrets that are held for longer are read again.
-pub const FRESH_FOR: SignedDuration = SignedDuration::from_mins(5);
-
-/// No two readings follow each other more closely, whatever asks for them.
-pub const BETWEEN_READINGS: SignedDuration = SignedDuration::from_secs(30);
 
 /// How long a request may wait for a reading.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The signing secrets in use.
+#[derive(Debug)]
 pub struct SigningSecrets {
+    /// None where the secrets never change.
     store: Option<SecretsManager>,
-    held: Mutex<Held>,
-}
-
-/// What is held, and since when.
-struct Held {
-    verifier: Arc<Verifier>,
-    read_at: Timestamp,
-    /// When they were last read again, or could not be.
-    tried_at: Option<Timestamp>,
-}
-
-/// What asks for the secrets to be read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Occasion {
-    /// They may have been held for long enough.
-    Age,
-    /// A signature matched none of them.
-    Mismatch,
+    cached: Cached<Verifier>,
 }
 
 /// What came of reading the secrets again.
@@ -71,95 +49,56 @@ pub enum Refresh {
 pub enum LoadError {
     /// Secrets Manager did not hand them over.
     #[error("cannot read the signing secret from Secrets Manager")]
-    Call(#[from] CallError),
-    /// The value is binary.
-    #[error("the signing secret in Secrets Manager is binary; store `whsec_...` as plain text")]
-    NotText,
-    /// The value is no signing secret.
-    #[error("what Secrets Manager holds is no signing secret")]
+    Read(#[from] ReadError),
+    /// The value is not a signing secret.
+    #[error("the secret in Secrets Manager is not a valid signing secret")]
     Unusable(#[from] SecretError),
+}
+
+impl From<CallError> for LoadError {
+    fn from(error: CallError) -> Self {
+        Self::Read(error.into())
+    }
 }
 
 impl SigningSecrets {
     /// Secrets that never change.
     pub fn fixed(verifier: Verifier) -> Self {
-        Self::holding(None, verifier, Timestamp::UNIX_EPOCH)
+        Self { store: None, cached: Cached::new(verifier, Timestamp::UNIX_EPOCH) }
     }
 
-    /// The secrets in `store`, read now and from time to time.
+    /// The secret in AWS Secrets Manager of this name or ARN: the signing secret as plain text, or several separated
+    /// by spaces. It is read now and from time to time, with the receiver's time limits instead of those in `aws`.
     ///
     /// # Errors
     ///
-    /// [`LoadError`] when there are none: better no receiver than one that refuses everybody.
-    pub async fn load(store: SecretsManager, now: Timestamp) -> Result<Self, LoadError> {
-        let verifier = store.read().await.combined(None)?;
-        Ok(Self::holding(Some(store), verifier, now))
+    /// [`LoadError`] when there is none: better no receiver than one that refuses everybody.
+    pub async fn load(aws: &SdkConfig, secret_id: &str, now: Timestamp) -> Result<Self, LoadError> {
+        let store = SecretsManager::new(&within_limits(aws), secret_id);
+        let verifier = read(&store).await.combined(None)?;
+        Ok(Self { store: Some(store), cached: Cached::new(verifier, now) })
     }
 
-    fn holding(store: Option<SecretsManager>, verifier: Verifier, now: Timestamp) -> Self {
-        let held = Held { verifier: Arc::new(verifier), read_at: now, tried_at: None };
-        Self { store, held: Mutex::new(held) }
-    }
-
-    /// The secrets in hand.
+    /// The secrets in use.
     pub fn verifier(&self) -> Arc<Verifier> {
-        self.with_held(|held| held.verifier.clone())
+        self.cached.value()
     }
 
     /// Reads the secrets again where it is time to. Of several that ask at once, one reads.
-    pub async fn refresh(&self, occasion: Occasion, now: Timestamp) -> Option<Refresh> {
+    pub async fn refresh(&self, cause: RefreshCause, now: Timestamp) -> Option<Refresh> {
         let store = self.store.as_ref()?;
-        let due = self.with_held(|held| {
-            let due = is_due(occasion, held.read_at, held.tried_at, now);
-            if due {
-                held.tried_at = Some(now);
-            }
-            due
-        });
-        if !due {
-            return None;
-        }
-        let reading = tokio::time::timeout(LONGEST_WAIT, Box::pin(store.read())).await;
-        let held = self.verifier();
-        let read = match reading {
-            Ok(reading) => reading.combined(Some(&held)),
-            Err(_) => Err(LoadError::Call(CallError::TimedOut)),
+        let read_again = async |_| match tokio::time::timeout(LONGEST_WAIT, Box::pin(read(store))).await {
+            Ok(reading) => reading.combined(Some(&self.verifier())),
+            Err(_) => Err(CallError::TimedOut.into()),
         };
-        Some(match read {
-            Ok(verifier) => {
-                self.with_held(|held| {
-                    held.verifier = Arc::new(verifier);
-                    held.read_at = now;
-                });
-                Refresh::Read
-            }
+        Some(match self.cached.refresh(cause, now, read_again).await? {
+            Ok(()) => Refresh::Read,
             Err(error) => {
                 let reason = with_causes(&error);
-                tracing::warn!(reason, "could not read the signing secret again; the one in hand stays");
+                tracing::warn!(reason, "could not read the signing secret again; the one in use stays");
                 Refresh::Failed(error)
             }
         })
-    }
-
-    fn with_held<T>(&self, work: impl FnOnce(&mut Held) -> T) -> T {
-        // Nothing that is done under the lock can panic halfway.
-        work(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Whether it is time to read the secrets again. A clock that went backwards makes it so.
-fn is_due(occasion: Occasion, read_at: Timestamp, tried_at: Option<Timestamp>, now: Timestamp) -> bool {
-    let elapsed = |since: Timestamp| now.duration_since(since).abs();
-    let rested = tried_at.is_none_or(|tried_at| elapsed(tried_at) >= BETWEEN_READINGS);
-    match occasion {
-        Occasion::Age => rested && elapsed(read_at) >= FRESH_FOR,
-        Occasion::Mismatch => rested,
-    }
-}
-
-impl fmt::Debug for SigningSecrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningSecrets").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -173,37 +112,17 @@ impl Refresh {
     }
 }
 
-/// A secret in AWS Secrets Manager: the signing secret as plain text, or several separated by spaces.
-#[derive(Debug, Clone)]
-pub struct SecretsManager {
-    client: Client,
-    secret_id: String,
-}
-
-impl SecretsManager {
-    /// The secret with this name or ARN, with the receiver's time limits instead of those in `config`.
-    pub fn new(config: &SdkConfig, secret_id: impl Into<String>) -> Self {
-        Self { client: Client::new(&within_limits(config)), secret_id: secret_id.into() }
-    }
-
-    /// Reads the value in use and the value that it has replaced.
-    async fn read(&self) -> Reading {
-        let (current, previous) = join(self.value("AWSCURRENT"), self.value("AWSPREVIOUS")).await;
-        let parsed = |value: String| Ok(Verifier::new(&value)?);
-        Reading {
-            current: current.and_then(parsed),
-            previous: match previous {
-                // A secret that was never changed has one value.
-                Err(LoadError::Call(CallError::NotFound { .. })) => Ok(None),
-                other => other.and_then(parsed).map(Some),
-            },
-        }
-    }
-
-    async fn value(&self, stage: &str) -> Result<String, LoadError> {
-        let request = self.client.get_secret_value().secret_id(&self.secret_id).version_stage(stage);
-        let answer = request.send().await.map_err(|error| CallError::from(&error))?;
-        answer.secret_string.ok_or(LoadError::NotText)
+/// Reads the value in use and the value that it has replaced.
+async fn read(store: &SecretsManager) -> Reading {
+    let (current, previous) = join(store.value(CURRENT), store.value(PREVIOUS)).await;
+    let parsed = |value: String| Ok(Verifier::new(&value)?);
+    Reading {
+        current: current.map_err(LoadError::from).and_then(parsed),
+        previous: match previous {
+            // A secret that was never changed has one value.
+            Err(ReadError::Call(CallError::NotFound { .. })) => Ok(None),
+            other => other.map_err(LoadError::from).and_then(parsed).map(Some),
+        },
     }
 }
 
@@ -251,7 +170,7 @@ mod tests {
         previous: Result<Option<&str>, ()>,
         held: Option<&str>,
     ) -> Option<String> {
-        let failed = LoadError::Call(CallError::TimedOut);
+        let failed = LoadError::from(CallError::TimedOut);
         let verifier = |secret: &str| Verifier::new(secret).unwrap();
         let reading = Reading {
             current: current.map(verifier).ok_or(failed.clone()),
@@ -278,31 +197,6 @@ mod tests {
         ] {
             assert_eq!(combined(current, previous, held).as_deref(), expected);
         }
-    }
-
-    fn due(occasion: Occasion, read_s: i64, tried_s: impl Into<Option<i64>>) -> bool {
-        let ago = |seconds| Timestamp::from_second(1_700_000_000 - seconds).unwrap();
-        is_due(occasion, ago(read_s), tried_s.into().map(ago), ago(0))
-    }
-
-    #[test]
-    fn secrets_are_read_again_when_they_are_five_minutes_old() {
-        assert!(!due(Occasion::Age, 299, None));
-        assert!(due(Occasion::Age, 300, 300));
-        assert!(!due(Occasion::Age, 300, 29), "a failed reading is not repeated at once");
-        assert!(due(Occasion::Age, 300, 30));
-    }
-
-    #[test]
-    fn a_mismatch_has_them_read_again_every_30_seconds_at_most() {
-        assert!(!due(Occasion::Mismatch, 29, 29));
-        assert!(due(Occasion::Mismatch, 30, 30));
-        assert!(due(Occasion::Mismatch, 1, None), "the first may be a secret that was stored just now");
-    }
-
-    #[test]
-    fn a_clock_that_went_back_does_not_keep_them_forever() {
-        assert!(due(Occasion::Age, -300, -300) && due(Occasion::Mismatch, -30, -30));
     }
 
     #[test]

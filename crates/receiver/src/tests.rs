@@ -4,6 +4,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::FutureExt;
+use learnink_aws::CallError;
 use learnink_telemetry::Place;
 use learnink_webhook::message::Attribute;
 use proptest::prelude::*;

@@ -1,13 +1,15 @@
 //! How configuration is read: through a lookup, so that tests pass a closure over a list.
 
+use std::borrow::Cow;
+
 /// A variable that has to be set and isn't, or is empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} is not set; set it to {holds}")]
 pub struct MissingVariable {
     /// The environment variable.
-    pub variable: &'static str,
+    pub variable: Cow<'static, str>,
     /// What belongs there.
-    pub holds: &'static str,
+    pub holds: Cow<'static, str>,
 }
 
 /// A variable that keeps a function from starting.
@@ -20,16 +22,21 @@ pub enum ConfigError {
     #[error("{variable} cannot be used: {problem}")]
     Unusable {
         /// The environment variable.
-        variable: &'static str,
+        variable: Cow<'static, str>,
         /// What is wrong with it, and what to do about it.
         problem: String,
     },
 }
 
 impl ConfigError {
+    /// A variable is not set; `holds` completes "set it to ...".
+    pub fn missing(variable: impl Into<Cow<'static, str>>, holds: impl Into<Cow<'static, str>>) -> Self {
+        Self::Missing(MissingVariable { variable: variable.into(), holds: holds.into() })
+    }
+
     /// What is wrong with a variable, and what to do about it.
-    pub fn unusable(variable: &'static str, problem: impl Into<String>) -> Self {
-        Self::Unusable { variable, problem: problem.into() }
+    pub fn unusable(variable: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> Self {
+        Self::Unusable { variable: variable.into(), problem: problem.into() }
     }
 }
 
@@ -55,7 +62,8 @@ pub fn required(
     variable: &'static str,
     holds: &'static str,
 ) -> Result<String, MissingVariable> {
-    optional(lookup, variable).ok_or(MissingVariable { variable, holds })
+    optional(lookup, variable)
+        .ok_or(MissingVariable { variable: Cow::Borrowed(variable), holds: Cow::Borrowed(holds) })
 }
 
 /// A text without the white space and the invisible characters around it, such as the byte order mark that
@@ -120,7 +128,7 @@ mod tests {
         ] {
             let lookup = |_: &str| value.map(str::to_owned);
             assert_eq!(optional(lookup, "V").as_deref(), expected, "{value:?}");
-            let missing = MissingVariable { variable: "V", holds: "a value" };
+            let missing = MissingVariable { variable: "V".into(), holds: "a value".into() };
             assert_eq!(required(lookup, "V", "a value"), expected.map(str::to_owned).ok_or(missing));
         }
     }

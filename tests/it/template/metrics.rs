@@ -6,10 +6,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use learnink_aws::CallError;
 use learnink_consumer::report::{Degraded, Ended, Failure};
 use learnink_consumer::{HandlerReport, Outcome as End, RecordReport};
-use learnink_receiver::secrets::LoadError;
-use learnink_receiver::{CallError, Outcome, Receipt, Refresh, Refusal, SecretSlot};
+use learnink_receiver::{Outcome, Receipt, Refresh, Refusal, SecretSlot};
 use learnink_telemetry::Place;
 use learnink_webhook::message::EncodeError;
 use serde_json::Value;
@@ -43,7 +43,7 @@ fn receipts() -> impl Iterator<Item = Receipt> {
         occurred_at: Some(Timestamp::UNIX_EPOCH),
         signed_at_s: Some(0),
         secret: Some(SecretSlot::Current),
-        refresh: Some(Refresh::Failed(LoadError::NotText)),
+        refresh: Some(Refresh::Failed(CallError::TimedOut.into())),
         enqueue_took: Some(Duration::ZERO),
         ..Receipt::new(Timestamp::UNIX_EPOCH)
     })

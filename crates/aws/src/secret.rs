@@ -1,0 +1,279 @@
+//! Secrets of the handlers: from a variable, or from AWS Secrets Manager while the program runs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_secretsmanager::Client;
+use jiff::Timestamp;
+use learnink_webhook::HandlerError;
+use learnink_webhook::config::{ConfigError, unquoted};
+use learnink_webhook::error::with_causes;
+use tokio::sync::OnceCell;
+
+use crate::cached::{Cached, RefreshCause};
+use crate::env::Env;
+use crate::error::CallError;
+
+/// How long a handler waits for a secret.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// A secret in the shape that its user takes.
+pub trait Credential: Sized + Send + Sync + 'static {
+    /// Completes "set it to ...", such as `the API token from the shop's settings`.
+    const HOLDS: &'static str;
+
+    /// Checks and reads the secret as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`] with what is wrong.
+    fn parse(text: &str) -> Result<Self, Unusable>;
+}
+
+/// What is wrong with a secret, without anything of the secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub &'static str);
+
+/// An API key or a token: printable ASCII characters without spaces, so that it fits into an HTTP header. `Debug`
+/// does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The token itself, for the request that carries it and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Credential for Token {
+    const HOLDS: &'static str = "the token or API key alone";
+
+    fn parse(text: &str) -> Result<Self, Unusable> {
+        let token = unquoted(text);
+        if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Self(token.to_owned()))
+        } else {
+            Err(Unusable("it has a space, an invisible character, or another that no key has"))
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([secret])")
+    }
+}
+
+/// A secret of a handler; [`Env::secret`] makes it. Cloned, it is shared. `Debug` does not show it.
+#[derive(Clone)]
+pub struct Secret<T>(Arc<Inner<T>>);
+
+struct Inner<T> {
+    /// The variable that holds the secret, or whose name with `_ID` names it.
+    variable: &'static str,
+    source: Source<T>,
+}
+
+enum Source<T> {
+    /// The secret itself was in the variable, and never changes.
+    Variable(Arc<T>),
+    SecretsManager {
+        store: SecretsManager,
+        /// Empty until the secret is needed.
+        cached: OnceCell<Cached<T>>,
+        is_doubted: AtomicBool,
+    },
+}
+
+impl<T: Credential> Secret<T> {
+    /// Checks the variable. A secret in Secrets Manager is not read yet.
+    pub(crate) fn from_env(env: &Env, variable: &'static str) -> Result<Self, ConfigError> {
+        let source = if let Some(secret) = env.text(variable) {
+            let unusable = |Unusable(problem)| {
+                ConfigError::unusable(variable, format!("{problem}; set it to {}", T::HOLDS))
+            };
+            Source::Variable(Arc::new(T::parse(&secret).map_err(unusable)?))
+        } else {
+            let id_variable = format!("{variable}_ID");
+            let id = env.text(&id_variable).ok_or_else(|| {
+                let holds = format!(
+                    "the name or ARN of a secret in AWS Secrets Manager; {variable} with the secret itself replaces it"
+                );
+                ConfigError::missing(id_variable.clone(), holds)
+            })?;
+            let store = SecretsManager::new(env.aws(id_variable)?, id);
+            Source::SecretsManager { store, cached: OnceCell::new(), is_doubted: AtomicBool::new(false) }
+        };
+        Ok(Self(Arc::new(Inner { variable, source })))
+    }
+
+    /// The secret. One in Secrets Manager is read when it is first needed, when it is five minutes old, and after
+    /// [`Secret::doubt`], every 30 s at most. A reading that fails leaves the one in use.
+    ///
+    /// # Errors
+    ///
+    /// A retryable [`HandlerError`] when there is none yet, and Secrets Manager does not hand over one that can be
+    /// used.
+    pub async fn get(&self, now: Timestamp) -> Result<Arc<T>, HandlerError> {
+        let (store, cached, is_doubted) = match &self.0.source {
+            Source::Variable(secret) => return Ok(secret.clone()),
+            Source::SecretsManager { store, cached, is_doubted } => (store, cached, is_doubted),
+        };
+        let read = async || self.parsed(within(LONGEST_WAIT, store.value(CURRENT)).await);
+        let mut is_new = false;
+        let first = async || {
+            is_new = true;
+            Ok::<_, SecretError>(Cached::new(read().await?, now))
+        };
+        let cached = cached.get_or_try_init(first).await.map_err(HandlerError::quoting)?;
+        if !is_new {
+            let is_not_accepted = is_doubted.load(Ordering::Relaxed);
+            let cause = if is_not_accepted { RefreshCause::NotAccepted } else { RefreshCause::Age };
+            if let Some(refreshed) = cached.refresh(cause, now, async |_| read().await).await {
+                is_doubted.store(false, Ordering::Relaxed);
+                if let Err(error) = refreshed {
+                    let reason = with_causes(&error);
+                    tracing::warn!(reason, "could not read a secret again; the one in use stays");
+                }
+            }
+        }
+        Ok(cached.value())
+    }
+
+    fn parsed(&self, value: Result<String, ReadError>) -> Result<T, SecretError> {
+        let variable = self.0.variable;
+        let value = value.map_err(|source| SecretError::Read { variable, source })?;
+        T::parse(&value).map_err(|source| SecretError::Unusable { variable, source })
+    }
+}
+
+impl<T> Secret<T> {
+    /// Has the secret read again by the next [`Secret::get`], because it was not accepted: a new one may be stored.
+    pub fn doubt(&self) {
+        if let Source::SecretsManager { is_doubted, .. } = &self.0.source {
+            is_doubted.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match &self.0.source {
+            Source::Variable(_) => "[secret]",
+            Source::SecretsManager { store, .. } => &store.secret_id,
+        };
+        f.debug_tuple("Secret").field(&self.0.variable).field(&source).finish()
+    }
+}
+
+/// There is no secret to work with. Retryable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum SecretError {
+    #[error("cannot read the secret that {variable}_ID names")]
+    Read { variable: &'static str, source: ReadError },
+    #[error("the secret that {variable}_ID names cannot be used")]
+    Unusable { variable: &'static str, source: Unusable },
+}
+
+/// The stage of the value in use. Source: AWS Secrets Manager API reference, `GetSecretValue`.
+pub const CURRENT: &str = "AWSCURRENT";
+
+/// The stage of the value that it has replaced.
+pub const PREVIOUS: &str = "AWSPREVIOUS";
+
+/// A secret in AWS Secrets Manager.
+#[derive(Debug, Clone)]
+pub struct SecretsManager {
+    client: Client,
+    secret_id: String,
+}
+
+/// Secrets Manager did not hand over a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The value is binary.
+    #[error("the secret is binary; store it as plain text")]
+    NotText,
+}
+
+impl SecretsManager {
+    /// The secret with this name or ARN, reached as `aws` says.
+    pub fn new(aws: &SdkConfig, secret_id: impl Into<String>) -> Self {
+        Self { client: Client::new(aws), secret_id: secret_id.into() }
+    }
+
+    /// Reads the value of a stage: [`CURRENT`] or [`PREVIOUS`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] when there is none, or Secrets Manager did not answer within the limits of its configuration.
+    pub async fn value(&self, stage: &str) -> Result<String, ReadError> {
+        let request = self.client.get_secret_value().secret_id(&self.secret_id).version_stage(stage);
+        let answer = Box::pin(request.send()).await.map_err(|error| CallError::from(&error))?;
+        answer.secret_string.ok_or(ReadError::NotText)
+    }
+}
+
+async fn within(
+    limit: Duration,
+    value: impl Future<Output = Result<String, ReadError>>,
+) -> Result<String, ReadError> {
+    tokio::time::timeout(limit, value).await.unwrap_or(Err(ReadError::Call(CallError::TimedOut)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_taken_without_what_surrounds_it_and_never_printed() {
+        for stored in ["abc", "\u{feff}abc\n", "\"abc\""] {
+            assert_eq!(Token::parse(stored).unwrap().expose(), "abc");
+        }
+        for stored in ["", "\"\"", "a b", "a\u{200b}b", "ä"] {
+            assert!(Token::parse(stored).is_err(), "{stored:?}");
+        }
+        assert_eq!(format!("{:?}", Token::parse("abc").unwrap()), "Token([secret])");
+    }
+
+    #[test]
+    fn of_both_variables_the_one_with_the_secret_wins() {
+        let env = Env::of([("SHOP_TOKEN", "abc"), ("SHOP_TOKEN_ID", "shop")]);
+        let secret = Secret::<Token>::from_env(&env, "SHOP_TOKEN").unwrap();
+        assert_eq!(format!("{secret:?}"), r#"Secret("SHOP_TOKEN", "[secret]")"#);
+        let env = Env::of([("SHOP_TOKEN_ID", "shop"), ("AWS_REGION", "eu-west-1")]);
+        let secret = Secret::<Token>::from_env(&env, "SHOP_TOKEN").unwrap();
+        assert_eq!(format!("{secret:?}"), r#"Secret("SHOP_TOKEN", "shop")"#);
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_variable_and_what_belongs_there() {
+        let error = |variables: &[(&str, &str)]| {
+            let env = Env::of(variables.iter().copied());
+            Secret::<Token>::from_env(&env, "SHOP_TOKEN").unwrap_err().to_string()
+        };
+        assert_eq!(
+            error(&[]),
+            "SHOP_TOKEN_ID is not set; set it to the name or ARN of a secret in AWS Secrets Manager; SHOP_TOKEN with \
+             the secret itself replaces it"
+        );
+        assert_eq!(
+            error(&[("SHOP_TOKEN", "a b")]),
+            "SHOP_TOKEN cannot be used: it has a space, an invisible character, or another that no key has; set it to \
+             the token or API key alone"
+        );
+        assert_eq!(
+            error(&[("SHOP_TOKEN_ID", "shop")]),
+            "SHOP_TOKEN_ID cannot be used: it needs AWS, and AWS_REGION is not set; set it to the AWS region, which \
+             Lambda sets"
+        );
+    }
+}
