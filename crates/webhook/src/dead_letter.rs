@@ -81,22 +81,12 @@ impl fmt::Display for Why {
 mod tests {
     use std::collections::BTreeSet;
 
-    use jiff::Timestamp;
-
     use super::*;
     use crate::ledger::Lease;
-    use crate::message::MessageId;
+    use crate::testing;
 
     fn message(body: &str) -> Message {
-        Message {
-            id: MessageId::parse("msg_1").unwrap(),
-            signed_at_s: 0,
-            signature: String::new(),
-            received_at: Timestamp::UNIX_EPOCH,
-            event_type: None,
-            body: body.into(),
-            part: None,
-        }
+        testing::message(body)
     }
 
     const EVENT: &str = r#"{"type":"t","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;

@@ -21,6 +21,7 @@
 //! | [`backoff`] | how long a failed delivery waits |
 //! | [`breaker`] | when a handler's downstream is spared |
 //! | [`config`] | how configuration is read |
+//! | `testing` | a consumer in memory, for tests of handlers (feature `testing`) |
 
 pub mod backoff;
 pub mod breaker;
@@ -37,6 +38,8 @@ pub mod newest;
 pub mod personal;
 pub mod replay;
 pub mod router;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use error::{FailureClass, HandlerError, HandlerResult, OrPermanent};
 pub use event::{Envelope, Event, Payload};

@@ -26,7 +26,7 @@ pub const LONGEST_ID_BYTES: usize = 256;
 /// ASCII characters and no full stop, which separates the parts of the signed content.
 /// Source: Standard Webhooks specification, "Webhook headers".
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageId(String);
+pub struct MessageId(pub(crate) String);
 
 /// An id that could not be used as an idempotency key, a queue attribute or part of the signed
 /// content. The id itself is left out: it comes from whoever sent the request.

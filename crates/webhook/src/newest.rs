@@ -53,6 +53,7 @@ mod tests {
     use crate::error::FailureClass;
     use crate::event::Envelope;
     use crate::message::Message;
+    use crate::testing;
 
     const RECEIVED_AT: &str = "2026-03-01T12:00:00Z";
 
@@ -61,15 +62,7 @@ mod tests {
         let body =
             format!(r#"{{"type":"example.type","timestamp":"{occurred_at}","data":{{}}}}"#).into_bytes();
         let envelope = Arc::new(Envelope::parse(&body).unwrap());
-        let message = Message {
-            id: MessageId::parse("msg_1").unwrap(),
-            signed_at_s: 0,
-            signature: String::new(),
-            received_at: RECEIVED_AT.parse().unwrap(),
-            event_type: None,
-            body,
-            part: None,
-        };
+        let message = Message { received_at: RECEIVED_AT.parse().unwrap(), ..testing::message(body) };
         let now = "2040-01-01T00:00:00Z".parse().unwrap();
         Version::of(&Event::new(message.into(), envelope, "a", now, &BTreeSet::new(), Arc::default()))
     }
