@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsMessage;
 use jiff::Timestamp;
+use learnink_aws::Env;
+use learnink_connectors::archive::{self, Archive, Name, Record, Selection};
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
-use learnink_handlers::archive::{self, Archive, Config, Name, Record, Selection};
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, ministack_endpoint};
 use learnink_tests::root;
@@ -34,6 +35,7 @@ msg_204,notifications.sent,2022-11-15,2026-02-27T09:58:58.233Z,2026-03-10T22:04:
 /// An archive, and how its bytes can be changed behind its back.
 struct Place {
     archive: Archive,
+    env: Env,
     url: String,
     variables: Vec<(&'static str, String)>,
     _folder: Option<tempfile::TempDir>,
@@ -61,10 +63,9 @@ impl Place {
     }
 
     fn at(url: String, variables: Vec<(&'static str, String)>, folder: Option<tempfile::TempDir>) -> Self {
-        let variable =
-            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| v.clone());
-        let archive = Archive::open(&Config::at(&url, variable).unwrap());
-        Self { archive, url, variables, _folder: folder }
+        let env = Env::of([("LEARNINK_ARCHIVE", &*url)]).with_variables(variables.clone());
+        let archive = Archive::open(&url, &env).unwrap();
+        Self { archive, env, url, variables, _folder: folder }
     }
 
     async fn overwrite(&self, name: &Name, bytes: Vec<u8>) {
@@ -120,12 +121,12 @@ struct Stand {
 }
 
 impl Stand {
-    async fn start(archive: &Archive) -> Self {
+    async fn start(env: &Env) -> Self {
         let engine = Engine::embedded().await;
         let queues = engine.queues(600, 7).await;
         let ledger = DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await);
         let sqs = SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
-        let consumer = Consumer::new(archive::router(archive.clone()), ledger, sqs, 7, || 0.5);
+        let consumer = Consumer::new(archive::router(env).unwrap(), ledger, sqs, 7, || 0.5);
         Self { _engine: engine, consumer, invocations: 0 }
     }
 
@@ -193,7 +194,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// A month goes in, is proven, exported, and found out where it was tampered with.
 async fn a_month_is_kept_and_proven(place: Place) {
-    let outcomes = Stand::start(&place.archive).await.consume(&month(0)).await;
+    let outcomes = Stand::start(&place.env).await.consume(&month(0)).await;
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Processed), "{outcomes:?}");
     let kept = place.kept().await;
     assert_eq!(kept.len(), 300);
@@ -264,7 +265,7 @@ async fn a_month_in_s3_is_kept_and_proven() {
 
 /// Whoever delivers it again, and whatever the ledger remembers of it.
 async fn a_second_delivery_writes_nothing(place: Place) {
-    let mut stand = Stand::start(&place.archive).await;
+    let mut stand = Stand::start(&place.env).await;
     stand.consume(&month(0)[..50]).await;
     let kept = place.kept().await;
     assert_eq!(kept.len(), 50);
@@ -273,7 +274,7 @@ async fn a_second_delivery_writes_nothing(place: Place) {
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Duplicate), "{outcomes:?}");
     // With another ledger, the handler runs again: for a redelivery, and for what the sender posts again.
     for later_s in [0, 60] {
-        let outcomes = Stand::start(&place.archive).await.consume(&month(later_s)[..50]).await;
+        let outcomes = Stand::start(&place.env).await.consume(&month(later_s)[..50]).await;
         assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Processed), "{outcomes:?}");
     }
     assert!(place.kept().await == kept);
@@ -292,7 +293,7 @@ async fn a_second_delivery_writes_nothing_to_s3() {
 
 /// What S3's console, an inventory, macOS and people leave there.
 async fn what_is_no_record_is_not_taken_for_one(place: Place) {
-    Stand::start(&place.archive).await.consume(&month(0)[..10]).await;
+    Stand::start(&place.env).await.consume(&month(0)[..10]).await;
     for folder in
         ["", "user.course.started/", "user.course.started/2026/", "user.course.started/2026/03/01/", "new/"]
     {
@@ -359,7 +360,7 @@ async fn an_export_goes_to_a_file_that_others_cannot_read() {
     use std::os::unix::fs::PermissionsExt;
 
     let place = Place::in_folder();
-    Stand::start(&place.archive).await.consume(&[webhook(0, 0), webhook(1, 0)]).await;
+    Stand::start(&place.env).await.consume(&[webhook(0, 0), webhook(1, 0)]).await;
     let (broken, _) = place.kept().await.remove(0);
     place.overwrite(&broken, b"no gzip".to_vec()).await;
     let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
 //! Events on an event bus, as those who listen there get them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_eventbridge::types::Target;
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::Timestamp;
+use learnink_aws::Env;
+use learnink_connectors::bus::router;
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
-use learnink_handlers::bus::{Bus, Config, Fields, router};
 use learnink_tests::engine::Engine;
 use serde_json::Value;
 
@@ -16,9 +16,10 @@ use crate::records::{RECEIVED_AT_S, batch, record};
 
 /// A consumer whose one handler puts events on the bus of this name.
 async fn consumer(engine: &Engine, bus: &str) -> Consumer {
-    let config = Config { name: bus.to_owned(), fields: Fields::IdsAnd(BTreeSet::new()) };
+    let aws = engine.sqs.clone();
+    let env = Env::of([("LEARNINK_EVENT_BUS", bus)]).with_aws(move || Ok(aws.clone()));
     Consumer::new(
-        router(Bus::new(&engine.sqs, &config)),
+        router(&env).unwrap(),
         DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await),
         SqsQueues::new(&engine.sqs, "none", "none"),
         7,

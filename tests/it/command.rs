@@ -284,13 +284,13 @@ fn a_handler_that_needs_aws_says_so_before_anything_starts() {
     let cases = [
         (
             &[("LEARNINK_EVENT_BUS", "automations")][..],
-            "error: LEARNINK_EVENT_BUS names something in AWS: AWS_REGION is not set; export the stack's region, \
-             such as eu-west-1",
+            "error: LEARNINK_EVENT_BUS cannot be used: it needs AWS, and AWS_REGION is not set; set it to the stack's \
+             region, such as eu-west-1",
         ),
         (
             &[push[0], push[1], ("LEARNINK_PUSH_SECRET_ID", "push"), ("AWS_REGION", "eu-west-1")],
-            "error: LEARNINK_PUSH_SECRET_ID names something in AWS: there are no AWS credentials in the environment; \
-             with a profile: eval \"$(aws configure export-credentials --format env)\"",
+            "error: LEARNINK_PUSH_SECRET_ID cannot be used: it needs AWS, and AWS_ACCESS_KEY_ID is not set; set it to an \
+             access key; a profile sets it with: eval \"$(aws configure export-credentials --format env)\"",
         ),
     ];
     for (variables, expected) in cases {
@@ -298,6 +298,14 @@ fn a_handler_that_needs_aws_says_so_before_anything_starts() {
         command.env_remove("AWS_REGION").env_remove("AWS_ACCESS_KEY_ID");
         assert_eq!(error_of(command.envs(variables.iter().copied())), expected);
     }
+    // A room that is half set up fails the start, and names the variable and the fix.
+    let mut half = learnink(&dev);
+    half.env("LEARNINK_FORWARD_TYPES", "user.course.started");
+    assert_eq!(
+        error_of(&mut half),
+        "error: LEARNINK_FORWARD_TYPES cannot be used: there is no endpoint to use it; set LEARNINK_FORWARD_URL to its \
+         address, or leave LEARNINK_FORWARD_TYPES empty"
+    );
 }
 
 #[test]
@@ -452,7 +460,7 @@ fn an_argument_that_cannot_be_read_says_what_is_expected() {
     let mut in_s3 = learnink(&[&["archive", "export", "--archive", "s3://acme"], &days[..]].concat());
     let error = error_of(in_s3.env_remove("AWS_REGION"));
     assert!(
-        error.ends_with("AWS_REGION is not set; export the stack's region, such as eu-west-1"),
+        error.ends_with("AWS_REGION is not set; set it to the stack's region, such as eu-west-1"),
         "{error}"
     );
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use learnink_connectors::progress::{Learners, LearnersCourse};
 use learnink_consumer::DynamoDbLedger;
-use learnink_handlers::progress::{Learners, LearnersCourse};
 use learnink_local::sdk_config;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::ministack_endpoint;

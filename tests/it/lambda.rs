@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use learnink_handlers::progress::Learners;
+use learnink_connectors::progress::Learners;
 use learnink_local::EventSource;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};

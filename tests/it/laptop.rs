@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use learnink_aws::Env;
+use learnink_connectors::progress::{Learners, LearnersCourse};
+use learnink_connectors::unknown::{UnknownEvent, UnknownEvents};
 use learnink_consumer::{Outcome, RecordReport};
-use learnink_handlers::progress::LearnersCourse;
-use learnink_local::pipeline::{DEAD_LETTER_QUEUE, QUEUE, StackLimits, handlers_config};
+use learnink_local::pipeline::{DEAD_LETTER_QUEUE, LEARNERS_TABLE, QUEUE, StackLimits, UNKNOWN_EVENTS_TABLE};
 use learnink_local::{LocalSqs, Observation, Options, Pipeline, State, sdk_config};
 use learnink_tests::signing::{self, SECRET, now_s};
 use reqwest::StatusCode;
@@ -34,6 +36,12 @@ impl Laptop {
 
     /// Starts on what an earlier one left in `folder`.
     pub(crate) async fn start_in(folder: Option<&Path>, limits: StackLimits) -> Self {
+        Self::start_with(Env::of([]), folder, limits).await
+    }
+
+    /// Starts with these variables for the handlers.
+    pub(crate) async fn start_with(env: Env, folder: Option<&Path>, limits: StackLimits) -> Self {
+        learnink_aws::install_tls_provider();
         let (observer, observations) = mpsc::unbounded_channel();
         // The shortest of retries.
         let random = || 0.0;
@@ -42,13 +50,11 @@ impl Laptop {
             state: folder.map(|folder| State::open(folder).unwrap()),
             signing_secret: SECRET.to_owned(),
             limits,
-            handlers: handlers_config(|_| None).unwrap(),
-            aws: None,
+            env,
             random,
             observer,
         };
         let pipeline = Pipeline::start(options).await.unwrap();
-        learnink_aws::install_tls_provider();
         Self { pipeline, observations, client: reqwest::Client::builder().no_proxy().build().unwrap() }
     }
 
@@ -106,7 +112,11 @@ impl Laptop {
     }
 
     pub(crate) async fn learners(&self) -> Vec<LearnersCourse> {
-        self.pipeline.app().learners.all().await.unwrap()
+        Learners::new(self.pipeline.tables(), LEARNERS_TABLE.name).all().await.unwrap()
+    }
+
+    pub(crate) async fn unknown_events(&self) -> Vec<UnknownEvent> {
+        UnknownEvents::new(self.pipeline.tables(), UNKNOWN_EVENTS_TABLE.name).all().await.unwrap()
     }
 
     /// A client of the embedded SQS.

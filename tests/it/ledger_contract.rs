@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
+use learnink_connectors::progress::{Activity, LearnerAndCourse, Learners};
 use learnink_consumer::DynamoDbLedger;
 use learnink_consumer::ledger::{Ledger, UnreadableWindow};
-use learnink_handlers::progress::{Activity, LearnerAndCourse, Learners};
 use learnink_tests::engine::Engine;
 use learnink_webhook::MessageId;
 use learnink_webhook::ledger::{

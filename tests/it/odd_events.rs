@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use jiff::Timestamp;
+use learnink_aws::Env;
+use learnink_connectors::archive::{Archive, Selection};
+use learnink_connectors::progress::{Learners, LearnersCourse};
+use learnink_connectors::unknown::{UnknownEvent, UnknownEvents};
 use learnink_consumer::report::Failure;
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
-use learnink_handlers::archive::{Archive, Selection};
-use learnink_handlers::progress::LearnersCourse;
-use learnink_handlers::unknown::UnknownEvent;
-use learnink_handlers::{App, Config};
 use learnink_local::sdk_config;
 use learnink_tests::engine::Engine;
 use learnink_tests::signing::SECRET;
@@ -54,7 +54,9 @@ impl Received {
 
 /// The consumer with every handler that there is.
 struct World {
-    app: App,
+    learners: Learners,
+    unknown_events: UnknownEvents,
+    archive: Archive,
     consumer: Consumer,
     received: Received,
     deliveries: u32,
@@ -73,29 +75,39 @@ impl World {
         let archive = format!("file://{}", folder.path().to_str().unwrap());
         let (learners, unknown_events) =
             (engine.table("user_id", Some("course_id")).await, engine.table("message_id", None).await);
-        let config = Config::read(|name| {
-            let value = match name {
-                "LEARNINK_LEARNERS_TABLE" => &learners,
-                "LEARNINK_UNKNOWN_EVENTS_TABLE" => &unknown_events,
-                "LEARNINK_PUSH" => "endpoint",
-                "LEARNINK_PUSH_URL" => &url,
-                "LEARNINK_PUSH_SECRET" => SECRET,
-                "LEARNINK_ARCHIVE" => &archive,
-                "LEARNINK_EVENT_BUS" => "automations",
-                _ => return None,
-            };
-            Some(value.to_owned())
-        });
-        let app = App::new(&engine.dynamodb, &sdk_config(&url), &config.unwrap());
+        let aws = sdk_config(&url);
+        let env = Env::of([
+            ("LEARNINK_LEARNERS_TABLE", &*learners),
+            ("LEARNINK_UNKNOWN_EVENTS_TABLE", &*unknown_events),
+            ("LEARNINK_PUSH", "endpoint"),
+            ("LEARNINK_PUSH_URL", &*url),
+            ("LEARNINK_PUSH_SECRET", SECRET),
+            ("LEARNINK_ARCHIVE", &*archive),
+            ("LEARNINK_EVENT_BUS", "automations"),
+        ])
+        .with_aws(move || Ok(aws.clone()))
+        .with_tables(engine.dynamodb.clone());
         let queues = engine.queues(30, 7).await;
         let consumer = Consumer::new(
-            learnink_handlers::router(app.clone()),
+            learnink_handlers::router(&env).unwrap(),
             DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await),
             SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url),
             7,
             || 0.5,
         );
-        Self { app, consumer, received, deliveries: 0, _engine: engine, _folder: folder }
+        let learners = Learners::new(&engine.dynamodb, learners);
+        let unknown_events = UnknownEvents::new(&engine.dynamodb, unknown_events);
+        let archive = Archive::open(&archive, &env).unwrap();
+        Self {
+            learners,
+            unknown_events,
+            archive,
+            consumer,
+            received,
+            deliveries: 0,
+            _engine: engine,
+            _folder: folder,
+        }
     }
 
     /// Delivers a message of its own with this body; what becomes of it, and why.
@@ -116,16 +128,15 @@ impl World {
     }
 
     async fn unknown(&self) -> Vec<UnknownEvent> {
-        self.app.unknown_events.all().await.unwrap()
+        self.unknown_events.all().await.unwrap()
     }
 
     async fn learners(&self) -> Vec<LearnersCourse> {
-        self.app.learners.all().await.unwrap()
+        self.learners.all().await.unwrap()
     }
 
     async fn archived(&self) -> Vec<String> {
-        let archive: &Archive = self.app.archive.as_ref().unwrap();
-        let names = archive.list(&Selection::default()).await.unwrap().records;
+        let names = self.archive.list(&Selection::default()).await.unwrap().records;
         names.iter().map(ToString::to_string).collect()
     }
 

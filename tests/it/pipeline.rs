@@ -86,7 +86,7 @@ async fn an_unknown_type_is_kept_as_it_was_signed() {
     let record = laptop.next_record().await;
     assert_eq!((record.outcome, record.known), (Outcome::Processed, false));
 
-    let kept = laptop.pipeline.app().unknown_events.all().await.unwrap();
+    let kept = laptop.unknown_events().await;
     assert_eq!((kept[0].event_type.as_str(), kept[0].message_id.as_str()), ("example.unknown", "msg_1"));
 }
 
@@ -109,7 +109,7 @@ async fn a_version_of_the_future_is_kept_and_not_taken_for_todays() {
     assert_eq!(laptop.post("msg_1", future).await, StatusCode::OK);
     assert!(!laptop.next_record().await.known);
 
-    let kept = laptop.pipeline.app().unknown_events.all().await.unwrap();
+    let kept = laptop.unknown_events().await;
     assert_eq!(kept[0].api_version, "2031-01-01");
     assert!(laptop.learners().await.is_empty());
 }

@@ -7,15 +7,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_config::SdkConfig;
 use aws_lambda_events::sqs::SqsMessage;
 use axum::body::Bytes;
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
+use learnink_aws::Env;
+use learnink_connectors::push::router;
 use learnink_consumer::report::Ended;
 use learnink_consumer::{BatchReport, Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
-use learnink_handlers::push::{Config, Push, router};
 use learnink_local::pipeline::LEDGER_TABLE;
 use learnink_local::{LocalDynamoDb, sdk_config, state};
 use learnink_tests::binaries::binary;
@@ -109,8 +109,8 @@ impl Endpoint {
         self.state().taken.clone()
     }
 
-    fn config(&self) -> Config {
-        config(&[("LEARNINK_PUSH_URL", &self.url), ("LEARNINK_PUSH_SECRET", SECRET)])
+    fn env(&self) -> Env {
+        env(&[("LEARNINK_PUSH_URL", &self.url), ("LEARNINK_PUSH_SECRET", SECRET)])
     }
 }
 
@@ -210,14 +210,8 @@ fn ids(message: &str) -> BTreeSet<String> {
     (0..NOTIFICATIONS).map(|number| format!("{message}/push/{number}")).collect()
 }
 
-fn config(variables: &[(&str, &str)]) -> Config {
-    let lookup = |name: &str| {
-        let found = variables.iter().find(|(known, _)| *known == name);
-        found
-            .map(|(_, value)| (*value).to_owned())
-            .or((name == "LEARNINK_PUSH").then(|| "endpoint".to_owned()))
-    };
-    Config::read(lookup).unwrap().unwrap()
+fn env(variables: &[(&str, &str)]) -> Env {
+    Env::of([("LEARNINK_PUSH", "endpoint")].iter().chain(variables).copied())
 }
 
 /// The real consumer with the push handler alone.
@@ -229,13 +223,13 @@ struct Stand {
 }
 
 impl Stand {
-    async fn start(aws: &SdkConfig, config: &Config) -> Self {
+    async fn start(env: &Env) -> Self {
         learnink_aws::install_tls_provider();
         let engine = Engine::embedded().await;
         let queues = engine.queues(600, 7).await;
         let ledger = DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await);
         let sqs = SqsQueues::new(&engine.sqs, &queues.url, &queues.dead_letter_url);
-        let consumer = Consumer::new(router(Push::new(aws, config)), ledger, sqs, 7, || 0.5);
+        let consumer = Consumer::new(router(env).unwrap(), ledger, sqs, 7, || 0.5);
         Self { engine, queues, consumer, invocations: 0 }
     }
 
@@ -265,7 +259,7 @@ async fn all_of_five_hundred_notifications_arrive_and_none_that_was_recorded_goe
         4 => Fate::TakenAndLost,
         _ => Fate::Taken,
     });
-    let mut stand = Stand::start(&sdk_config("http://127.0.0.1:1"), &endpoint.config()).await;
+    let mut stand = Stand::start(&endpoint.env()).await;
     let body = sent(NOTIFICATIONS, now());
     let mut printed = Vec::new();
     let whole = stand.deliver("msg_many", body.clone(), now()).await;
@@ -313,7 +307,7 @@ async fn an_event_that_is_too_old_is_recorded_and_not_sent() {
         ("LEARNINK_PUSH_SECRET", SECRET),
         ("LEARNINK_PUSH_MAX_AGE", "2"),
     ];
-    let mut stand = Stand::start(&sdk_config("http://127.0.0.1:1"), &config(&variables)).await;
+    let mut stand = Stand::start(&env(&variables)).await;
     let hour = jiff::SignedDuration::from_hours(1);
     let old = stand.deliver("msg_old", sent(1, now() - hour * 3), now()).await;
     let handler = &old.records[0].handlers[0];
@@ -329,7 +323,8 @@ async fn a_secret_in_secrets_manager_is_kept_replaced_and_outlives_an_outage() {
     let aws = FakeAws::start().await;
     let endpoint = Endpoint::start(|| Fate::Taken);
     let variables = [("LEARNINK_PUSH_URL", &*endpoint.url), ("LEARNINK_PUSH_SECRET_ID", "learnink/push")];
-    let mut stand = Stand::start(&aws.sdk_config(), &config(&variables)).await;
+    let reached = aws.sdk_config();
+    let mut stand = Stand::start(&env(&variables).with_aws(move || Ok(reached.clone()))).await;
     let mut number = 0;
     let mut deliver = async |now: Timestamp| {
         number += 1;
@@ -339,7 +334,8 @@ async fn a_secret_in_secrets_manager_is_kept_replaced_and_outlives_an_outage() {
     };
     let done = (Outcome::Processed, String::new());
     assert_eq!(aws.calls("GetSecretValue"), 0, "not before it is needed");
-    let none = "cannot read the secret that LEARNINK_PUSH_SECRET_ID names (ResourceNotFoundException)";
+    let none = "cannot read the secret that LEARNINK_PUSH_SECRET_ID names: AWS does not know the queue or secret \
+                (ResourceNotFoundException); check the function's variables";
     assert_eq!(deliver(now()).await, (Outcome::Retry, none.to_owned()));
 
     aws.set_secret("AWSCURRENT", SECRET);
@@ -355,14 +351,14 @@ async fn a_secret_in_secrets_manager_is_kept_replaced_and_outlives_an_outage() {
     assert_eq!(deliver(at(329)).await, done);
     assert_eq!(aws.calls("GetSecretValue"), 3);
 
-    // The endpoint has moved to another secret: the next attempt has it.
+    // The endpoint has moved to another secret: the next attempt has it, half a minute after the last reading.
     aws.decide(|_| AwsFate::Answered);
     aws.set_secret("AWSCURRENT", OTHER_SECRET);
     endpoint.state().secret = OTHER_SECRET;
     let (outcome, reason) = deliver(at(329)).await;
     assert_eq!(outcome, Outcome::Retry);
     assert!(reason.contains("the endpoint answered 401; check LEARNINK_PUSH_SECRET"), "{reason}");
-    assert_eq!(deliver(at(329)).await, done);
+    assert_eq!(deliver(at(331)).await, done);
 }
 
 /// A running `learnink dev`, and everything that it has written.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use learnink_aws::Env;
+use learnink_connectors::progress::{Learners, LearnersCourse};
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
-use learnink_handlers::progress::LearnersCourse;
-use learnink_handlers::{App, Config};
 use learnink_tests::engine::Engine;
 use proptest::prelude::*;
 
@@ -63,15 +63,13 @@ async fn deliver(deliveries: &[Start]) -> Progress {
     let engine = Engine::embedded().await;
     let (learners, unknown_events) =
         (engine.table("user_id", Some("course_id")).await, engine.table("message_id", None).await);
-    let config = Config::read(|name| match name {
-        "LEARNINK_LEARNERS_TABLE" => Some(learners.clone()),
-        "LEARNINK_UNKNOWN_EVENTS_TABLE" => Some(unknown_events.clone()),
-        _ => None,
-    })
-    .unwrap();
-    let app = App::new(&engine.dynamodb, &engine.dynamodb, &config);
+    let env = Env::of([
+        ("LEARNINK_LEARNERS_TABLE", &*learners),
+        ("LEARNINK_UNKNOWN_EVENTS_TABLE", &*unknown_events),
+    ])
+    .with_tables(engine.dynamodb.clone());
     let consumer = Consumer::new(
-        learnink_handlers::router(app.clone()),
+        learnink_handlers::router(&env).unwrap(),
         DynamoDbLedger::new(&engine.dynamodb, engine.table("message_id", None).await),
         SqsQueues::new(&engine.sqs, "none", "none"),
         7,
@@ -98,7 +96,7 @@ async fn deliver(deliveries: &[Start]) -> Progress {
         }
         assert!(left.records.is_empty());
     }
-    let rows = app.learners.all().await.unwrap();
+    let rows = Learners::new(&engine.dynamodb, learners).all().await.unwrap();
     let times = |row: LearnersCourse| {
         let (first, last) = (row.first_started_at.unwrap(), row.last_activity_at);
         ((row.user_id, row.course_id), (first.as_millisecond(), last.as_millisecond()))

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
-use learnink_handlers::archive::{Archive, Config, Listing, Selection};
+use learnink_aws::Env;
+use learnink_connectors::archive::{Archive, Listing, Selection};
 use learnink_local::terminal::quoted;
 use learnink_webhook::config::ConfigError;
 
@@ -79,14 +80,13 @@ impl Source {
         if url.starts_with("s3://") {
             aws::check_environment(variable).with_context(|| format!("cannot open {url}"))?;
         }
-        let config = Config::at(&url, variable).map_err(|error| match error {
+        Archive::open(&url, &Env::new(variable)).map_err(|error| match error {
             // It speaks of the consumer's variable.
             ConfigError::Unusable { problem, .. } => {
                 anyhow::anyhow!("--archive (or {VARIABLE}) cannot be used: {problem}")
             }
             error @ ConfigError::Missing(_) => anyhow::Error::from(error),
-        })?;
-        Ok(Archive::open(&config))
+        })
     }
 
     /// What is selected, for a text.

@@ -15,6 +15,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 use learnink_aws::CallFailed;
+use learnink_webhook::config::{ConfigError, required};
 
 use crate::{now, variable};
 
@@ -27,18 +28,19 @@ The names of queues and tables are outputs of the stack: DeadLetterQueueUrl, Led
 LearnersTableName, UnknownEventsTableName.";
 
 /// The configuration of AWS's clients, from the environment.
-pub(crate) fn config() -> anyhow::Result<SdkConfig> {
+pub(crate) fn config() -> Result<SdkConfig, ConfigError> {
     check_environment(variable)?;
     Ok(learnink_aws::sdk_config(variable)?)
 }
 
 /// Whether the environment names a region and has credentials. Without them a call fails for reasons that
 /// nobody would guess from its error.
-pub(crate) fn check_environment(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
-    variable("AWS_REGION").context("AWS_REGION is not set; export the stack's region, such as eu-west-1")?;
-    variable("AWS_ACCESS_KEY_ID").context(
-        "there are no AWS credentials in the environment; with a profile: \
-         eval \"$(aws configure export-credentials --format env)\"",
+pub(crate) fn check_environment(variable: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+    required(&variable, "AWS_REGION", "the stack's region, such as eu-west-1")?;
+    required(
+        &variable,
+        "AWS_ACCESS_KEY_ID",
+        "an access key; a profile sets it with: eval \"$(aws configure export-credentials --format env)\"",
     )?;
     Ok(())
 }
@@ -163,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_the_environment_lacks_is_said_with_what_to_do() {
-        assert_eq!(missing(&[]), "AWS_REGION is not set; export the stack's region, such as eu-west-1");
+        assert_eq!(missing(&[]), "AWS_REGION is not set; set it to the stack's region, such as eu-west-1");
         assert!(
             missing(&["AWS_REGION"]).ends_with("eval \"$(aws configure export-credentials --format env)\"")
         );

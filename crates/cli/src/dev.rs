@@ -6,20 +6,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
-use anyhow::Context;
-use aws_config::SdkConfig;
+use learnink_aws::{CallError, Env};
 use learnink_consumer::report::{Ended, Failure};
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
-use learnink_local::pipeline::{Left, StackLimits, handlers_config};
+use learnink_local::pipeline::{Left, StackLimits};
 use learnink_local::terminal::{option, quoted, visible};
 use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
-use learnink_receiver::{CallError, Outcome as ReceiverOutcome, PATH, Receipt, SecretSlot};
-use learnink_webhook::config::optional;
+use learnink_receiver::{Outcome as ReceiverOutcome, PATH, Receipt, SecretSlot};
 use tokio::sync::mpsc;
 
 use crate::archive::variable_for_handlers;
 use crate::output::{self, Line, note};
-use crate::{DEFAULT_STATE, StateFolder, aws, called, milliseconds, secrets, variable};
+use crate::{DEFAULT_STATE, StateFolder, aws, called, milliseconds, secrets};
 
 const DEFAULT_PORT: u16 = 9000;
 
@@ -70,16 +68,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // Somebody else's secret is not for this terminal.
     let shown_secret = if secret_is_given { "the one you gave".to_owned() } else { signing_secret.clone() };
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
-    let handlers = handlers_config(variable_for_handlers)?;
-    let aws = aws_of_handlers(&handlers)?;
     let (observer, mut observations) = mpsc::unbounded_channel();
     let options = Options {
         address: SocketAddr::new(args.host, args.port),
         state: Some(state),
         signing_secret,
         limits: StackLimits::TEMPLATE,
-        handlers,
-        aws,
+        env: Env::new(variable_for_handlers).with_aws(aws::config),
         random: fastrand::f64,
         observer,
     };
@@ -164,18 +159,6 @@ fn kept(Left { messages, dead_letters }: Left) -> String {
     }
 }
 
-/// How handlers reach what is not on this machine; `None` where none of them needs it.
-fn aws_of_handlers(handlers: &learnink_handlers::Config) -> anyhow::Result<Option<SdkConfig>> {
-    let has_secret_in_aws = handlers.push.is_some() && optional(variable, "LEARNINK_PUSH_SECRET").is_none();
-    let needed_for = match &handlers.bus {
-        Some(_) => "LEARNINK_EVENT_BUS",
-        None if has_secret_in_aws => "LEARNINK_PUSH_SECRET_ID",
-        None => return Ok(None),
-    };
-    let aws = aws::config().with_context(|| format!("{needed_for} names something in AWS"))?;
-    Ok(Some(aws))
-}
-
 /// Says what to do where the cause allows it.
 fn explain(error: StartError, folder: &Path, secret_is_given: bool) -> anyhow::Error {
     match error {
@@ -195,7 +178,8 @@ fn explain(error: StartError, folder: &Path, secret_is_given: bool) -> anyhow::E
         error @ (StartError::Listen { .. }
         | StartError::State(_)
         | StartError::Sqs(_)
-        | StartError::DynamoDb(_)) => error.into(),
+        | StartError::DynamoDb(_)
+        | StartError::Env(_)) => error.into(),
     }
 }
 

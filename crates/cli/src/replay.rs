@@ -9,8 +9,8 @@ use clap::builder::NonEmptyStringValueParser;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
-use learnink_handlers::{App, OPTIONAL_HANDLERS};
-use learnink_local::pipeline::handlers_config;
+use learnink_aws::Env;
+use learnink_local::pipeline::on_this_machine;
 use learnink_local::{sdk_config, terminal};
 use learnink_webhook::MessageId;
 use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
@@ -368,12 +368,10 @@ fn known_handlers(names: &[String]) -> anyhow::Result<BTreeSet<String>> {
     if names.is_empty() {
         return Ok(BTreeSet::new());
     }
-    // For the names alone; nothing is called.
-    let nowhere = sdk_config("http://localhost");
-    let app = App::new(&nowhere, &nowhere, &handlers_config(variable)?);
-    let mut known = learnink_handlers::router(app).handler_names();
-    // Whether the consumer that the window is for has them, is not known here.
-    known.extend(OPTIONAL_HANDLERS);
+    // For the names alone; nothing is called. A handler counts that is not switched on here: it may be where the
+    // window is for.
+    let env = on_this_machine(Env::of([])).with_tables(sdk_config("http://localhost"));
+    let known = learnink_handlers::router(&env)?.known_names();
     if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
         anyhow::bail!("no handler is named `{name}`; there are: {}", known.join(", "));
     }

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use learnink_aws::Env;
 use learnink_consumer::lambda::serve;
 use learnink_consumer::{Config, Consumer, DynamoDbLedger, SqsQueues};
-use learnink_handlers::App;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -22,12 +22,12 @@ async fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     let config = Config::read(variable)?;
-    let handlers = learnink_handlers::Config::read(variable)?;
-    let aws = learnink_aws::sdk_config(variable)?;
+    let env = Env::new(variable);
+    let aws = env.tables()?;
     let consumer = Consumer::new(
-        learnink_handlers::router(App::new(&aws, &aws, &handlers)),
-        DynamoDbLedger::new(&aws, config.ledger_table),
-        SqsQueues::new(&aws, config.queue_url, config.dead_letter_queue_url),
+        learnink_handlers::router(&env)?,
+        DynamoDbLedger::new(aws, config.ledger_table),
+        SqsQueues::new(aws, config.queue_url, config.dead_letter_queue_url),
         config.max_receive_count,
         fastrand::f64,
     );

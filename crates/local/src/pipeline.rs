@@ -13,8 +13,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
+use learnink_aws::Env;
 use learnink_consumer::{BatchReport, Consumer, DynamoDbLedger, Invocation, RecordReport, SqsQueues};
-use learnink_handlers::App;
 use learnink_receiver::verify::SecretError;
 use learnink_receiver::{GatewayEvent, Receipt, Receiver, SigningSecrets, SqsQueue, Verifier};
 use learnink_webhook::config::ConfigError;
@@ -75,11 +75,8 @@ pub struct Options {
     pub signing_secret: String,
     /// The stack's limits.
     pub limits: StackLimits,
-    /// What the handlers do; see [`handlers_config`].
-    pub handlers: learnink_handlers::Config,
-    /// How handlers reach what is in AWS even so: an event bus, a secret in Secrets Manager. `None` where
-    /// `handlers` asks for neither.
-    pub aws: Option<SdkConfig>,
+    /// The environment of the handlers, as in Lambda but for its tables, which are here.
+    pub env: Env,
     /// Uniform in `0..1`; spreads the retries of messages that failed together.
     pub random: fn() -> f64,
     /// Told of everything that happens.
@@ -118,6 +115,9 @@ pub enum StartError {
     /// The embedded DynamoDB did not start.
     #[error(transparent)]
     DynamoDb(#[from] LocalDynamoDbError),
+    /// The environment of the handlers is not complete.
+    #[error(transparent)]
+    Env(#[from] ConfigError),
 }
 
 /// What a pipeline leaves for the next start.
@@ -141,7 +141,7 @@ pub struct Pipeline {
     limits: StackLimits,
     observer: mpsc::UnboundedSender<Observation>,
     pollers: JoinSet<()>,
-    app: App,
+    tables: SdkConfig,
     queue: aws_sdk_sqs::Client,
     sqs: LocalSqs,
     _dynamodb: LocalDynamoDb,
@@ -156,7 +156,10 @@ impl Pipeline {
     ///
     /// [`StartError`] with the part that did not start.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { address, state, signing_secret, limits, handlers, aws, random, observer } = options;
+        let Options { address, state, signing_secret, limits, env, random, observer } = options;
+        let env = on_this_machine(env);
+        // Made for its errors alone, which should be said before anything starts.
+        learnink_handlers::router(&env.clone().with_tables(sdk_config("http://127.0.0.1:1")))?;
         let verifier = Verifier::new(&signing_secret)?;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -180,11 +183,10 @@ impl Pipeline {
         for table in [LEDGER_TABLE, LEARNERS_TABLE, UNKNOWN_EVENTS_TABLE] {
             create_table(&tables, table).await?;
         }
-        // Without `aws`, nothing is called with what stands in for it.
-        let app = App::new(&dynamodb_config, aws.as_ref().unwrap_or(&dynamodb_config), &handlers);
+        let env = env.with_tables(dynamodb_config.clone());
         let queue_url = LocalSqs::queue_url(QUEUE);
         let consumer = Consumer::new(
-            learnink_handlers::router(app.clone()),
+            learnink_handlers::router(&env)?,
             DynamoDbLedger::new(&dynamodb_config, LEDGER_TABLE.name),
             SqsQueues::new(&sqs_config, &queue_url, LocalSqs::queue_url(DEAD_LETTER_QUEUE)),
             limits.max_receive_count,
@@ -203,7 +205,7 @@ impl Pipeline {
             limits,
             observer,
             pollers: JoinSet::new(),
-            app,
+            tables: dynamodb_config,
             queue: aws_sdk_sqs::Client::new(&sqs_config),
             sqs,
             _dynamodb: dynamodb,
@@ -223,9 +225,9 @@ impl Pipeline {
         self.sqs.endpoint()
     }
 
-    /// What the handlers write to.
-    pub const fn app(&self) -> &App {
-        &self.app
+    /// How the embedded DynamoDB is reached, where the handlers' tables are.
+    pub const fn tables(&self) -> &SdkConfig {
+        &self.tables
     }
 
     /// Starts the pollers that hand batches to the consumer.
@@ -279,20 +281,12 @@ fn patient(sqs: &SdkConfig) -> SdkConfig {
     sqs.to_builder().timeout_config(timeouts).retry_config(RetryConfig::disabled()).build()
 }
 
-/// The handlers' configuration on this machine: its tables, and what `variable`, which looks up an
-/// environment variable, says of the rest, as in Lambda.
-///
-/// # Errors
-///
-/// [`ConfigError`] naming the variable and what belongs there.
-pub fn handlers_config(
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<learnink_handlers::Config, ConfigError> {
-    learnink_handlers::Config::read(|name: &str| match name {
-        "LEARNINK_LEARNERS_TABLE" => Some(LEARNERS_TABLE.name.to_owned()),
-        "LEARNINK_UNKNOWN_EVENTS_TABLE" => Some(UNKNOWN_EVENTS_TABLE.name.to_owned()),
-        _ => variable(name),
-    })
+/// The handlers' environment on this machine: with its tables.
+pub fn on_this_machine(env: Env) -> Env {
+    env.with_variables([
+        ("LEARNINK_LEARNERS_TABLE", LEARNERS_TABLE.name.to_owned()),
+        ("LEARNINK_UNKNOWN_EVENTS_TABLE", UNKNOWN_EVENTS_TABLE.name.to_owned()),
+    ])
 }
 
 /// One invocation of the consumer, which ends with its time-out as Lambda's would.
@@ -392,7 +386,7 @@ mod tests {
         let config = patient(&sdk_config("http://127.0.0.1:1"));
         let timeouts = config.timeout_config().unwrap();
         let limit = timeouts.operation_timeout().unwrap();
-        assert!(limit > learnink_receiver::aws::OPERATION_TIMEOUT && limit < Duration::from_secs(15));
+        assert!(limit > learnink_receiver::OPERATION_TIMEOUT && limit < Duration::from_secs(15));
         assert_eq!(timeouts.operation_attempt_timeout(), None);
         assert_eq!(config.retry_config().unwrap().max_attempts(), 1);
     }

@@ -26,6 +26,7 @@
 //! assert_eq!(router.handler_names(), ["enrolment", "audit", "unknown"]);
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ type Call<S> = Arc<dyn Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send 
 /// a `Router<()>` is ready to run.
 pub struct Router<S = ()> {
     handlers: Vec<Handler<S>>,
+    /// The names of handlers that are switched off.
+    off: Vec<&'static str>,
 }
 
 /// How long a call of a handler takes at most, unless [`Router::longest_call`] says otherwise.
@@ -51,16 +54,18 @@ pub const LONGEST_CALL: Duration = Duration::from_secs(5);
 /// One registered handler.
 pub struct Handler<S = ()> {
     name: &'static str,
-    takes: Takes,
+    takes: Pattern,
     max_age: Option<Duration>,
     longest_call: Duration,
     call: Call<S>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
     /// Events of one type in one version.
     Type { event_type: &'static str, api_version: &'static str },
+    /// Events of these types in any version.
+    Types(BTreeSet<String>),
     /// Every event.
     Any,
     /// Every webhook, be its body an event or not.
@@ -69,22 +74,32 @@ enum Takes {
     Rest,
 }
 
-impl Takes {
-    fn matches_type(self, envelope: &Envelope) -> bool {
+impl Pattern {
+    fn matches_payload(&self, envelope: &Envelope) -> bool {
         matches!(self, Self::Type { event_type, api_version }
-            if event_type == envelope.event_type && api_version == envelope.api_version)
+            if *event_type == envelope.event_type && *api_version == envelope.api_version)
     }
 
-    fn matches_another_version(self, envelope: &Envelope) -> bool {
+    fn matches_named_type(&self, envelope: &Envelope) -> bool {
+        matches!(self, Self::Types(types) if types.contains(&envelope.event_type))
+    }
+
+    fn matches_another_version(&self, envelope: &Envelope) -> bool {
         matches!(self, Self::Type { event_type, api_version }
-            if event_type == envelope.event_type && api_version != envelope.api_version)
+            if *event_type == envelope.event_type && *api_version != envelope.api_version)
     }
 }
 
 impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// A router without handlers.
     pub const fn new() -> Self {
-        Self { handlers: Vec::new() }
+        Self { handlers: Vec::new(), off: Vec::new() }
+    }
+
+    /// A router without handlers, because the one of this name is switched off. The name stays known, so that a
+    /// replay window for it can be opened where it is not switched on: on the laptop of the person on call.
+    pub fn off(name: &'static str) -> Self {
+        Self { handlers: Vec::new(), off: vec![name] }
     }
 
     /// Runs `handler` for the events whose payload is `P`. Several handlers may take the same
@@ -106,7 +121,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event<P>, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        let takes = Takes::Type { event_type: P::TYPE, api_version: P::API_VERSION };
+        let takes = Pattern::Type { event_type: P::TYPE, api_version: P::API_VERSION };
         self.register(name, takes, move |state, event| match event.envelope.data::<P>() {
             Ok(data) => Box::pin(handler(event.with_data(data), state)),
             Err(error) => {
@@ -114,6 +129,21 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
                 Box::pin(std::future::ready(Err(error)))
             }
         })
+    }
+
+    /// Runs `handler` for every event of these types, in whatever version; they count as known.
+    ///
+    /// # Panics
+    ///
+    /// When a handler of that name is registered already.
+    #[must_use]
+    #[track_caller]
+    pub fn on_types<F, Fut>(self, name: &'static str, types: BTreeSet<String>, handler: F) -> Self
+    where
+        F: Fn(Event, S) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        self.register(name, Pattern::Types(types), move |state, event| Box::pin(handler(event, state)))
     }
 
     /// Runs `handler` for every event, whatever its type or version.
@@ -128,7 +158,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Takes::Any, move |state, event| Box::pin(handler(event, state)))
+        self.register(name, Pattern::Any, move |state, event| Box::pin(handler(event, state)))
     }
 
     /// Runs `handler` for every webhook, also where its body is not an event: not JSON, or not a JSON object. For
@@ -145,7 +175,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Takes::Webhook, move |state, event| Box::pin(handler(event, state)))
+        self.register(name, Pattern::Webhook, move |state, event| Box::pin(handler(event, state)))
     }
 
     /// Runs `handler` for every event of a type or version that no [`Router::on`] takes, and for every JSON object
@@ -162,7 +192,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Takes::Rest, move |state, event| Box::pin(handler(event, state)))
+        self.register(name, Pattern::Rest, move |state, event| Box::pin(handler(event, state)))
     }
 
     /// Gives up on events that happened longer than `max_age` ago: the handler is not called for them, and
@@ -205,7 +235,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
                 call: Arc::new(move |(), event| call(state.clone(), event)) as Call<()>,
             }
         });
-        Router { handlers: handlers.collect() }
+        Router { handlers: handlers.collect(), off: self.off }
     }
 
     #[track_caller]
@@ -216,7 +246,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     #[track_caller]
-    fn register<F>(self, name: &'static str, takes: Takes, call: F) -> Self
+    fn register<F>(self, name: &'static str, takes: Pattern, call: F) -> Self
     where
         F: Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static,
     {
@@ -235,7 +265,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 
     #[track_caller]
     fn register_handler(mut self, new: Handler<S>) -> Self {
-        let is_free = self.handlers.iter().all(|handler| handler.name != new.name);
+        let is_free = !self.known_names().contains(&new.name);
         assert!(is_free, "two handlers are named `{}`; give one another name", new.name);
         self.handlers.push(new);
         self
@@ -250,7 +280,8 @@ impl Router {
     /// When both have a handler of the same name.
     #[must_use]
     #[track_caller]
-    pub fn merge(self, other: Self) -> Self {
+    pub fn merge(mut self, other: Self) -> Self {
+        self.off.extend(other.off);
         other.handlers.into_iter().fold(self, Self::register_handler)
     }
 }
@@ -267,22 +298,29 @@ impl<S> Router<S> {
         self.handlers.iter().map(|handler| handler.name).collect()
     }
 
+    /// The names of all handlers, and of those that are switched off.
+    pub fn known_names(&self) -> Vec<&'static str> {
+        self.handlers.iter().map(|handler| handler.name).chain(self.off.iter().copied()).collect()
+    }
+
     /// The handlers that an event goes to, or a JSON object that is not an event.
     pub fn route(&self, envelope: &Envelope) -> Route<'_, S> {
-        let is_known = self.handlers.iter().any(|handler| handler.takes.matches_type(envelope));
-        let is_another_version =
-            !is_known && self.handlers.iter().any(|handler| handler.takes.matches_another_version(envelope));
-        let takes_it = |handler: &&Handler<S>| match handler.takes {
-            Takes::Type { .. } => handler.takes.matches_type(envelope),
-            Takes::Any | Takes::Webhook => true,
-            Takes::Rest => !is_known,
+        let any = |is: fn(&Pattern, &Envelope) -> bool| self.handlers.iter().any(|h| is(&h.takes, envelope));
+        let is_typed = any(Pattern::matches_payload);
+        let is_known = is_typed || any(Pattern::matches_named_type);
+        let is_another_version = !is_typed && any(Pattern::matches_another_version);
+        let takes_it = |handler: &&Handler<S>| match &handler.takes {
+            Pattern::Type { .. } => handler.takes.matches_payload(envelope),
+            Pattern::Types(_) => handler.takes.matches_named_type(envelope),
+            Pattern::Any | Pattern::Webhook => true,
+            Pattern::Rest => !is_known || is_another_version,
         };
         Route { is_known, is_another_version, handlers: self.handlers.iter().filter(takes_it).collect() }
     }
 
     /// The handlers that a webhook goes to whose body is not a JSON object.
     pub fn route_no_event(&self) -> Route<'_, S> {
-        let takes_it = |handler: &&Handler<S>| handler.takes == Takes::Webhook;
+        let takes_it = |handler: &&Handler<S>| handler.takes == Pattern::Webhook;
         let handlers = self.handlers.iter().filter(takes_it).collect();
         Route { is_known: false, is_another_version: false, handlers }
     }
@@ -290,10 +328,10 @@ impl<S> Router<S> {
 
 /// Where one event goes.
 pub struct Route<'a, S = ()> {
-    /// Whether a handler is registered for this type and version.
+    /// Whether a handler is registered for this type and version, or for this type in any.
     pub is_known: bool,
-    /// Whether handlers are registered for this type, and all of them for another version of it. Nobody handles
-    /// what somebody relies on: an incident, unlike a type that nobody has written a handler for.
+    /// Whether handlers are registered for the payload of this type, and all of them for another version of it. Nobody
+    /// handles what somebody relies on: an incident, unlike a type that nobody has written a handler for.
     pub is_another_version: bool,
     /// The handlers to run, which may be none.
     pub handlers: Vec<&'a Handler<S>>,
@@ -325,7 +363,7 @@ impl Handler {
 
 impl<S> fmt::Debug for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.handlers.iter().map(|h| (h.name, h.takes))).finish()
+        f.debug_list().entries(self.handlers.iter().map(|h| (h.name, &h.takes))).finish()
     }
 }
 
@@ -339,7 +377,7 @@ mod tests {
     use crate::FailureClass;
     use crate::event::{API_VERSION, CourseStarted, NotificationsSent};
     use crate::items::ItemLog;
-    use crate::message::{Message, MessageId};
+    use crate::testing;
 
     async fn started(_: Event<CourseStarted>, (): ()) -> HandlerResult {
         Ok(())
@@ -439,6 +477,30 @@ mod tests {
     }
 
     #[test]
+    fn a_handler_of_named_types_takes_them_in_any_version_and_hides_no_incident() {
+        let types = || BTreeSet::from(["notifications.sent".to_owned(), "example.new".to_owned()]);
+        let router =
+            Router::new().on("push", sent).on_types("forward", types(), any).fallback("unknown", any);
+        let router = router.with_state(());
+        let names_of = |event_type, version| {
+            let envelope = envelope(event_type, version);
+            let route = router.route(&envelope);
+            let names: Vec<_> = route.handlers.iter().map(|handler| handler.name()).collect();
+            (names, route.is_known, route.is_another_version)
+        };
+        assert_eq!(names_of("notifications.sent", "2022-11-15"), (vec!["push", "forward"], true, false));
+        assert_eq!(names_of("notifications.sent", "2031-01-01"), (vec!["forward", "unknown"], true, true));
+        assert_eq!(names_of("example.new", "2031-01-01"), (vec!["forward"], true, false));
+        assert_eq!(names_of("example.other", "2022-11-15"), (vec!["unknown"], false, false));
+    }
+
+    #[test]
+    fn a_handler_that_is_switched_off_keeps_its_name() {
+        let router = Router::new().on("push", sent).with_state(()).merge(Router::off("archive"));
+        assert_eq!((router.handler_names(), router.known_names()), (vec!["push"], vec!["push", "archive"]));
+    }
+
+    #[test]
     fn a_handler_with_a_maximum_age_is_too_late_after_it() {
         let router = Router::new().on("push", sent).max_age("push", Duration::from_hours(24));
         let router = router.on_any("archive", any).with_state(());
@@ -452,15 +514,7 @@ mod tests {
     #[tokio::test]
     async fn a_payload_of_another_shape_is_a_permanent_failure() {
         let envelope = Arc::new(envelope("user.course.started", "2022-11-15"));
-        let message = Arc::new(Message {
-            id: MessageId::parse("msg_1").unwrap(),
-            signed_at_s: 0,
-            signature: String::new(),
-            received_at: Timestamp::UNIX_EPOCH,
-            event_type: None,
-            body: Vec::new(),
-            part: None,
-        });
+        let message = Arc::new(testing::message(Vec::new()));
         let router = router();
         let route = router.route(&envelope);
         let log = Arc::new(ItemLog::default());

@@ -10,7 +10,7 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use learnink_handlers::archive::{Archive, Name, Record};
+use learnink_connectors::archive::{Archive, Name, Record};
 use learnink_local::terminal::{quoted, visible, visible_json};
 use learnink_webhook::Envelope;
 use serde::Serialize;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use learnink_handlers::archive::{Listing, Name, Record};
+use learnink_connectors::archive::{Listing, Name, Record};
 use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
 use learnink_webhook::Envelope;
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
 
-use aws_config::BehaviorVersion;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
@@ -13,7 +12,7 @@ use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BAS
 use learnink_webhook::FailureClass;
 use learnink_webhook::event::Envelope;
 use learnink_webhook::items::ItemLog;
-use learnink_webhook::message::{Message, MessageId};
+use learnink_webhook::testing;
 use proptest::prelude::*;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey};
 use serde_json::{Value, json};
@@ -165,20 +164,15 @@ fn service_account(token_uri: &str) -> String {
 }
 
 fn push(sender: &str, server: &Server, secret: &str) -> Push {
-    // A second call changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let lookup = |name: &str| {
-        let value = match name {
-            "LEARNINK_PUSH" => sender,
-            "LEARNINK_PUSH_URL" => &server.url,
-            "LEARNINK_PUSH_SECRET" => secret,
-            "LEARNINK_ONESIGNAL_APP_ID" => APP_ID,
-            _ => return None,
-        };
-        Some(value.to_owned())
-    };
-    let aws = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
-    Push::with_time_limit(&aws, &Config::read(lookup).unwrap().unwrap(), SHORT_TIME_LIMIT)
+    learnink_aws::install_tls_provider();
+    let env = Env::of([
+        ("LEARNINK_PUSH", sender),
+        ("LEARNINK_PUSH_URL", &server.url),
+        ("LEARNINK_PUSH_SECRET", secret),
+        ("LEARNINK_ONESIGNAL_APP_ID", APP_ID),
+    ]);
+    let sender = config::sender(&env).unwrap().unwrap();
+    Push::with_time_limit(sender, config::max_age(&env).unwrap(), SHORT_TIME_LIMIT)
 }
 
 /// A sender of each kind that talks to `server`.
@@ -220,19 +214,11 @@ async fn run(push: &Push, notifications: &[Value]) -> (HandlerResult, Vec<String
         "data": { "notifications": notifications },
         "timestamp": "2025-11-06T09:58:58.233Z",
     });
-    let message = Message {
-        id: MessageId::parse("msg_1").unwrap(),
-        signed_at_s: 0,
-        signature: String::new(),
-        received_at: Timestamp::UNIX_EPOCH,
-        event_type: None,
-        body: body.to_string().into_bytes(),
-        part: None,
-    };
+    let message = testing::message(body.to_string());
     let envelope = Arc::new(Envelope::parse(&message.body).unwrap());
     let log = Arc::new(ItemLog::default());
     let event = Event::new(Arc::new(message), envelope.clone(), NAME, now(), &BTreeSet::new(), log.clone());
-    let router = router(push.clone());
+    let router = push.clone().router();
     let result = router.route(&envelope).handlers[0].call(event).await;
     let mut done = log.after(0);
     done.sort();
@@ -461,19 +447,19 @@ async fn connections_are_used_again_and_every_notification_has_an_id_of_its_own(
 }
 
 /// What an answer comes to: a word, and the reason.
-fn judged(judge: fn(&Answer) -> Verdict, status: u16, body: &str) -> (&'static str, String) {
+fn judged(judge: fn(&Answer) -> SendOutcome, status: u16, body: &str) -> (&'static str, String) {
     let wait = Some(Duration::from_secs(7));
     match judge(&Answer { status, retry_after: wait, body: body.into() }) {
-        Verdict::Sent => ("sent", String::new()),
-        Verdict::Unreachable => ("unreachable", String::new()),
-        Verdict::Refused(reason) => ("never", reason),
-        Verdict::Again(reason, after) if after == wait => ("after 7 s", reason),
-        Verdict::Again(reason, _) => ("again", reason),
-        Verdict::Misconfigured(reason) => ("our configuration", reason),
+        SendOutcome::Sent => ("sent", String::new()),
+        SendOutcome::Unreachable => ("unreachable", String::new()),
+        SendOutcome::Refused(reason) => ("never", reason),
+        SendOutcome::Again(reason, after) if after == wait => ("after 7 s", reason),
+        SendOutcome::Again(reason, _) => ("again", reason),
+        SendOutcome::Misconfigured(reason) => ("our configuration", reason),
     }
 }
 
-fn table(judge: fn(&Answer) -> Verdict, answers: &[(u16, &str)]) -> String {
+fn table(judge: fn(&Answer) -> SendOutcome, answers: &[(u16, &str)]) -> String {
     let lines = answers.iter().map(|(status, body)| {
         let (word, reason) = judged(judge, *status, body);
         let separator = if reason.is_empty() { "" } else { ": " };
@@ -482,11 +468,15 @@ fn table(judge: fn(&Answer) -> Verdict, answers: &[(u16, &str)]) -> String {
     lines.collect()
 }
 
+fn judge_endpoint(answer: &Answer) -> SendOutcome {
+    judge(answer, WHERE_TO_LOOK, URL)
+}
+
 #[test]
 fn every_answer_of_the_endpoint_has_a_meaning() {
     let statuses =
         [200, 204, 301, 307, 400, 401, 403, 404, 405, 408, 409, 410, 413, 422, 425, 429, 500, 502, 503, 504];
-    insta::assert_snapshot!(table(endpoint::judge, &statuses.map(|status| (status, ""))));
+    insta::assert_snapshot!(table(judge_endpoint, &statuses.map(|status| (status, ""))));
 }
 
 #[test]
@@ -553,7 +543,7 @@ fn every_documented_answer_of_fcm_has_a_meaning() {
     let busy = Answer { status: 429, retry_after: None, body: Vec::new() };
     assert_eq!(
         fcm::judge(&busy),
-        Verdict::Again("FCM answered 429".to_owned(), Some(Duration::from_mins(1)))
+        SendOutcome::Again("FCM answered 429".to_owned(), Some(Duration::from_mins(1)))
     );
 }
 

@@ -37,14 +37,14 @@ fn first() -> Message {
 async fn handled(archive: &Archive, message: &Message) -> HandlerResult {
     let message = Arc::new(message.clone());
     let envelope = Arc::new(Envelope::parse(&message.body).unwrap());
-    let router = router(archive.clone());
+    let router = archive.clone().router();
     let (now, log) = (Timestamp::UNIX_EPOCH, Arc::new(ItemLog::default()));
     let event = Event::new(message, envelope.clone(), "archive", now, &BTreeSet::new(), log);
     router.route(&envelope).handlers[0].call(event).await
 }
 
 fn in_folder(folder: &FilePath) -> Archive {
-    Archive::open(&Config::at(&format!("file://{}", folder.display()), |_| None).unwrap())
+    Archive::open(&format!("file://{}", folder.display()), &Env::of([])).unwrap()
 }
 
 fn lambda(name: &str) -> Option<String> {
@@ -117,10 +117,9 @@ async fn in_s3_with(objects: Objects) -> (Archive, Asked) {
 }
 
 fn s3_at(endpoint: &str) -> Archive {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let variable =
-        |name: &str| if name == "AWS_ENDPOINT_URL_S3" { Some(endpoint.to_owned()) } else { lambda(name) };
-    Archive::open(&Config::at("s3://bucket/prefix", variable).unwrap())
+    learnink_aws::install_tls_provider();
+    let env = Env::new(lambda).with_variables([("AWS_ENDPOINT_URL_S3", endpoint.to_owned())]);
+    Archive::open("s3://bucket/prefix", &env).unwrap()
 }
 
 #[tokio::test]
@@ -451,7 +450,7 @@ async fn days_and_types_are_selected_by_name() {
 async fn a_folder_may_be_called_anything() {
     let folder = tempfile::tempdir().unwrap();
     let escaped = folder.path().join("p%41/a%20b");
-    let archive = Archive::open(&Config::at(escaped.to_str().unwrap(), |_| None).unwrap());
+    let archive = Archive::open(escaped.to_str().unwrap(), &Env::of([])).unwrap();
     handled(&archive, &first()).await.unwrap();
     assert!(escaped.join(NAME).is_file());
     for odd in ["a é#1 b", "pct%zz", "100%", "what?", "h#x", "it's", "a+b&c=d;e,f@g:h", "x  y", "[z]"] {
@@ -465,16 +464,16 @@ async fn a_folder_may_be_called_anything() {
 
 #[test]
 fn the_handler_is_off_unless_a_url_switches_it_on() {
-    let read = |url: &str| Config::read(|name| if name == VARIABLE { Some(url.to_owned()) } else { None });
-    assert!(Config::read(lambda).unwrap().is_none());
-    assert!(read(" ").unwrap().is_none());
-    assert!(read("file:///tmp/archive").unwrap().is_some());
+    let names = |url: &str| router(&Env::of([(VARIABLE, url)])).unwrap().handler_names();
+    assert_eq!(router(&Env::new(lambda)).unwrap().handler_names(), [""; 0]);
+    assert_eq!(names(" "), [""; 0]);
+    assert_eq!(names("file:///tmp/archive"), ["archive"]);
 }
 
 #[test]
 fn what_is_wrong_with_the_configuration_is_said() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let error = |url: &str| Config::at(url, lambda).unwrap_err().to_string();
+    learnink_aws::install_tls_provider();
+    let error = |url: &str| Archive::open(url, &Env::new(lambda)).unwrap_err().to_string();
     let form =
         "LEARNINK_ARCHIVE cannot be used: it must be a URL such as s3://bucket/prefix or file:///folder";
     for url in ["bucket/prefix", "https://bucket.s3.amazonaws.com/", "file://host/folder"] {
@@ -493,7 +492,7 @@ fn what_is_wrong_with_the_configuration_is_said() {
 
     let without = |missing: &'static str| {
         let variable = move |name: &str| lambda(name).filter(|_| name != missing);
-        Config::at("s3://bucket", variable).map(|_| ()).map_err(|error| error.to_string())
+        Archive::open("s3://bucket", &Env::new(variable)).map(|_| ()).map_err(|error| error.to_string())
     };
     assert!(without("AWS_SESSION_TOKEN").is_ok());
     for missing in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
@@ -504,5 +503,5 @@ fn what_is_wrong_with_the_configuration_is_said() {
 #[test]
 fn the_configuration_prints_no_credentials() {
     let archive = s3_at("http://127.0.0.1:1");
-    assert_eq!(format!("{archive:?}"), r#"Archive(Config { url: "s3://bucket/prefix", .. })"#);
+    assert_eq!(format!("{archive:?}"), r#"Archive { url: "s3://bucket/prefix", .. }"#);
 }

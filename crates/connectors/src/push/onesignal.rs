@@ -3,17 +3,15 @@
 //! Source: `OneSignal` REST API reference 11.6, "Push notification", "Rate limits and error handling" and
 //! "Idempotent requests"; the error catalog of `OneSignal`'s own clients for the texts of its answers.
 
-use std::fmt;
-
-use learnink_webhook::config::unquoted;
+use learnink_aws::{Credential, HttpsUrl, Token, Unusable};
 use learnink_webhook::event::Notification;
 use learnink_webhook::{HandlerError, IdempotencyKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::config::{APP_ID, Address, URL};
-use super::http::{Answer, Request, Verdict};
-use super::secret::{Credential, Unusable, WHERE_TO_LOOK};
+use crate::http::{Answer, Request, SendOutcome};
+
+use super::config::{APP_ID, URL, WHERE_TO_LOOK};
 use super::{custom_id, some_id, uuid_of};
 
 /// Where the API is.
@@ -23,31 +21,20 @@ pub(super) const BASE_URL: &str = "https://api.onesignal.com";
 pub(super) const NAME: &str = "OneSignal";
 
 /// The App API key, without the word before it in the header.
-pub(super) struct ApiKey(String);
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey([secret])")
-    }
-}
+pub(super) struct ApiKey(Token);
 
 impl Credential for ApiKey {
     const HOLDS: &'static str = "the App API key alone, from OneSignal's Settings, Keys & IDs";
 
     fn parse(text: &str) -> Result<Self, Unusable> {
-        let key = unquoted(text);
-        if !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(Self(key.to_owned()))
-        } else {
-            Err(Unusable("it has a space, an invisible character, or another that no key has"))
-        }
+        Token::parse(text).map(Self)
     }
 }
 
 /// The request for one notification; none where the learner has no id in the customer's own system, which is
 /// the one that `OneSignal` knows.
 pub(super) fn request(
-    address: &Address,
+    address: &HttpsUrl,
     app_id: &str,
     key: &ApiKey,
     one: &Notification,
@@ -67,9 +54,9 @@ pub(super) fn request(
     url.set_query(Some("c=push"));
     Ok(Some(Request {
         url,
-        headers: vec![("authorization", format!("Key {}", key.0))],
+        headers: vec![("authorization", format!("Key {}", key.0.expose()))],
         content_type: "application/json",
-        body: serde_json::to_string(&body)?,
+        body: serde_json::to_vec(&body)?,
     }))
 }
 
@@ -98,22 +85,24 @@ impl Said {
 }
 
 /// What `OneSignal`'s answer means.
-pub(super) fn judge(answer: &Answer) -> Verdict {
+pub(super) fn judge(answer: &Answer) -> SendOutcome {
     let said: Option<Said> = serde_json::from_slice(&answer.body).ok();
     match answer.status {
         200..=299 => match said {
             // Also beside `invalid_aliases`: with an id, one subscription at least has it.
-            Some(Said { id: Some(id), .. }) if !id.is_empty() => Verdict::Sent,
-            Some(said) if said.names_an_unknown_learner() => Verdict::Unreachable,
+            Some(Said { id: Some(id), .. }) if !id.is_empty() => SendOutcome::Sent,
+            Some(said) if said.names_an_unknown_learner() => SendOutcome::Unreachable,
             // "All included players are not subscribed".
-            Some(said) if said.says_not_subscribed() => Verdict::Unreachable,
-            Some(_) | None => Verdict::Again(format!("{NAME}'s answer could not be understood"), None),
+            Some(said) if said.says_not_subscribed() => SendOutcome::Unreachable,
+            Some(_) | None => SendOutcome::Again(format!("{NAME}'s answer could not be understood"), None),
         },
-        401 | 403 => Verdict::misconfigured(NAME, answer, WHERE_TO_LOOK),
-        300..=399 | 404 | 405 | 410 => Verdict::misconfigured(NAME, answer, URL),
-        400 if said.is_some_and(|said| said.names_our_app()) => Verdict::misconfigured(NAME, answer, APP_ID),
-        status @ (400 | 413 | 422) => Verdict::Refused(format!("{NAME} refused it with {status}")),
-        _ => Verdict::again(NAME, answer),
+        401 | 403 => SendOutcome::misconfigured(NAME, answer, WHERE_TO_LOOK),
+        300..=399 | 404 | 405 | 410 => SendOutcome::misconfigured(NAME, answer, URL),
+        400 if said.is_some_and(|said| said.names_our_app()) => {
+            SendOutcome::misconfigured(NAME, answer, APP_ID)
+        }
+        status @ (400 | 413 | 422) => SendOutcome::Refused(format!("{NAME} refused it with {status}")),
+        _ => SendOutcome::again(NAME, answer),
     }
 }
 
@@ -129,7 +118,7 @@ mod tests {
             "'os_v2_app_key'",
             "\u{200b}\"os_v2_app_key\"\u{a0}",
         ] {
-            assert_eq!(ApiKey::parse(stored).unwrap().0, "os_v2_app_key", "{stored:?}");
+            assert_eq!(ApiKey::parse(stored).unwrap().0.expose(), "os_v2_app_key", "{stored:?}");
         }
         for stored in ["", "\"\"", "Key os_v2_app_key", "os_v2\u{200b}_app_key", "os_v2\u{ad}_app_key"] {
             assert!(ApiKey::parse(stored).is_err(), "{stored:?}");

@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64_URL};
 use jiff::{SignedDuration, Timestamp};
+use learnink_aws::{Credential, HttpsUrl, Unusable};
 use learnink_webhook::config::{is_invisible, unquoted};
 use learnink_webhook::error::service_code;
 use learnink_webhook::event::Notification;
@@ -21,9 +22,9 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::config::{Address, URL};
-use super::http::{Answer, Http, Request, Verdict};
-use super::secret::{Credential, Unusable, WHERE_TO_LOOK};
+use crate::http::{Answer, Http, Request, SendOutcome};
+
+use super::config::{URL, WHERE_TO_LOOK};
 use super::{learner_id, uuid_of};
 
 /// Where the API is.
@@ -63,7 +64,7 @@ pub(super) struct ServiceAccount {
     client_email: String,
     key_id: Option<String>,
     key: RsaKeyPair,
-    token_address: Address,
+    token_address: HttpsUrl,
 }
 
 impl fmt::Debug for ServiceAccount {
@@ -101,7 +102,7 @@ impl Credential for ServiceAccount {
         let der = pkcs8(&file.private_key).ok_or(Unusable("its private_key is no PEM of a `PRIVATE KEY`"))?;
         let key = RsaKeyPair::from_pkcs8(&der);
         let key = key.map_err(|_| Unusable("its private_key is no RSA key of 2048 bits or more"))?;
-        let token_address = Address::checked(&file.token_uri);
+        let token_address = file.token_uri.parse().ok();
         Ok(Self {
             project_id: file.project_id,
             client_email: file.client_email,
@@ -128,7 +129,7 @@ impl ServiceAccount {
             url: self.token_address.url(),
             headers: Vec::new(),
             content_type: "application/x-www-form-urlencoded",
-            body: format!("grant_type={grant}&assertion={}", self.assertion(now)?),
+            body: format!("grant_type={grant}&assertion={}", self.assertion(now)?).into(),
         })
     }
 
@@ -266,7 +267,7 @@ fn topic(prefix: &str, id: &str) -> String {
 
 /// The request for one notification; none where the learner has no id at all.
 pub(super) fn request(
-    address: &Address,
+    address: &HttpsUrl,
     topic_prefix: &str,
     access: &Access,
     one: &Notification,
@@ -286,7 +287,7 @@ pub(super) fn request(
         url: address.below(&["v1", "projects", &access.project_id, "messages:send"]),
         headers: vec![("authorization", format!("Bearer {}", access.token))],
         content_type: "application/json",
-        body: serde_json::to_string(&body)?,
+        body: serde_json::to_vec(&body)?,
     }))
 }
 
@@ -326,12 +327,13 @@ fn code(code: &str) -> Option<String> {
 }
 
 /// What FCM's answer means. It does not say of a topic whether anybody has subscribed to it.
-pub(super) fn judge(answer: &Answer) -> Verdict {
+pub(super) fn judge(answer: &Answer) -> SendOutcome {
     let status = answer.status;
     let code = error_code(&answer.body);
-    let check = |what: &str| Verdict::Misconfigured(format!("{NAME} answered {status}{code}; check {what}"));
+    let check =
+        |what: &str| SendOutcome::Misconfigured(format!("{NAME} answered {status}{code}; check {what}"));
     match status {
-        200..=299 => Verdict::Sent,
+        200..=299 => SendOutcome::Sent,
         401 if code.contains("THIRD_PARTY_AUTH") => {
             check("the APNs key and the web push certificate in Firebase's Cloud Messaging settings")
         }
@@ -341,18 +343,18 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
              enabled",
         ),
         // Of device tokens, to which we send nothing; should it come, there is no device.
-        404 if code.contains("UNREGISTERED") => Verdict::Unreachable,
+        404 if code.contains("UNREGISTERED") => SendOutcome::Unreachable,
         404 => check(&format!("the project_id in {WHERE_TO_LOOK}")),
         300..=399 | 405 | 410 => check(URL),
         429 => {
             let wait = answer.retry_after.unwrap_or(LONG_WAIT);
-            Verdict::Again(format!("{NAME} answered {status}{code}"), Some(wait))
+            SendOutcome::Again(format!("{NAME} answered {status}{code}"), Some(wait))
         }
         408 | 425 | 500.. => {
             let wait = answer.retry_after.unwrap_or(SHORT_WAIT);
-            Verdict::Again(format!("{NAME} answered {status}{code}"), Some(wait))
+            SendOutcome::Again(format!("{NAME} answered {status}{code}"), Some(wait))
         }
-        _ => Verdict::Refused(format!("{NAME} refused it with {status}{code}")),
+        _ => SendOutcome::Refused(format!("{NAME} refused it with {status}{code}")),
     }
 }
 

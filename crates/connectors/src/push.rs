@@ -59,9 +59,7 @@
 mod config;
 mod endpoint;
 mod fcm;
-mod http;
 mod onesignal;
-mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -70,8 +68,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use jiff::Timestamp;
+use learnink_aws::{Env, HttpsUrl, Secret};
+use learnink_webhook::config::ConfigError;
 use learnink_webhook::event::{Notification, NotificationsSent};
 use learnink_webhook::items::Item;
 use learnink_webhook::{
@@ -79,14 +78,12 @@ use learnink_webhook::{
 };
 use ring::digest::{SHA256, digest};
 
-use config::{Address, SenderConfig};
-use endpoint::SigningKeys;
+use config::{URL, WHERE_TO_LOOK};
 use fcm::{Access, ServiceAccount, Tokens};
-use http::{Answer, Http, Request, TIME_LIMIT, Verdict};
 use onesignal::ApiKey;
-use secret::{Credential, Secret};
 
-pub use config::Config;
+use crate::endpoint::{NAME as ENDPOINT, SigningKeys, judge};
+use crate::http::{Answer, Http, Request, SendOutcome, TIME_LIMIT};
 
 /// How the ledger remembers the handler.
 const NAME: &str = "push";
@@ -96,10 +93,24 @@ const NAME: &str = "push";
 /// Source: Firebase guides, "Throttling and quotas".
 const AT_ONCE: usize = 16;
 
+/// The handler; none where `LEARNINK_PUSH` is not set.
+///
+/// # Errors
+///
+/// [`ConfigError`] naming the variable and what belongs there, and never its value.
+///
+/// # Panics
+///
+/// When the program has not installed a TLS provider.
+pub fn router(env: &Env) -> Result<Router, ConfigError> {
+    let Some(sender) = config::sender(env)? else { return Ok(Router::off(NAME)) };
+    Ok(Push::new(sender, config::max_age(env)?).router())
+}
+
 /// Who sends notifications, with its connections and what it knows us by. Cloned, these are shared. `Debug`
 /// shows no secret.
 #[derive(Clone)]
-pub struct Push(Arc<Inner>);
+struct Push(Arc<Inner>);
 
 struct Inner {
     sender: Sender,
@@ -108,48 +119,37 @@ struct Inner {
     permits: Permits,
     /// One request takes this long at most.
     time_limit: Duration,
+    /// Older events are recorded, and not sent.
     max_age: Duration,
 }
 
 enum Sender {
-    Endpoint { address: Address, secret: Secret<SigningKeys> },
-    OneSignal { address: Address, app_id: String, secret: Secret<ApiKey> },
-    Fcm { address: Address, topic_prefix: String, secret: Secret<ServiceAccount>, tokens: Tokens },
+    Endpoint { address: HttpsUrl, secret: Secret<SigningKeys> },
+    OneSignal { address: HttpsUrl, app_id: String, secret: Secret<ApiKey> },
+    Fcm { address: HttpsUrl, topic_prefix: String, secret: Secret<ServiceAccount>, tokens: Tokens },
 }
 
 impl Push {
-    /// The sender that `config` asks for. Nothing is read or connected to before it is needed. `aws` is how
-    /// AWS Secrets Manager is reached, where the secret lies there.
-    ///
-    /// # Panics
-    ///
-    /// When the program has not installed a TLS provider.
-    pub fn new(aws: &SdkConfig, config: &Config) -> Self {
-        let time_limit = match config.sender {
-            SenderConfig::Fcm { .. } => fcm::TIME_LIMIT,
-            SenderConfig::Endpoint { .. } | SenderConfig::OneSignal { .. } => TIME_LIMIT,
+    /// Nothing is read or connected to before it is needed.
+    fn new(sender: Sender, max_age: Duration) -> Self {
+        let time_limit = match sender {
+            Sender::Fcm { .. } => fcm::TIME_LIMIT,
+            Sender::Endpoint { .. } | Sender::OneSignal { .. } => TIME_LIMIT,
         };
-        Self::with_time_limit(aws, config, time_limit)
+        Self::with_time_limit(sender, max_age, time_limit)
     }
 
-    fn with_time_limit(aws: &SdkConfig, config: &Config, time_limit: Duration) -> Self {
-        let (address, sender) = match config.sender.clone() {
-            SenderConfig::Endpoint { address, secret } => {
-                let secret = Secret::new(&secret, aws);
-                (address.clone(), Sender::Endpoint { address, secret })
-            }
-            SenderConfig::OneSignal { address, app_id, secret } => {
-                let secret = Secret::new(&secret, aws);
-                (address.clone(), Sender::OneSignal { address, app_id, secret })
-            }
-            SenderConfig::Fcm { address, topic_prefix, secret } => {
-                let (secret, tokens) = (Secret::new(&secret, aws), Tokens::default());
-                (address.clone(), Sender::Fcm { address, topic_prefix, secret, tokens })
-            }
-        };
-        let http = Http::new(&address, AT_ONCE, time_limit);
+    fn with_time_limit(sender: Sender, max_age: Duration, time_limit: Duration) -> Self {
+        let http = Http::new(sender.address(), AT_ONCE, time_limit);
         let permits = Permits::new(AT_ONCE);
-        Self(Arc::new(Inner { sender, http, permits, time_limit, max_age: config.max_age }))
+        Self(Arc::new(Inner { sender, http, permits, time_limit, max_age }))
+    }
+
+    /// The handler, which is not called for events that are too old.
+    fn router(self) -> Router {
+        let (max_age, time_limit) = (self.0.max_age, self.0.time_limit);
+        let router = Router::new().on(NAME, send).max_age(NAME, max_age).longest_call(NAME, time_limit);
+        router.with_state(self)
     }
 }
 
@@ -163,13 +163,6 @@ impl fmt::Debug for Push {
     }
 }
 
-/// The handler, which is not called for events that are too old.
-pub fn router(push: Push) -> Router {
-    let (max_age, time_limit) = (push.0.max_age, push.0.time_limit);
-    let router = Router::new().on(NAME, send).max_age(NAME, max_age).longest_call(NAME, time_limit);
-    router.with_state(push)
-}
-
 /// Sends what is not sent yet.
 async fn send(event: Event<NotificationsSent>, push: Push) -> HandlerResult {
     let inner = &*push.0;
@@ -180,7 +173,7 @@ async fn send(event: Event<NotificationsSent>, push: Push) -> HandlerResult {
     let notifications = &event.data.notifications;
     let result = event.for_each_item(notifications, &inner.permits, |one, key| run.send(one, key)).await;
     if is_doubtful.into_inner() {
-        // Not with a permit in hand: it may wait for a call to Secrets Manager.
+        // Not with a permit in hand: it may wait for Google's token.
         inner.sender.doubt().await;
     }
     result
@@ -259,20 +252,20 @@ impl Run<'_> {
             Err(error) if error.class() == FailureClass::Permanent => return refuse(error.to_string()),
             Err(error) => return Err(error),
         };
-        let verdict = match self.inner.http.call(request, self.now).await {
+        let outcome = match self.inner.http.call(request, self.now).await {
             Ok(answer) => self.session.judge(&answer),
             Err(error) => {
                 let wait = self.inner.sender.wait_without_an_answer();
-                Verdict::Again(format!("{} {error}", self.inner.sender.name()), wait)
+                SendOutcome::Again(format!("{} {error}", self.inner.sender.name()), wait)
             }
         };
-        match verdict {
-            Verdict::Sent => count(&self.tally.sent),
-            Verdict::Unreachable => count(&self.tally.unreachable),
-            Verdict::Refused(reason) => refuse(reason),
-            Verdict::Again(reason, None) => Err(HandlerError::retryable(reason)),
-            Verdict::Again(reason, Some(wait)) => Err(HandlerError::retryable(reason).retry_after(wait)),
-            Verdict::Misconfigured(reason) => {
+        match outcome {
+            SendOutcome::Sent => count(&self.tally.sent),
+            SendOutcome::Unreachable => count(&self.tally.unreachable),
+            SendOutcome::Refused(reason) => refuse(reason),
+            SendOutcome::Again(reason, None) => Err(HandlerError::retryable(reason)),
+            SendOutcome::Again(reason, Some(wait)) => Err(HandlerError::retryable(reason).retry_after(wait)),
+            SendOutcome::Misconfigured(reason) => {
                 self.is_doubtful.store(true, Ordering::Relaxed);
                 Err(HandlerError::retryable(reason))
             }
@@ -281,10 +274,19 @@ impl Run<'_> {
 }
 
 impl Sender {
+    /// Where it listens.
+    const fn address(&self) -> &HttpsUrl {
+        match self {
+            Self::Endpoint { address, .. } | Self::OneSignal { address, .. } | Self::Fcm { address, .. } => {
+                address
+            }
+        }
+    }
+
     /// The name in reasons and logs.
     const fn name(&self) -> &'static str {
         match self {
-            Self::Endpoint { .. } => endpoint::NAME,
+            Self::Endpoint { .. } => ENDPOINT,
             Self::OneSignal { .. } => onesignal::NAME,
             Self::Fcm { .. } => fcm::NAME,
         }
@@ -301,18 +303,16 @@ impl Sender {
     /// Gets ready to send: one look at the secret, and at the token, for all notifications of a message.
     async fn session(&self, http: &Http, now: Timestamp) -> Result<Session<'_>, HandlerError> {
         Ok(match self {
-            Self::Endpoint { address, secret } => {
-                Session::Endpoint { address, keys: held(secret, now).await? }
-            }
+            Self::Endpoint { address, secret } => Session::Endpoint { address, keys: secret.get(now).await? },
             Self::OneSignal { address, app_id, secret } => {
-                Session::OneSignal { address, app_id, key: held(secret, now).await? }
+                Session::OneSignal { address, app_id, key: secret.get(now).await? }
             }
             Self::Fcm { address, topic_prefix, secret, tokens } => {
-                let account = held(secret, now).await?;
+                let account = secret.get(now).await?;
                 let access = match tokens.get(&account, http, now).await {
                     Ok(access) => access,
                     Err(error) => {
-                        secret.doubt().await;
+                        secret.doubt();
                         return Err(error);
                     }
                 };
@@ -324,25 +324,21 @@ impl Sender {
     /// Has what we are known by looked at again by the next run.
     async fn doubt(&self) {
         match self {
-            Self::Endpoint { secret, .. } => secret.doubt().await,
-            Self::OneSignal { secret, .. } => secret.doubt().await,
+            Self::Endpoint { secret, .. } => secret.doubt(),
+            Self::OneSignal { secret, .. } => secret.doubt(),
             Self::Fcm { secret, tokens, .. } => {
-                secret.doubt().await;
+                secret.doubt();
                 tokens.doubt().await;
             }
         }
     }
 }
 
-async fn held<T: Credential>(secret: &Secret<T>, now: Timestamp) -> Result<Arc<T>, HandlerError> {
-    secret.get(now).await.map_err(HandlerError::quoting)
-}
-
 /// A sender, and what it knows us by at the moment.
 enum Session<'a> {
-    Endpoint { address: &'a Address, keys: Arc<SigningKeys> },
-    OneSignal { address: &'a Address, app_id: &'a str, key: Arc<ApiKey> },
-    Fcm { address: &'a Address, topic_prefix: &'a str, access: Arc<Access> },
+    Endpoint { address: &'a HttpsUrl, keys: Arc<SigningKeys> },
+    OneSignal { address: &'a HttpsUrl, app_id: &'a str, key: Arc<ApiKey> },
+    Fcm { address: &'a HttpsUrl, topic_prefix: &'a str, access: Arc<Access> },
 }
 
 impl Session<'_> {
@@ -365,9 +361,9 @@ impl Session<'_> {
     }
 
     /// What the sender's answer means.
-    fn judge(&self, answer: &Answer) -> Verdict {
+    fn judge(&self, answer: &Answer) -> SendOutcome {
         match self {
-            Self::Endpoint { .. } => endpoint::judge(answer),
+            Self::Endpoint { .. } => judge(answer, WHERE_TO_LOOK, URL),
             Self::OneSignal { .. } => onesignal::judge(answer),
             Self::Fcm { .. } => fcm::judge(answer),
         }

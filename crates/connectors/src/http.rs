@@ -1,4 +1,4 @@
-//! The one place that sends, and what came of it as plain data.
+//! The HTTP client of the connectors, and what came of a call as plain data.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
+use learnink_aws::HttpsUrl;
+use learnink_aws::http::builder;
 use reqwest::header::RETRY_AFTER;
-use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
-
-use super::config::Address;
 
 /// One request may take this long, from the connection to the last byte of the answer. A consumer has some
 /// twenty seconds for all items of a message, so that one that hangs must not hold up the others.
-pub(super) const TIME_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// An idle connection is closed after this time: senders close theirs after a minute or so, and a frozen
 /// execution environment does not see it.
@@ -25,12 +24,12 @@ const IDLE_FOR: Duration = Duration::from_secs(30);
 const LARGEST_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A POST as it goes out. `Debug` shows neither headers nor body: they hold secrets and personal data.
-pub(super) struct Request {
-    pub(super) url: Url,
+pub(crate) struct Request {
+    pub(crate) url: Url,
     /// Beside `content-type`.
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) content_type: &'static str,
-    pub(super) body: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: Vec<u8>,
 }
 
 impl fmt::Debug for Request {
@@ -40,11 +39,11 @@ impl fmt::Debug for Request {
 }
 
 /// What came back. `Debug` leaves the body out: a sender may repeat in it what it was sent.
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// The wait that the sender asks for.
-    pub(super) retry_after: Option<Duration>,
-    pub(super) body: Vec<u8>,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl fmt::Debug for Answer {
@@ -53,13 +52,13 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// What an answer means for a notification. Reasons are fragments that fit after "failed:", without anything
-/// of the notification.
+/// What an answer means for what was sent. Reasons are fragments that fit after "failed:", without anything of
+/// what was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The sender took it.
+pub(crate) enum SendOutcome {
+    /// It was taken.
     Sent,
-    /// The sender knows no device that would show it.
+    /// The push sender knows no device that would show it.
     Unreachable,
     /// It will never be sent.
     Refused(String),
@@ -69,14 +68,14 @@ pub(super) enum Verdict {
     Misconfigured(String),
 }
 
-impl Verdict {
+impl SendOutcome {
     /// The answer of a sender that is busy or broken.
-    pub(super) fn again(who: &str, answer: &Answer) -> Self {
+    pub(crate) fn again(who: &str, answer: &Answer) -> Self {
         Self::Again(format!("{who} answered {}", answer.status), answer.retry_after)
     }
 
     /// The answer of a sender that does not let us in, or is not there. `check` says where to look.
-    pub(super) fn misconfigured(who: &str, answer: &Answer, check: &str) -> Self {
+    pub(crate) fn misconfigured(who: &str, answer: &Answer, check: &str) -> Self {
         Self::Misconfigured(format!("{who} answered {}; check {check}", answer.status))
     }
 }
@@ -84,7 +83,7 @@ impl Verdict {
 /// Why there is no answer, as a phrase that follows the sender's name. The HTTP client's own words are left
 /// out: they have the URL in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum CallError {
+pub(crate) enum CallError {
     #[error("did not answer in time")]
     TimedOut,
     #[error("could not be reached; check the address, and that the function may reach it")]
@@ -111,26 +110,20 @@ impl From<reqwest::Error> for CallError {
 
 /// The connections to one sender; cloned, they are shared.
 #[derive(Debug, Clone)]
-pub(super) struct Http(Option<Client>);
+pub(crate) struct Http(Option<Client>);
 
 impl Http {
     /// Connections for `at_once` requests to `address`. A program that has not installed a TLS provider
     /// panics here.
-    pub(super) fn new(address: &Address, at_once: usize, time_limit: Duration) -> Self {
-        let client = Client::builder()
-            .user_agent(concat!("learnink-webhooks/", env!("CARGO_PKG_VERSION")))
-            .timeout(time_limit)
-            .pool_idle_timeout(IDLE_FOR)
-            .pool_max_idle_per_host(at_once)
-            // Another address would get personal data, and with OneSignal and FCM the credential.
-            .redirect(Policy::none());
+    pub(crate) fn new(address: &HttpsUrl, at_once: usize, time_limit: Duration) -> Self {
+        let client = builder(time_limit).pool_idle_timeout(IDLE_FOR).pool_max_idle_per_host(at_once);
         let client = if address.is_this_machine() { client.no_proxy() } else { client };
         // Fails without root certificates, and then there is nobody to send to; a call says so.
         Self(client.build().ok())
     }
 
     /// Sends, and reads the answer.
-    pub(super) async fn call(&self, request: Request, now: Timestamp) -> Result<Answer, CallError> {
+    pub(crate) async fn call(&self, request: Request, now: Timestamp) -> Result<Answer, CallError> {
         let client = self.0.as_ref().ok_or(CallError::NotSent)?;
         let mut post = client.post(request.url).header("content-type", request.content_type);
         for (name, value) in request.headers {
@@ -144,7 +137,7 @@ impl Http {
             body: Vec::new(),
         };
         // To the end, so that the connection can be used again. An answer that breaks off has its status all
-        // the same, and that says whether the notification was taken.
+        // the same, and that says whether it was taken.
         while let Ok(Some(part)) = response.chunk().await {
             answer.body.extend_from_slice(&part);
             if answer.body.len() > LARGEST_ANSWER_BYTES {
@@ -162,7 +155,7 @@ const LONGEST_WAIT_S: u32 = u32::MAX;
 /// The wait that a `Retry-After` header asks for: seconds, or until a date. `None` for what is neither, or
 /// over.
 /// Source: RFC 9110, section 10.2.3.
-pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // What has more digits than the type is longer than the longest.
@@ -267,7 +260,7 @@ mod tests {
             url: "https://push.test/?token=secret".parse().unwrap(),
             headers: vec![("authorization", "Key secret".to_owned())],
             content_type: "application/json",
-            body: "secret".to_owned(),
+            body: b"secret".to_vec(),
         };
         let answer = Answer { status: 400, retry_after: None, body: b"secret".to_vec() };
         let printed = format!("{request:?} {answer:?}");

@@ -13,13 +13,29 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::try_join;
 use jiff::Timestamp;
+use learnink_aws::Env;
+use learnink_webhook::config::ConfigError;
 use learnink_webhook::event::CourseStarted;
 use learnink_webhook::newest::Version;
-use learnink_webhook::{Event, HandlerError, HandlerResult, Payload};
+use learnink_webhook::{Event, HandlerError, HandlerResult, Payload, Router};
 use serde::Serialize;
 
-use crate::App;
 use crate::table::{Row, RowKey, TableError, read_all, set_if_less, set_if_newer};
+
+/// How the ledger remembers the handler.
+const NAME: &str = "progress";
+
+/// The handler. Its table is `LEARNINK_LEARNERS_TABLE`.
+///
+/// # Errors
+///
+/// [`ConfigError`] naming the variable and what belongs there.
+pub fn router(env: &Env) -> Result<Router, ConfigError> {
+    let table: String =
+        env.required("LEARNINK_LEARNERS_TABLE", "the name of the learners' DynamoDB table")?;
+    let learners = Learners::new(env.tables()?, table);
+    Ok(Router::new().on(NAME, record::<CourseStarted>).with_state(learners))
+}
 
 /// The payload of an event that tells what a learner did in a course.
 pub trait CourseEvent: Payload {
@@ -61,13 +77,13 @@ impl CourseEvent for CourseStarted {
 }
 
 /// Records what a learner did in a course.
-pub async fn record<P: CourseEvent + Sync>(event: Event<P>, app: App) -> HandlerResult {
+pub async fn record<P: CourseEvent + Sync>(event: Event<P>, learners: Learners) -> HandlerResult {
     let who = event.data.learner_and_course();
     if !is_key(who.user_id, LONGEST_ID_BYTES) || !is_key(who.course_id, 1024) {
         return Err(HandlerError::permanent("`user_id` or `course_id` is empty or too long to be a key"));
     }
     let version = Version::of(&event)?;
-    app.learners.record(who, P::ACTIVITY, &version).await.map_err(HandlerError::quoting)
+    learners.record(who, P::ACTIVITY, &version).await.map_err(HandlerError::quoting)
 }
 
 /// The longest id of a learner in bytes, as DynamoDB takes it for a key.

@@ -45,7 +45,8 @@ use aws_sdk_eventbridge::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eventbridge::primitives::DateTime;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use jiff::Timestamp;
-use learnink_webhook::config::{ConfigError, optional};
+use learnink_aws::Env;
+use learnink_webhook::config::ConfigError;
 use learnink_webhook::error::service_code;
 use learnink_webhook::json::{self, Overflow, Token, TokenKind, Tokens};
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
@@ -82,60 +83,33 @@ const HOLDERS: [&str; 1] = ["notifications"];
 /// The longest text that counts as an id, in bytes.
 const LONGEST_ID_BYTES: usize = 256;
 
-/// The variable that switches the handler on.
+/// How the ledger remembers the handler.
+const NAME: &str = "bus";
+
+/// The variable that switches the handler on: the bus's name or ARN.
 const VARIABLE: &str = "LEARNINK_EVENT_BUS";
 
-/// The configuration of the bus.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Its name or ARN: `LEARNINK_EVENT_BUS`. The function needs `events:DescribeEventBus` and
-    /// `events:PutEvents` on it, also where it is another account's.
-    pub name: String,
-    /// What is handed on: `LEARNINK_EVENT_BUS_FIELDS`.
-    pub fields: Fields,
-}
+/// The variable that says which fields are handed on.
+const FIELDS: &str = "LEARNINK_EVENT_BUS_FIELDS";
 
 /// Which fields of `data` are handed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fields {
+enum Fields {
     /// All of them.
     All,
     /// The ids that are known, and the fields of these names with all that is in them.
     IdsAnd(BTreeSet<String>),
 }
 
-impl Config {
-    /// Reads the configuration; `None` where `LEARNINK_EVENT_BUS` is not set.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] naming the variable and what belongs there.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ConfigError> {
-        let fields = optional(&variable, "LEARNINK_EVENT_BUS_FIELDS");
-        let Some(name) = optional(&variable, VARIABLE) else {
-            return match fields {
-                Some(_) => Err(ConfigError::unusable(
-                    "LEARNINK_EVENT_BUS_FIELDS",
-                    "there is no bus to hand them to; set LEARNINK_EVENT_BUS to its name or ARN",
-                )),
-                None => Ok(None),
-            };
-        };
-        let fields = match fields.as_deref().map(str::trim) {
-            Some("*") => Fields::All,
-            fields => {
-                let names = fields.unwrap_or_default().split(',').map(str::trim);
-                Fields::IdsAnd(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
-            }
-        };
-        let name = name.trim().to_owned();
-        if !is_name_or_arn(&name) {
-            let problem = "it must be the name of an event bus, of letters, digits, `.`, `-`, `_` and `/`, or an \
-                           ARN such as arn:aws:events:eu-west-1:123456789012:event-bus/name";
-            return Err(ConfigError::unusable(VARIABLE, problem));
-        }
-        Ok(Some(Self { name, fields }))
-    }
+/// The handler; none where `LEARNINK_EVENT_BUS` is not set. The function needs `events:DescribeEventBus` and
+/// `events:PutEvents` on the bus, also where it is another account's.
+///
+/// # Errors
+///
+/// [`ConfigError`] naming the variable and what belongs there.
+pub fn router(env: &Env) -> Result<Router, ConfigError> {
+    let Some(bus) = Bus::from_env(env)? else { return Ok(Router::off(NAME)) };
+    Ok(bus.router())
 }
 
 /// Whether EventBridge takes it for the name of a bus. Otherwise it would refuse every event, as if that were
@@ -162,32 +136,58 @@ fn is_name_or_arn(text: &str) -> bool {
 
 /// The event bus.
 #[derive(Debug, Clone)]
-pub struct Bus {
+struct Bus {
     client: Client,
-    config: Arc<Config>,
+    /// Its name or ARN.
+    name: Arc<str>,
+    fields: Arc<Fields>,
     /// Set once the bus has been found, for all clones.
     found: Arc<OnceCell<()>>,
 }
 
 impl Bus {
-    /// The bus that `config` names.
-    pub fn new(aws: &SdkConfig, config: &Config) -> Self {
-        Self { client: Client::new(aws), config: Arc::new(config.clone()), found: Arc::default() }
+    fn from_env(env: &Env) -> Result<Option<Self>, ConfigError> {
+        let fields = env.text(FIELDS);
+        let Some(name) = env.text(VARIABLE) else {
+            return match fields {
+                Some(_) => Err(ConfigError::unusable(
+                    FIELDS,
+                    "there is no bus to hand them to; set LEARNINK_EVENT_BUS to its name or ARN",
+                )),
+                None => Ok(None),
+            };
+        };
+        let fields = match fields.as_deref() {
+            Some("*") => Fields::All,
+            fields => {
+                let names = fields.unwrap_or_default().split(',').map(str::trim);
+                Fields::IdsAnd(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
+            }
+        };
+        if !is_name_or_arn(&name) {
+            let problem = "it must be the name of an event bus, of letters, digits, `.`, `-`, `_` and `/`, or an \
+                           ARN such as arn:aws:events:eu-west-1:123456789012:event-bus/name";
+            return Err(ConfigError::unusable(VARIABLE, problem));
+        }
+        Ok(Some(Self::new(env.aws(VARIABLE)?, &name, fields)))
+    }
+
+    fn new(aws: &SdkConfig, name: &str, fields: Fields) -> Self {
+        Self { client: Client::new(aws), name: name.into(), fields: Arc::new(fields), found: Arc::default() }
+    }
+
+    fn router(self) -> Router {
+        Router::new().on_any(NAME, put).with_state(self)
     }
 
     /// Asks for the bus, unless it has been found before. A failure is not remembered.
     async fn find(&self) -> HandlerResult {
         let describe = || async {
-            let asked = Box::pin(self.client.describe_event_bus().name(&self.config.name).send()).await;
+            let asked = Box::pin(self.client.describe_event_bus().name(&*self.name).send()).await;
             asked.map(|_| ()).map_err(|error| call_failed(&error, not_described))
         };
         self.found.get_or_try_init(describe).await.copied()
     }
-}
-
-/// The handler.
-pub fn router(bus: Bus) -> Router {
-    Router::new().on_any("bus", put).with_state(bus)
 }
 
 /// Puts an event on the bus.
@@ -201,7 +201,7 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
             "the event's type is longer than 128 characters, which EventBridge takes",
         ));
     }
-    let detail = detail(&event, &bus.config.fields)?;
+    let detail = detail(&event, &bus.fields)?;
     let bytes = TIME_BYTES + SOURCE.len() + event_type.len() + detail.len();
     if bytes > LARGEST_ENTRY_BYTES {
         return Err(too_large(bytes));
@@ -210,7 +210,7 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
     // Of the attempts at an event all say the same time.
     let time = event.occurred_at().unwrap_or(event.message.received_at);
     let entry = PutEventsRequestEntry::builder()
-        .event_bus_name(&bus.config.name)
+        .event_bus_name(&*bus.name)
         .source(SOURCE)
         .detail_type(event_type)
         .time(DateTime::from_millis(time.as_millisecond()))
@@ -506,7 +506,7 @@ mod tests {
     use axum::Router as HttpRouter;
     use axum::http::{HeaderMap, StatusCode};
     use learnink_webhook::items::ItemLog;
-    use learnink_webhook::{Envelope, FailureClass, Message, MessageId};
+    use learnink_webhook::{Envelope, FailureClass, testing};
     use proptest::prelude::*;
 
     use serde_json::{Value, json};
@@ -526,15 +526,7 @@ mod tests {
 
     fn event_of_body(body: &str) -> Event {
         let envelope = Arc::new(Envelope::parse(body.as_bytes()).unwrap());
-        let message = Arc::new(Message {
-            id: MessageId::parse("msg_1").unwrap(),
-            signed_at_s: 0,
-            signature: String::new(),
-            received_at: Timestamp::UNIX_EPOCH,
-            event_type: None,
-            body: body.into(),
-            part: None,
-        });
+        let message = Arc::new(testing::message(body));
         let log = Arc::new(ItemLog::default());
         Event::new(message, envelope, "bus", Timestamp::UNIX_EPOCH, &BTreeSet::new(), log)
     }
@@ -742,8 +734,7 @@ mod tests {
             seen.push(headers["x-amz-target"].to_str().unwrap().replace("AWSEvents.", ""));
             (StatusCode::from_u16(answer.0).unwrap(), answer.1)
         });
-        let config = Config { name: "automations".to_owned(), fields: Fields::All };
-        (Bus::new(&aws_with(server).await, &config), calls)
+        (Bus::new(&aws_with(server).await, "automations", Fields::All), calls)
     }
 
     const FOUND: (u16, &str) = (200, r#"{"Name":"automations"}"#);
@@ -856,22 +847,19 @@ mod tests {
         }
     }
 
-    fn read(variables: &[(&str, &str)]) -> Result<Option<Config>, String> {
-        let lookup = |name: &str| {
-            let found = variables.iter().find(|(known, _)| *known == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        Config::read(lookup).map_err(|error| error.to_string())
+    fn read(variables: &[(&str, &str)]) -> Result<Option<Bus>, String> {
+        let env = Env::of(variables.iter().copied().chain([("AWS_REGION", "eu-west-1")]));
+        Bus::from_env(&env).map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_bus_is_off_until_it_is_named() {
         assert!(read(&[]).unwrap().is_none());
         let named = read(&[("LEARNINK_EVENT_BUS", "automations")]).unwrap().unwrap();
-        assert_eq!((named.name.as_str(), named.fields), ("automations", fields(&[])));
+        assert_eq!((&*named.name, &*named.fields), ("automations", &fields(&[])));
         let with_fields = |names| {
             let variables = [("LEARNINK_EVENT_BUS", "automations"), ("LEARNINK_EVENT_BUS_FIELDS", names)];
-            read(&variables).unwrap().unwrap().fields
+            (*read(&variables).unwrap().unwrap().fields).clone()
         };
         assert_eq!(with_fields("path, score ,"), fields(&["path", "score"]));
         assert_eq!(with_fields("*"), Fields::All);
@@ -885,7 +873,8 @@ mod tests {
     #[test]
     fn what_cannot_be_the_name_of_a_bus_keeps_the_function_from_starting() {
         let arn = "arn:aws:events:eu-west-1:123456789012:event-bus/automations";
-        let name = |name: &str| read(&[("LEARNINK_EVENT_BUS", name)]).map(|config| config.unwrap().name);
+        let name =
+            |name: &str| read(&[("LEARNINK_EVENT_BUS", name)]).map(|bus| bus.unwrap().name.to_string());
         for good in ["default", "aws.partner/example.com/1/a_b-c", arn, &arn.replace(":aws:", ":aws-us-gov:")]
         {
             assert_eq!(name(good).as_deref(), Ok(good));

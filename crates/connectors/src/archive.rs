@@ -32,7 +32,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::civil::Date;
-use learnink_webhook::config::{ConfigError, optional};
+use learnink_aws::Env;
+use learnink_webhook::config::ConfigError;
 use learnink_webhook::error::service_code;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 use object_store::local::LocalFileSystem;
@@ -45,61 +46,26 @@ use place::Place;
 use record::LARGEST_BYTES;
 pub use record::{Record, RecordError};
 
+/// How the ledger remembers the handler.
+const NAME: &str = "archive";
+
 /// The variable that switches the handler on.
 const VARIABLE: &str = "LEARNINK_ARCHIVE";
 
 /// How many listings run at a time.
 const LISTINGS_AT_ONCE: usize = 16;
 
-/// The configuration of the `archive` handler. `Debug` shows where it is, and no credentials.
-#[derive(Clone)]
-pub struct Config {
-    store: Arc<dyn ObjectStore>,
-    root: Path,
-    url: String,
-}
-
-impl Config {
-    /// Reads the configuration; `None` where the handler is switched off.
-    ///
-    /// Read are `LEARNINK_ARCHIVE` and, for S3, `AWS_REGION`, the credentials that Lambda sets and, for
-    /// emulators and private endpoints, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] naming the variable and what belongs there.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ConfigError> {
-        optional(&variable, VARIABLE).map(|url| Self::at(&url, &variable)).transpose()
-    }
-
-    /// The configuration of the archive at `url`, with the rest from `variable`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] naming the variable and what belongs there.
-    pub fn at(url: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let unusable = |problem: &str| ConfigError::unusable(VARIABLE, problem);
-        let url = url.trim();
-        let (store, root): (Arc<dyn ObjectStore>, _) = match Place::parse(url).map_err(unusable)? {
-            Place::Bucket { bucket, prefix } => (Arc::new(s3::client(&bucket, variable)?), prefix),
-            Place::Folder(_) if optional(&variable, "AWS_LAMBDA_FUNCTION_NAME").is_some() => {
-                return Err(unusable("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix"));
-            }
-            Place::Folder(folder) => (Arc::new(LocalFileSystem::new().with_fsync(true)), folder),
-        };
-        Ok(Self { store, root, url: url.to_owned() })
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
-/// The handler.
-pub fn router(archive: Archive) -> Router {
-    Router::new().on_any_webhook("archive", keep).with_state(archive)
+/// The handler; none where `LEARNINK_ARCHIVE` is not set.
+///
+/// Read are, for S3, `AWS_REGION`, the credentials that Lambda sets and, for emulators and private endpoints,
+/// `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`.
+///
+/// # Errors
+///
+/// [`ConfigError`] naming the variable and what belongs there.
+pub fn router(env: &Env) -> Result<Router, ConfigError> {
+    let Some(url) = env.text(VARIABLE) else { return Ok(Router::off(NAME)) };
+    Ok(Archive::open(&url, env)?.router())
 }
 
 /// Keeps the record of a message.
@@ -161,13 +127,36 @@ pub struct Listing {
 }
 
 /// The store of records. `Debug` shows where it is, and no credentials.
-#[derive(Debug, Clone)]
-pub struct Archive(Config);
+#[derive(Clone)]
+pub struct Archive {
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    url: String,
+}
 
 impl Archive {
-    /// The archive that `config` names.
-    pub fn open(config: &Config) -> Self {
-        Self(config.clone())
+    /// The archive at `url`, with region, credentials and endpoint from `env`; see [`router`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming the variable and what belongs there.
+    pub fn open(url: &str, env: &Env) -> Result<Self, ConfigError> {
+        let unusable = |problem: &str| ConfigError::unusable(VARIABLE, problem);
+        let url = url.trim();
+        let (store, root): (Arc<dyn ObjectStore>, _) = match Place::parse(url).map_err(unusable)? {
+            Place::Bucket { bucket, prefix } => {
+                (Arc::new(s3::client(&bucket, |name| env.text(name))?), prefix)
+            }
+            Place::Folder(_) if env.text("AWS_LAMBDA_FUNCTION_NAME").is_some() => {
+                return Err(unusable("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix"));
+            }
+            Place::Folder(folder) => (Arc::new(LocalFileSystem::new().with_fsync(true)), folder),
+        };
+        Ok(Self { store, root, url: url.to_owned() })
+    }
+
+    fn router(self) -> Router {
+        Router::new().on_any_webhook(NAME, keep).with_state(self)
     }
 
     /// Writes a record, once: whatever stands under its name already is left as it is. That is a success
@@ -178,7 +167,7 @@ impl Archive {
     /// [`ArchiveError::Taken`] where it is anything else, and [`ArchiveError::Store`].
     pub async fn keep(&self, name: &Name, record: &Record) -> Result<(), ArchiveError> {
         let path = self.path(name)?;
-        let put = self.0.store.put_opts(&path, record.encode().into(), PutMode::Create.into());
+        let put = self.store.put_opts(&path, record.encode().into(), PutMode::Create.into());
         match put.await {
             Ok(_) => Ok(()),
             Err(error @ object_store::Error::AlreadyExists { .. }) if !is_conflict(&error) => {
@@ -200,7 +189,7 @@ impl Archive {
     /// [`ArchiveError::TooLarge`] and [`ArchiveError::Store`].
     pub async fn read(&self, name: &Name) -> Result<Bytes, ArchiveError> {
         let path = self.path(name)?;
-        let object = self.0.store.get(&path).await.map_err(|error| failed("read", &error))?;
+        let object = self.store.get(&path).await.map_err(|error| failed("read", &error))?;
         let bytes = object.meta.size;
         // Compressed, a record is smaller than its JSON may become.
         if bytes > LARGEST_BYTES as u64 {
@@ -218,7 +207,7 @@ impl Archive {
     pub async fn list(&self, selection: &Selection) -> Result<Listing, ArchiveError> {
         let folders = self.folders(selection).await.map_err(|error| failed("list", &error))?;
         let listings = folders.into_iter().map(|folder| async move {
-            self.0.store.list(Some(&folder)).try_collect::<Vec<ObjectMeta>>().await
+            self.store.list(Some(&folder)).try_collect::<Vec<ObjectMeta>>().await
         });
         let objects: Vec<Vec<ObjectMeta>> = stream::iter(listings)
             .buffer_unordered(LISTINGS_AT_ONCE)
@@ -246,7 +235,7 @@ impl Archive {
 
     /// The folders that have everything that is selected, and little else.
     async fn folders(&self, selection: &Selection) -> object_store::Result<Vec<Path>> {
-        let root = &self.0.root;
+        let root = &self.root;
         let types = match (&selection.event_type, selection.days) {
             (Some(event_type), _) => vec![root.clone().join(name::segment(event_type).as_str())],
             (None, Some(_)) => self.subfolders(root).await?,
@@ -286,18 +275,24 @@ impl Archive {
     }
 
     async fn subfolders(&self, folder: &Path) -> object_store::Result<Vec<Path>> {
-        Ok(self.0.store.list_with_delimiter(Some(folder)).await?.common_prefixes)
+        Ok(self.store.list_with_delimiter(Some(folder)).await?.common_prefixes)
     }
 
     fn path(&self, name: &Name) -> Result<Path, ArchiveError> {
-        let root = self.0.root.as_ref();
+        let root = self.root.as_ref();
         let path = if root.is_empty() { name.to_string() } else { format!("{root}/{name}") };
         Path::parse(path).map_err(|error| failed("address an object of", &error.into()))
     }
 
     fn name(&self, path: &Path) -> Name {
-        let below = path.as_ref().strip_prefix(self.0.root.as_ref()).unwrap_or(path.as_ref());
+        let below = path.as_ref().strip_prefix(self.root.as_ref()).unwrap_or(path.as_ref());
         Name::found(below.trim_start_matches('/'))
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("url", &self.url).finish_non_exhaustive()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Every type without a handler: the event is kept until you write one.
 //!
-//! LearnInk's catalog has more types than are public, and will have more than it has today. None
-//! may be lost or fail anything, so an event that nobody handles goes to a table, as it was signed. So does what is
-//! genuine and has no type, such as the test event of LearnInk's sender, Svix.
-//! Once there is a handler, LearnInk's Replay brings such an event back, and it runs: the ledger
-//! remembers per handler.
+//! LearnInk's catalog has more types than are public, and will have more than it has today. None may be lost or fail
+//! anything, so an event without a handler goes to a table, as it was signed. So does a genuine webhook without a type,
+//! such as the test event of LearnInk's sender, Svix.
+//! Once there is a handler, *Resend* in LearnInk's dashboard brings one such event back, and the handler runs: the
+//! ledger remembers per handler.
 
 use std::collections::HashMap;
 
@@ -12,17 +12,34 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
-use learnink_webhook::{Event, HandlerError, HandlerResult};
+use learnink_aws::Env;
+use learnink_webhook::config::ConfigError;
+use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 use serde::Serialize;
 
-use crate::App;
 use crate::table::{LARGEST_ITEM_BYTES, Row, TableError, item_bytes, read_all};
 
 /// How long such an event is kept, in seconds: 90 days.
 const KEPT_FOR_S: i64 = 90 * 24 * 60 * 60;
 
+/// How the ledger remembers the handler.
+const NAME: &str = "unknown";
+
+/// The handler. Its table is `LEARNINK_UNKNOWN_EVENTS_TABLE`.
+///
+/// # Errors
+///
+/// [`ConfigError`] naming the variable and what belongs there.
+pub fn router(env: &Env) -> Result<Router, ConfigError> {
+    let table: String = env.required(
+        "LEARNINK_UNKNOWN_EVENTS_TABLE",
+        "the name of the DynamoDB table for events without a handler",
+    )?;
+    Ok(Router::new().fallback(NAME, keep).with_state(UnknownEvents::new(env.tables()?, table)))
+}
+
 /// Keeps an event that nobody handles, or dead-letters one that the table has no room for.
-pub async fn keep(event: Event, app: App) -> HandlerResult {
+async fn keep(event: Event, unknown_events: UnknownEvents) -> HandlerResult {
     let item = item(&event);
     let bytes = item_bytes(&item);
     if bytes > LARGEST_ITEM_BYTES {
@@ -31,7 +48,7 @@ pub async fn keep(event: Event, app: App) -> HandlerResult {
              {LARGEST_ITEM_BYTES} that DynamoDB takes: it cannot be kept in the table"
         )));
     }
-    app.unknown_events.keep(item).await.map_err(HandlerError::quoting)
+    unknown_events.put(item).await.map_err(HandlerError::quoting)
 }
 
 /// The row of an event.
@@ -78,7 +95,7 @@ impl UnknownEvents {
         Self { client: Client::new(aws), table: table.into() }
     }
 
-    async fn keep(&self, item: HashMap<String, AttributeValue>) -> Result<(), TableError> {
+    async fn put(&self, item: HashMap<String, AttributeValue>) -> Result<(), TableError> {
         let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
         put.send().await.map_err(|error| TableError::write(&self.table, &error))?;
         Ok(())
