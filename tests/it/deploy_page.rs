@@ -146,12 +146,12 @@ fn script(folder: &Path, page: &str) -> String {
 
 /// New code alone is another version, with the configuration of the one that the last deploy published.
 const UNCHANGED: &str = r#"
-for version in 2 3; do
+for version in 3 4; do
     aws lambda get-function-configuration --function-name learnink-webhooks-staging-consumer --qualifier $version \
         --query '[Environment, MemorySize, Timeout, Role, Architectures, LoggingConfig]' >version-$version
 done
-cmp version-2 version-3
-aws lambda get-alias --function-name learnink-webhooks-staging-consumer --name live | grep '"FunctionVersion": "3"'
+cmp version-3 version-4
+aws lambda get-alias --function-name learnink-webhooks-staging-consumer --name live | grep '"FunctionVersion": "4"'
 "#;
 
 /// The role that GitHub's jobs assume.

@@ -68,7 +68,7 @@ fn assert_accepted(program: &mut Command) {
     }
 }
 
-fn python() -> Command {
+pub(crate) fn python() -> Command {
     let program = root().join(".venv/bin/python");
     assert!(program.exists(), "{} is missing; `scripts/check tools` installs it", program.display());
     Command::new(program)

@@ -15,11 +15,12 @@ mod transformed;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use learnink_handlers::push::Config as PushConfig;
+use learnink_aws::Env;
+use learnink_connectors::{forward, push};
 use learnink_local::pipeline::{LEARNERS_TABLE, LEDGER_TABLE, StackLimits, UNKNOWN_EVENTS_TABLE};
 use serde_json::Value;
 
-use transformed::{Rule, Template, Violations};
+use transformed::{Rule, Template, Violations, short};
 
 const PROMISES: &str = include_str!("template/promises.txt");
 const WEAKENED: &str = include_str!("template/weakened.txt");
@@ -100,17 +101,32 @@ fn what_the_longest_values_make_of_a_versions_description_fits() {
     let template = &SHAPES[1];
     for name in ["ReceiverFunctionVersion", "ConsumerFunctionVersion"] {
         let description = &template.properties(name)["Description"];
-        let parameters = template.inputs(description);
         // Of the values for one sender, one stands there: an endpoint's address, which may be the longest.
-        let is_value = |name: &&String| {
-            !template.is_condition(name) && !["OneSignalAppId", "FcmTopicPrefix"].contains(&name.as_str())
+        let is_value = |part: &&Value| {
+            let inputs = template.inputs(part);
+            !["OneSignalAppId", "FcmTopicPrefix"].iter().any(|name| inputs.contains(*name))
         };
-        let values = parameters.iter().filter(is_value);
-        let longest: usize = values.map(|name| longest(&template.json["Parameters"][name])).sum();
-        // A value that is empty has its space as well.
-        let between = description["Fn::Join"][1].as_array().map_or(parameters.len(), Vec::len) - 1;
-        let longest = longest + between;
+        let longest: usize = if let Some(parts) = description["Fn::Join"][1].as_array() {
+            // A value that is empty has its space as well.
+            parts.iter().filter(is_value).map(longest_part).sum::<usize>() + parts.len() - 1
+        } else {
+            let inputs = template.inputs(description);
+            inputs.iter().map(|name| longest(&template.json["Parameters"][name]) + 1).sum()
+        };
         assert!(longest <= LONGEST_DESCRIPTION, "{name} could be described by {longest} characters");
+    }
+}
+
+/// The longest text of one part of a version's description.
+fn longest_part(part: &Value) -> usize {
+    match (part["Ref"].as_str(), part["Fn::If"].as_array(), part["Fn::Join"].as_array()) {
+        (Some(parameter), ..) => longest(&SHAPES[1].json["Parameters"][parameter]),
+        (_, Some(branches), _) => branches.iter().skip(1).map(longest_part).max().unwrap_or_default(),
+        // An address without its scheme.
+        (.., Some(join)) => longest_part(&join[1]["Fn::Split"][1]) - "https://".len(),
+        // The end of a name that CloudFormation has made.
+        _ if !part["Fn::Select"].is_null() => 13,
+        _ => short(part).len(),
     }
 }
 
@@ -176,15 +192,35 @@ fn what_the_push_parameters_allow_the_consumer_takes() {
     let longest = longest(&SHAPES[1].json["Parameters"]["FcmTopicPrefix"]);
     for prefix in prefixes.into_iter().chain([String::new(), "p".repeat(longest)]) {
         for age in &ages {
-            let read = PushConfig::read(|name| match name {
-                "LEARNINK_PUSH" => Some("fcm".to_owned()),
-                "LEARNINK_PUSH_SECRET_ID" => Some("push".to_owned()),
-                "LEARNINK_PUSH_MAX_AGE" => Some(age.clone()),
-                "LEARNINK_FCM_TOPIC_PREFIX" => Some(prefix.clone()),
-                _ => None,
-            });
-            assert!(read.is_ok(), "{prefix} {age}: {read:?}");
+            let env = Env::of([
+                ("AWS_REGION", "eu-west-1"),
+                ("LEARNINK_PUSH", "fcm"),
+                ("LEARNINK_PUSH_SECRET_ID", "push"),
+                ("LEARNINK_PUSH_MAX_AGE", age),
+                ("LEARNINK_FCM_TOPIC_PREFIX", &prefix),
+            ]);
+            assert!(push::router(&env).is_ok(), "{prefix} {age}");
         }
+    }
+}
+
+#[test]
+fn what_the_forward_parameters_allow_the_consumer_takes_and_fits_the_description_of_its_policy() {
+    // Source: IAM API reference, CreatePolicy.
+    const LONGEST_DESCRIPTION: usize = 1_000;
+    let template = &SHAPES[1];
+    let limit = |name: &str| longest(&template.json["Parameters"][name]);
+    let text = short(&template.properties("ForwardPolicy")["Description"]);
+    assert!(text.len() + limit("ForwardUrl") + limit("ForwardTypes") <= LONGEST_DESCRIPTION);
+    learnink_aws::install_tls_provider();
+    for types in ["", "user.course.started", "a,b-c_d.e"] {
+        let env = Env::of([
+            ("AWS_REGION", "eu-west-1"),
+            ("LEARNINK_FORWARD_URL", "https://example.com/"),
+            ("LEARNINK_FORWARD_SECRET_ID", "forward"),
+            ("LEARNINK_FORWARD_TYPES", types),
+        ]);
+        assert_eq!(forward::router(&env).unwrap().handler_names(), ["forward"], "{types}");
     }
 }
 

@@ -64,6 +64,13 @@ fn without_tls(name: &str, action: &str) -> Value {
     })
 }
 
+/// Whether a managed policy is the stack's own, whose statements are checked like all others.
+fn is_of_the_stack(template: &Template, policy: &Value) -> bool {
+    policy["Ref"]
+        .as_str()
+        .is_some_and(|name| template.json["Resources"][name]["Type"] == "AWS::IAM::ManagedPolicy")
+}
+
 /// The policies within a resource, wherever in it they are.
 fn policies(template: &Template, name: &str, resource: &Value, violations: &mut Violations) {
     let mut is_hidden = resource.to_string().contains(r#"\"Statement\""#);
@@ -76,7 +83,8 @@ fn policies(template: &Template, name: &str, resource: &Value, violations: &mut 
             }
         }
         "ManagedPolicyArns" => violations.require(
-            name == "CodeDeployServiceRole" && *value == json!([CODE_DEPLOY]),
+            name == "CodeDeployServiceRole" && *value == json!([CODE_DEPLOY])
+                || cases(value).iter().all(|policy| is_of_the_stack(template, policy)),
             format!("{name} has a managed policy, and would have its rights on everything: {value}"),
         ),
         "Fn::Transform" => is_hidden = true,

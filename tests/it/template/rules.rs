@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use learnink_receiver::aws::OPERATION_TIMEOUT;
+use learnink_receiver::OPERATION_TIMEOUT;
 use learnink_receiver::secrets::LONGEST_WAIT;
 use serde_json::{Value, json};
 
@@ -155,9 +155,17 @@ fn versions(template: &Template, violations: &mut Violations) {
         let own = ["Environment", "LoggingConfig", "Architectures", "TracingConfig"]
             .map(|key| function["Properties"][key].clone());
         let own = template.inputs(&json!(own));
-        let said = template.inputs(&template.properties(&format!("{name}Version"))["Description"]);
+        let said = template.said_by(&template.properties(&format!("{name}Version"))["Description"]);
+        // Of a parameter with two values, a condition says which.
+        let is_told_by = |condition: &String, input: &String| {
+            let values = template.json["Parameters"][input]["AllowedValues"].as_array();
+            template.is_condition(condition)
+                && values.is_some_and(|values| values.len() == 2)
+                && template.parameters_of(condition) == BTreeSet::from([input.clone()])
+        };
         let is_said = |input: &String| {
             said.contains(input)
+                || said.iter().any(|condition| is_told_by(condition, input))
                 || template.is_condition(input) && template.parameters_of(input).is_subset(&said)
         };
         let unsaid: Vec<_> = own.iter().filter(|input| !is_said(input)).map(String::as_str).collect();

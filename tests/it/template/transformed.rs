@@ -107,6 +107,18 @@ impl Template {
         names(value).into_iter().filter(is_input).collect()
     }
 
+    /// The parameters and conditions whose change changes a text: those that it names, and those in the description of
+    /// a managed policy that it names. Another description replaces such a policy, and gives it another name.
+    /// Source: `CloudFormation` template reference, `AWS::IAM::ManagedPolicy`.
+    pub(super) fn said_by(&self, text: &Value) -> BTreeSet<String> {
+        let of_policies = names(text).into_iter().flat_map(|name| {
+            let resource = &self.json["Resources"][&name];
+            let is_policy = resource["Type"] == "AWS::IAM::ManagedPolicy";
+            if is_policy { self.inputs(&resource["Properties"]["Description"]) } else { BTreeSet::new() }
+        });
+        self.inputs(text).into_iter().chain(of_policies).collect()
+    }
+
     pub(super) fn is_condition(&self, name: &str) -> bool {
         !self.json["Conditions"][name].is_null()
     }
