@@ -339,6 +339,34 @@ async fn what_is_no_record_in_s3_is_not_taken_for_one() {
 }
 
 #[tokio::test]
+async fn an_export_is_made_though_nothing_can_be_said_beside_it() {
+    let place = Place::in_folder();
+    Stand::start(&place.env).await.consume(&month(0)[..10]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut export = Command::new(binary("learnink"));
+    export.args(["archive", "export", "--archive", &place.url, "--output"]).arg(file.path());
+    export.stderr(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let status = tokio::task::spawn_blocking(move || export.status().unwrap()).await.unwrap();
+    assert!(status.success());
+    assert_eq!(std::fs::read_to_string(file.path()).unwrap().lines().count(), 10);
+}
+
+#[tokio::test]
+async fn a_url_without_its_prefix_says_what_is_there() {
+    let place = Place::in_folder();
+    Stand::start(&place.env).await.consume(&month(0)[..10]).await;
+    let above = place.url.strip_suffix("/archive").unwrap();
+    for command in ["verify", "export"] {
+        let mut verify = Command::new(binary("learnink"));
+        verify.args(["archive", command, "--archive", above]).env("LEARNINK_SIGNING_SECRET", SECRET);
+        let output = tokio::task::spawn_blocking(move || verify.output().unwrap()).await.unwrap();
+        let said = text(&output.stderr);
+        assert!(said.contains("; the 10 objects there, such as archive/"), "{said}");
+        assert!(said.ends_with("are not records: is a part of the URL missing?\n"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn what_keeps_an_archive_from_being_read_is_said() {
     let place = Place::in_folder();
     let empty = place.learnink(&["verify"]).await;

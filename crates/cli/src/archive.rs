@@ -10,7 +10,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use learnink_aws::Env;
-use learnink_connectors::archive::{Archive, Listing, Selection};
+use learnink_connectors::archive::{Archive, Listing, Name, Selection};
 use learnink_local::terminal::quoted;
 use learnink_webhook::config::ConfigError;
 
@@ -146,6 +146,19 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// A day, from the command line.
 fn date(text: &str) -> Result<Date, String> {
     text.parse().map_err(|_| "expected a date such as 2026-03-01".to_owned())
+}
+
+/// What is there instead of records, for an error: the prefix of a bucket may be missing in the URL.
+fn beside(others: &[Name]) -> String {
+    match others {
+        [] => String::new(),
+        [name] => format!("; the one object there, {}, is not a record", name.as_str().escape_default()),
+        [name, ..] => format!(
+            "; the {} objects there, such as {}, are not records: is a part of the URL missing?",
+            others.len(),
+            name.as_str().escape_default()
+        ),
+    }
 }
 
 /// What a count is of.

@@ -253,7 +253,8 @@ async fn close(args: CloseArgs) -> anyhow::Result<()> {
         Some(earlier) if *earlier != closing => {
             print(format!("replay window {id} in {name} had ended already: {}", closed(earlier)))
         }
-        _ => print(format!("closed replay window {id} in {name}")),
+        _ => print(format!("closed replay window {id} in {name}"))
+            .with_context(|| format!("replay window {id} is closed, which cannot be said")),
     }
 }
 

@@ -10,14 +10,14 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use learnink_connectors::archive::{Archive, Name, Record};
+use learnink_connectors::archive::{Archive, Listing, Name, Record};
 use learnink_local::terminal::{quoted, visible, visible_json};
 use learnink_webhook::Envelope;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::{Days, IN_S3, READS_AT_ONCE, Source, records};
+use super::{Days, IN_S3, READS_AT_ONCE, Source, beside, records};
 use crate::input::STANDARD;
 use crate::output::{self, CANNOT_PRINT, note};
 
@@ -74,22 +74,27 @@ enum Format {
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
     let Args { source, days, .. } = args;
-    let names = source.list(&archive, days).await?.records;
+    let Listing { records: names, others } = source.list(&archive, days).await?;
     // A typing error in the URL or the type must not look like a month without events.
-    anyhow::ensure!(!names.is_empty(), "there is nothing to export in {}", source.what(days));
+    anyhow::ensure!(
+        !names.is_empty(),
+        "there is nothing to export in {}{}",
+        source.what(days),
+        beside(&others)
+    );
     let file = args.output.as_deref().filter(|file| *file != Path::new(STANDARD));
     let mut output = Output::open(file)?;
     let written = write(&archive, names, args.format, &mut output).await;
     match written.and_then(|written| output.keep().map(|()| written)) {
         Ok(Written { rows, unreadable, too_long }) => {
             let unread = if unreadable == 0 { String::new() } else { format!(", {unreadable} unreadable") };
-            note(format!("{} exported{unread}", records(rows)))?;
+            say(format!("{} exported{unread}", records(rows)));
             if too_long > 0 {
-                note(format!(
+                say(format!(
                     "the data of {} has more than {LONGEST_CELL} characters, which Excel cuts; other programs, and \
                      --format jsonl, have it whole",
                     records(too_long)
-                ))?;
+                ));
             }
             Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
@@ -99,6 +104,11 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             file.map_or_else(|| CANNOT_PRINT.to_owned(), |file| format!("cannot write {}", quoted(file)))
         }),
     }
+}
+
+/// Says something beside the rows. If standard error cannot be written to, the export is made all the same.
+fn say(line: String) {
+    let _ = note(line);
 }
 
 /// Where the rows go. A file is written under another name first, so that an export that fails leaves the one
@@ -180,7 +190,7 @@ async fn write(
                 Ok(row) => rows.push(row),
                 Err(reason) => {
                     written.unreadable += 1;
-                    progress.suspend(|| note(format!("{name}: {reason}")))?;
+                    progress.suspend(|| say(format!("{name}: {reason}")));
                 }
             }
         }

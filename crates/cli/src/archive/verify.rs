@@ -10,7 +10,7 @@ use learnink_connectors::archive::{Listing, Name, Record};
 use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
 use learnink_webhook::Envelope;
 
-use super::{Days, IN_S3, READS_AT_ONCE, Source, records};
+use super::{Days, IN_S3, READS_AT_ONCE, Source, beside, records};
 use crate::{output, secrets, variable};
 
 /// Where the secrets are, unless a file has them.
@@ -56,7 +56,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
     let Listing { records: names, others } = args.source.list(&archive, &args.days).await?;
     // A typing error in the URL must not look like a proof.
-    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.what(&args.days));
+    let what = args.source.what(&args.days);
+    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {what}{}", beside(&others));
 
     let count = names.len();
     let progress = ProgressBar::new(names.len().try_into()?);
