@@ -7,12 +7,13 @@ use std::time::Duration;
 use aws_lambda_events::sqs::SqsMessage;
 use aws_sdk_sqs::types::Message as SqsSdkMessage;
 use jiff::Timestamp;
+use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
 use learnink_consumer::report::Ended;
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, RecordReport, SqsQueues};
 use learnink_local::sdk_config;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_webhook::event::{NotificationsSent, Payload};
-use learnink_webhook::ledger::EntryId;
+use learnink_webhook::ledger::{Claim, ClaimRequest, EntryId, Recorded, Settlement};
 use learnink_webhook::message::{LONGEST_PART, Part};
 use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId, Permits, Router};
 use serde_json::json;
@@ -292,6 +293,62 @@ async fn a_message_whose_ledger_does_not_answer_has_that_as_its_reason() {
     let reason = attribute(&letters[0], "dead-letter-reason").unwrap();
     assert!(reason.starts_with("could not claim a message in the ledger"), "{reason}");
     assert!(stand.sender.take().is_empty());
+}
+
+/// A ledger that does not answer where the replay windows are read.
+struct WithoutWindows(DynamoDbLedger);
+
+impl Ledger for WithoutWindows {
+    async fn claim(&self, requests: Vec<ClaimRequest>) -> Vec<Result<Claim, LedgerError>> {
+        self.0.claim(requests).await
+    }
+
+    async fn note(&self, id: &EntryId, owner: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
+        self.0.note(id, owner, done).await
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Recorded, LedgerError>> {
+        self.0.settle(settlements).await
+    }
+
+    async fn replay_windows(&self) -> Result<Vec<StoredWindow>, LedgerError> {
+        Err(LedgerError::new("read the replay windows", "no answer"))
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_made_progress_waits_and_ends_by_its_failures_where_the_ledger_fails_before_it() {
+    let mut stand = Stand::start().await;
+    stand.sender.answers(0, Err(HandlerError::retryable("busy")));
+    // It made progress at the fifth delivery.
+    assert_eq!(stand.deliver(list(2, 5)).await.outcome, Outcome::Retry);
+    let sqs = SqsQueues::new(&stand.engine.sqs, &stand.queues.url, &stand.queues.dead_letter_url);
+    let router = Router::new().on("push", push).with_state((stand.sender.clone(), Permits::new(1)));
+    let ledger = WithoutWindows(stand.ledger.clone());
+    let broken = Consumer::new(router, ledger, sqs, MAX_RECEIVE_COUNT, || 0.5);
+    let mut minute = 60;
+    let mut deliver = async |receive_count| {
+        minute += 1;
+        let now = Timestamp::from_second(RECEIVED_AT_S + minute * 60).unwrap();
+        let invocation = Invocation::new(minute.to_string(), now, Duration::from_secs(20));
+        broken.consume(&batch(vec![list(2, receive_count)]), &invocation).await.records.remove(0)
+    };
+    // The sixth and the seventh are the first two that failed without progress.
+    let sixth = deliver(6).await;
+    assert_eq!(sixth.outcome, Outcome::Retry);
+    assert!(sixth.failure.unwrap().text().contains("could not read the replay windows"));
+    assert!(deliver(6).await.outcome == Outcome::Retry && stand.done(&id()).await.contains("push+2"));
+    assert_eq!(deliver(7).await.outcome, Outcome::SentAgain);
+    assert!(stand.dead_letters().await.is_empty());
+    // Without progress it gets as many deliveries as any message, and is then dead-lettered with the reason.
+    for receive_count in 1..=3 {
+        assert_eq!(deliver(receive_count).await.outcome, Outcome::Retry);
+    }
+    assert_eq!(deliver(4).await.outcome, Outcome::DeadLettered);
+    let letters = stand.dead_letters().await;
+    let reason = attribute(&letters[0], "dead-letter-reason").unwrap();
+    assert!(reason.starts_with("could not read the replay windows"), "{reason}");
+    assert_eq!(stand.done(&id()).await, BTreeSet::from(["push/1".to_owned(), "keep".to_owned()]));
 }
 
 #[tokio::test]

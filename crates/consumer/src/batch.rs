@@ -30,7 +30,7 @@ use learnink_webhook::error::with_causes;
 use learnink_webhook::items::ItemLog;
 use learnink_webhook::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, Settlement, payload_sha256};
 use learnink_webhook::message::Part;
-use learnink_webhook::replay::{Known, ReplayWindow, Task, tasks};
+use learnink_webhook::replay::{Known, ReplayWindow, Task, forget_deliveries, note_failed_delivery, tasks};
 use learnink_webhook::router::Handler;
 use learnink_webhook::{Envelope, Event, FailureClass, HandlerError, Message};
 use tokio::sync::OnceCell;
@@ -558,11 +558,28 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 Ok(tasks) => tasks,
                 Err(reason) => {
                     let failure = Failure::of_engine(EngineFailure::Ledger, reason);
+                    // A list that made progress has only its deliveries since then counted.
+                    let without_progress = note_failed_delivery(&mut history.done);
+                    let deliveries =
+                        Deliveries::of(record.receive_count(), self.max_receive_count, [without_progress]);
+                    if deliveries == Deliveries::UsedUp {
+                        forget_deliveries(&mut history.done);
+                    }
                     let acquired = Acquired { request, history, tasks: Vec::new(), failures: None };
                     if is_ours {
                         batch.settle(&acquired, Some(&failure)).await?;
                     }
-                    return Err(Ending::retry(failure));
+                    let wait = Wait::Backoff(Duration::ZERO);
+                    return Err(match deliveries {
+                        Deliveries::Left => {
+                            let failures = without_progress.map(|deliveries| deliveries.saturating_add(1));
+                            Ending { failures, ..Ending::retry(failure) }
+                        }
+                        Deliveries::SendAgain => self.send_again(record, failure, wait).await,
+                        Deliveries::UsedUp => {
+                            self.dead_letter(record, failure, acquired.history.first_seen()).await
+                        }
+                    });
                 }
             };
             if record.receive_count() <= 1 {

@@ -101,6 +101,13 @@ pub(crate) fn without_progress_of<'a>(task: &str, mut done: impl Iterator<Item =
     done.find_map(|key| key.strip_prefix(task)?.strip_prefix(WITHOUT_PROGRESS)?.parse().ok())
 }
 
+/// Splits the ledger's key of a list that made progress into its task, and the deliveries without progress since.
+pub(crate) fn split_without_progress(key: &str) -> Option<(&str, u32)> {
+    let (task, deliveries) = key.split_once(WITHOUT_PROGRESS)?;
+    // The reason of a refusal may have anything in it.
+    if task.contains(REFUSED) { None } else { Some((task, deliveries.parse().ok()?)) }
+}
+
 /// Why items of a task were refused, by their positions, among the keys of what is done.
 pub(crate) fn refusals_of<'a>(
     task: &'a str,

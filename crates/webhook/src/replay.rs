@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::idempotency::{is_of_list, is_refusal_of, replay_key, without_progress_key, without_progress_of};
+use crate::idempotency::{
+    is_of_list, is_refusal_of, replay_key, split_without_progress, without_progress_key, without_progress_of,
+};
 use crate::message::MessageId;
 
 /// Leave to do again what is done.
@@ -161,6 +163,23 @@ impl Task {
     }
 }
 
+/// Notes in `done` a delivery that failed before any task of the message was known: every list that made progress has
+/// made none in one more. Returns the most deliveries without progress, or `None` where no list made any.
+pub fn note_failed_delivery(done: &mut BTreeSet<String>) -> Option<u32> {
+    let split = |key: &String| {
+        split_without_progress(key).map(|(task, deliveries)| (task.to_owned(), deliveries.saturating_add(1)))
+    };
+    let lists: Vec<_> = done.iter().filter_map(split).collect();
+    forget_deliveries(done);
+    done.extend(lists.iter().map(|(task, deliveries)| without_progress_key(task, *deliveries)));
+    lists.into_iter().map(|(_, deliveries)| deliveries).max()
+}
+
+/// Takes out of `done` how many deliveries the message's lists have made no progress: they are counted anew.
+pub fn forget_deliveries(done: &mut BTreeSet<String>) {
+    done.retain(|key| split_without_progress(key).is_none());
+}
+
 /// What there is to do for a message, of `handlers`, given what is done and the open windows that cover it.
 ///
 /// A handler that is not done runs under its own name; under the windows it then counts as done too, or
@@ -208,6 +227,17 @@ mod tests {
 
     fn key(key: &str, completes: &[&str]) -> (String, Vec<String>) {
         (key.to_owned(), completes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_delivery_that_failed_early_counts_for_lists_that_made_progress_alone() {
+        let keys = |keys: &[&str]| keys.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let mut done = keys(&["push/0", "push+0", "sync@w1+4", "bus", "push!7 it is 1+2"]);
+        assert_eq!(note_failed_delivery(&mut done), Some(5));
+        assert_eq!(done, keys(&["push/0", "push+1", "sync@w1+5", "bus", "push!7 it is 1+2"]));
+        forget_deliveries(&mut done);
+        assert_eq!(done, keys(&["push/0", "bus", "push!7 it is 1+2"]));
+        assert_eq!(note_failed_delivery(&mut done), None);
     }
 
     #[test]
