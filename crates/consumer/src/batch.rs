@@ -1,18 +1,18 @@
 //! A batch in, the failed ids out: the engine.
 //!
-//! Every record goes its own way, beside the others and as if it were alone:
+//! Every record is processed independently of the others, and concurrently:
 //!
 //! 1. **decode** the message, read the event, and find its handlers;
-//! 2. **claim** it in the ledger, which says what is done and whether somebody else is at work;
-//! 3. **run** the handlers that are not done, each until it ends, panics or the time is up, and put a list that is too
-//!    long for one message on the queue in parts;
-//! 4. **settle**: record what is done, and let the claim go;
-//! 5. send the message where it belongs: away, back to the queue for a while, or to the dead-letter queue.
+//! 2. **claim** it in the ledger, which says what is done and whether another consumer works on it;
+//! 3. **run** the handlers that are not done, each until it ends, panics or the time is up, and queue in parts a
+//!    list that is too long for one message;
+//! 4. **settle**: record what is done, and release the claim;
+//! 5. delete the message, hide it on the queue for a while, or copy it to the dead-letter queue.
 //!
-//! A message that fails at its last delivery goes to the dead-letter queue at once and with its reason. What SQS moves
-//! there by itself has killed its consumer.
+//! A message that fails at its last delivery goes to the dead-letter queue at once and with its reason. A message
+//! that SQS moves there by itself has killed its consumer.
 //!
-//! What several records ask of the ledger at the same time is one call: see `group`.
+//! Several records that ask the ledger at the same time share one call: see `group`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -58,21 +58,22 @@ const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 /// Time reserved after a record's work to copy it to a queue or to hide it: a tenth of an invocation, at most this.
 const LONGEST_LAST_STEP: Duration = Duration::from_millis(1_500);
 
-/// Time reserved after that to answer: an answer that comes too late brings the whole batch back.
+/// Time reserved after that to answer: after a late answer, SQS delivers the whole batch again.
 const LONGEST_ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
-/// The pace at which finished items are brought to the ledger. A crash repeats what finished since.
+/// Time between two writes of finished items to the ledger. After a crash, the items that finished since the last
+/// write run again.
 const BETWEEN_NOTES: Duration = Duration::from_millis(200);
 
 /// The longest pause before a statement that the ledger did not carry out is tried again; the shortest is a
-/// quarter of it. It is the same for all of a batch, so that its records ask together again. A statement that
-/// was throttled would be throttled again a millisecond later.
+/// quarter of it. All records of a batch pause equally long, so that they ask together again. A statement that was
+/// throttled would be throttled again a millisecond later.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// So many parts of a list are sent at the same time. Each may be as large as a message can be.
+/// How many parts of a list are sent concurrently. Each may be as large as a message can be.
 const PARTS_AT_ONCE: usize = 8;
 
-/// A handler that was cut off earlier than this says nothing of its downstream.
+/// A handler that was cut off earlier than this says nothing about its downstream.
 const LEAST_TIME_FOR_A_DOWNSTREAM: Duration = Duration::from_secs(1);
 
 /// One invocation of the consumer.
@@ -85,42 +86,41 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// An invocation that starts now, at `now` by the clock, and that Lambda ends after `remaining`.
-    /// `id` is Lambda's request id: part of the name under which claims are made.
+    /// An invocation that starts now, at clock time `now`, and that Lambda ends after `remaining`. `id` is
+    /// Lambda's request id: part of the name under which claims are made.
     pub fn new(id: impl Into<String>, now: Timestamp, remaining: Duration) -> Self {
         Self { id: id.into(), now, remaining, started: Instant::now() }
     }
 
-    /// The time by the clock.
+    /// The current clock time.
     fn now(&self) -> Timestamp {
         self.now.saturating_add(self.started.elapsed()).unwrap_or(self.now)
     }
 
-    /// What is left of it.
+    /// How much of the invocation is left.
     fn left(&self) -> Duration {
         self.remaining.saturating_sub(self.started.elapsed())
     }
 
-    /// From here on nothing is started, and handlers that still run are given up.
+    /// From here on nothing is started, and handlers that still run are cut off.
     fn end_of_work(&self) -> Instant {
         self.started + self.remaining.saturating_sub((self.remaining / 4).min(LONGEST_MARGIN))
     }
 
-    /// From here on nothing is begun whose calls take up to `longest_call`, neither a handler nor an item of its
-    /// list: what is under way may finish by the end of work, so that nothing is cut off between what it did and
-    /// the record of it. An invocation that is too short for that begins something all the same, in the first half
-    /// of its time for work.
+    /// From here on no handler whose calls take up to `longest_call` starts, and no item of its list. Those in
+    /// flight can finish by the end of work, so that none is cut off between its effect and the record of it. An
+    /// invocation that is too short for that still starts work in the first half of its time for work.
     fn end_of_starts(&self, longest_call: Duration) -> Instant {
         let end = self.end_of_work();
         end - ((end - self.started) / 2).min(longest_call.saturating_add(DRAIN_MARGIN))
     }
 
-    /// By then each record has come to an end, and goes where it belongs.
+    /// By then the work on each record has ended. What remains is to copy or hide it.
     fn end_of_records(&self) -> Instant {
         self.started + self.remaining.saturating_sub((self.remaining / 10).min(LONGEST_LAST_STEP))
     }
 
-    /// By then the answer is given, whatever is unfinished.
+    /// By then the answer is given, even if something is unfinished.
     fn end_of_answers(&self) -> Instant {
         self.started + self.remaining.saturating_sub((self.remaining / 20).min(LONGEST_ANSWER_MARGIN))
     }
@@ -131,9 +131,9 @@ struct Batch<'a> {
     invocation: &'a Invocation,
     claims: Group<ClaimRequest, Result<Claim, LedgerError>>,
     settlements: Group<Settlement, Result<Recorded, LedgerError>>,
-    /// The messages, and parts of messages, that a record of the batch has.
+    /// The messages, and parts of messages, that a record of the batch has taken.
     taken: Mutex<HashSet<EntryId>>,
-    /// Read once, when the first record asks; or why they could not be.
+    /// Read once, when the first record asks; or the reason why they could not be read.
     windows: &'a OnceCell<Result<Vec<StoredWindow>, String>>,
     trials: &'a Trials<'a>,
     /// Before the ledger is asked once more.
@@ -141,14 +141,14 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Takes a message for one record; `false` when another record of the batch has it.
+    /// Takes a message for one record; `false` if another record of the batch has taken it.
     fn take(&self, id: &EntryId) -> bool {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.insert(id.clone())
     }
 
-    /// Asks the ledger for a claim, and once more where it did not answer: as one statement of several, what
-    /// was throttled is not tried again by the SDK.
+    /// Asks the ledger for a claim, and once more if it did not answer: the SDK does not retry a single statement
+    /// of a batch that was throttled.
     async fn claim(&self, request: &ClaimRequest) -> Result<Claim, Ending> {
         if let Some(Ok(claim)) = self.claims.ask(request.clone()).await {
             return Ok(claim);
@@ -160,8 +160,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Records what is done, and why the rest is not, and lets the claim go; and tries it once more, for the
-    /// same reason: unrecorded, all of it would run again.
+    /// Records what is done and why the rest is not, and releases the claim. Tries once more if that fails, for
+    /// the same reason: without the record, all of it would run again.
     async fn settle(&self, acquired: &Acquired, failure: Option<&Failure>) -> Result<(), Ending> {
         let settlement = || Settlement {
             id: acquired.request.id.clone(),
@@ -185,7 +185,7 @@ impl Batch<'_> {
         }
     }
 
-    /// How long a claim, if it was carried out, keeps others away from the message.
+    /// How long a claim, if it was carried out, still keeps other consumers from the message.
     fn lease_left(&self, request: &ClaimRequest) -> Duration {
         let left_ms = request.lease_until_ms().saturating_sub(self.invocation.now().as_millisecond());
         Duration::from_millis(left_ms.try_into().unwrap_or_default())
@@ -196,11 +196,11 @@ impl Batch<'_> {
 struct Ending {
     outcome: Outcome,
     failure: Option<Failure>,
-    /// Why it could not go where it belongs.
+    /// Why it could not be copied to the queue where it belongs.
     copy_error: Option<String>,
-    /// How long it waits, where it comes back.
+    /// How long it waits, if it is delivered again.
     wait: Wait,
-    /// How many deliveries in a row it has failed, where that is not its receive count: a list made progress.
+    /// How many deliveries in a row it has failed, if that is not its receive count because a list made progress.
     failures: Option<u32>,
 }
 
@@ -209,8 +209,8 @@ impl Ending {
         Self { outcome, failure: None, copy_error: None, wait: Wait::Backoff(Duration::ZERO), failures: None }
     }
 
-    /// Another record, here or elsewhere, has this message. Before its lease ends, a delivery would only be
-    /// used up.
+    /// Another record, in this consumer or another, has claimed this message. A delivery before its lease ends
+    /// would be wasted.
     fn in_progress(lease_left: Duration) -> Self {
         let reason = "another delivery of it is being handled";
         Self::retry(Failure::of_engine(EngineFailure::InProgress, reason)).at_least(lease_left)
@@ -220,13 +220,13 @@ impl Ending {
         Self { failure: Some(failure), ..Self::good(Outcome::Retry) }
     }
 
-    /// The engine was cut off, perhaps after the handlers had come to a verdict.
+    /// The engine was cut off, perhaps after the handlers' verdict.
     fn cut_off(why: EngineFailure, reason: &str, handlers: Option<Failure>) -> Self {
         let before = handlers.map(|handlers| format!("; before that, {}", handlers.text()));
         Self::retry(Failure::of_engine(why, format!("{reason}{}", before.unwrap_or_default())))
     }
 
-    /// Why the record was not processed, with why it could not go where it belongs.
+    /// Why the record was not processed, and why it could not be copied.
     fn into_failure(self) -> Option<Failure> {
         let mut failure = self.failure?;
         if let Some(error) = self.copy_error {
@@ -240,7 +240,7 @@ impl Ending {
         Self::retry(Failure::of_engine(EngineFailure::Ledger, reason)).at_least(lease_left)
     }
 
-    /// The ending of a record whose handlers had come to a verdict that could not be recorded.
+    /// The ending of a record whose handlers' verdict could not be recorded.
     fn after(mut self, verdict: &Verdict) -> Self {
         if let (Some(own), Some(handlers)) = (&mut self.failure, verdict.failure()) {
             own.reason = format!("{}; before that, {}", own.reason, handlers.text());
@@ -261,7 +261,7 @@ impl Ending {
     }
 }
 
-/// What the handlers of a record run with.
+/// The context in which the handlers of a record run.
 #[derive(Clone, Copy)]
 struct Run<'a> {
     record: Record<'a>,
@@ -271,7 +271,7 @@ struct Run<'a> {
     batch: &'a Batch<'a>,
 }
 
-/// What a record may work on.
+/// A claimed record: its lease, its history, and the tasks that are left.
 struct Acquired {
     request: ClaimRequest,
     history: History,
@@ -280,11 +280,11 @@ struct Acquired {
     failures: Option<u32>,
 }
 
-/// What a record carries, once it could be read.
+/// The decoded content of a record.
 struct Delivery<'a> {
     message: Arc<Message>,
     envelope: Arc<Envelope>,
-    /// Those that take it.
+    /// The handlers that take the event.
     handlers: Vec<&'a Handler>,
     /// Why the message belongs on the dead-letter queue once its handlers are done.
     never: Option<Failure>,
@@ -308,7 +308,7 @@ impl Delivery<'_> {
         windows.filter(|window| window.takes(received_at, now) && window.covers(seen)).collect()
     }
 
-    /// The task of a part of a list, which no window adds to.
+    /// The task of a part of a list. Replay windows add nothing to it.
     fn task_of_part(&self, part: &Part) -> Option<Task> {
         let handler = self.handlers.first()?.name();
         let key = part.task().to_owned();
@@ -317,7 +317,7 @@ impl Delivery<'_> {
 }
 
 impl<L: Ledger, Q: Queues> Consumer<L, Q> {
-    /// Handles a batch: every record at the same time, each on its own.
+    /// Handles a batch: all records concurrently, each independently.
     pub async fn consume(&self, batch: &SqsEvent, invocation: &Invocation) -> BatchReport {
         let (claims, claim_requests) = group();
         let (settlements, settlement_requests) = group();
@@ -336,7 +336,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             claim_requests.answer(|requests| self.ledger.claim(requests)),
             settlement_requests.answer(|settlements| self.ledger.settle(settlements)),
         );
-        // Once the records are done, nobody waits for an answer any more.
+        // Once the records are done, no answer is needed any more.
         let records = match select(Box::pin(records), Box::pin(answers)).await {
             Either::Left((records, _)) => records,
             Either::Right((_, records)) => records.await,
@@ -399,12 +399,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         report
     }
 
-    /// Whether SQS delivers the record no more.
+    /// Whether SQS does not deliver the record again.
     fn is_last_delivery(&self, record: Record<'_>) -> bool {
         record.receive_count() >= self.max_receive_count
     }
 
-    /// Ends a record that failed at its last delivery before its handlers came to a verdict.
+    /// Ends a record that failed at its last delivery before its handlers' verdict.
     async fn end_last_delivery(&self, record: Record<'_>, ending: &Ending) -> Ending {
         let Some(failure) = ending.failure.clone() else { return Ending::good(Outcome::Retry) };
         if failure.class == EngineFailure::InProgress.name() {
@@ -441,14 +441,13 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(verdict) => verdict,
             Err(ending) => return ending,
         };
-        // For the case that what follows is cut off.
+        // In case the next steps are cut off.
         report.failure = verdict.failure().cloned();
-        // A copy on the dead-letter queue must not make a redrive run again what is done, so the ledger
-        // hears of it first.
+        // Recorded first, so that a redrive from the dead-letter queue does not run again what is done.
         if let Err(ending) = batch.settle(&acquired, verdict.failure()).await {
             let ending = ending.after(&verdict);
             return match (&verdict, ending.failure.clone()) {
-                // Its progress is noted, or is repeated under the same keys.
+                // Its progress is recorded, or is repeated under the same keys.
                 (Verdict::AgainAfresh { .. }, Some(failure)) => {
                     self.send_again(record, failure, ending.wait).await
                 }
@@ -456,7 +455,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             };
         }
         match verdict {
-            // A part of a replay that was called off.
+            // A part of a replay whose window was closed.
             Verdict::Done if acquired.tasks.is_empty() => Ending::good(Outcome::Ignored),
             Verdict::Done => Ending::good(Outcome::Processed),
             Verdict::Again { failure, wait } => {
@@ -509,7 +508,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         Ok(Delivery { message, envelope: Arc::new(envelope), handlers, never })
     }
 
-    /// Claims a message and finds out what there is to do.
+    /// Claims a message and finds the tasks that are left.
     async fn acquire(
         &self,
         record: Record<'_>,
@@ -583,7 +582,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 }
             };
             if record.receive_count() <= 1 {
-                // Sent again, by a redrive or by LearnInk: whatever was refused may have been put right.
+                // Sent again, by a redrive or by LearnInk: the cause of a refusal may have been fixed.
                 for task in &tasks {
                     task.forget_refusals(&mut history.done);
                 }
@@ -594,13 +593,13 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             if tasks.is_empty() {
                 return Err(self.leave(record, delivery, history.first_seen(), Outcome::Duplicate).await);
             }
-            // All was done, and an operator asks for it again: that has to be claimed as well.
+            // All was done, and an operator asks for it again: those tasks have to be claimed too.
             request.keys = tasks.into_iter().map(|task| task.key).collect();
             request.probably_new = false;
         }
     }
 
-    /// What there is to do for a message; or why the replay windows, which say so as well, could not be read.
+    /// The tasks for a message, replays included; or why the replay windows could not be read.
     async fn tasks(
         &self,
         names: &[&'static str],
@@ -610,7 +609,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Result<Vec<Task>, String> {
-        // What is new cannot be done again.
+        // A new message cannot be replayed.
         if history.first_seen_ms == request.now.as_millisecond() {
             return Ok(tasks(names, &history.done, &[]));
         }
@@ -618,8 +617,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         Ok(tasks(names, &history.done, &delivery.windows(windows, history, batch)))
     }
 
-    /// What there is to do for a part of a list: its task, unless that is done, or belongs to a replay window that
-    /// was closed meanwhile.
+    /// The task of a part of a list, unless it is done or belongs to a replay window that was closed meanwhile.
     async fn task_of_part(
         &self,
         part: &Part,
@@ -649,7 +647,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 Ok(_) | Err(_) => {}
             }
         }
-        // An operator who asks for the handler by its name wants what is left of it, however old the event is.
+        // An operator who names the handler wants the rest of its work, however old the event is.
         let mut asking = delivery.windows(windows, history, batch).into_iter();
         task.is_named |= asking.any(|window| window.handlers.contains(task.handler));
         Ok(vec![task])
@@ -675,7 +673,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         Ok(windows)
     }
 
-    /// Runs what there is to do, and adds to the history what is done by then.
+    /// Runs the tasks, and adds to the history what they finished.
     async fn run(
         &self,
         record: Record<'_>,
@@ -713,7 +711,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
         for task in &unfinished {
             let made_progress = log.has_progress_of(&task.key);
-            // Where nothing failed, the delivery does not count.
+            // If nothing failed, the delivery does not count.
             if made_progress || !matches!(ended_of(task), Some(Ended::Unfinished(_))) {
                 task.note_delivery(made_progress, done);
             }
@@ -728,7 +726,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 });
                 let without_progress: Vec<_> = without_progress.collect();
                 let (count, most) = (record.receive_count(), self.max_receive_count);
-                // A list that gets further is not kept waiting for the deliveries that it took so far.
+                // After progress, a list does not wait longer because of its earlier deliveries.
                 let failures =
                     without_progress.iter().map(|failed| failed.map_or(count, |failed| failed + 1));
                 acquired.failures = failures.max();
@@ -736,7 +734,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             }
         };
         if let Verdict::Never(_) = verdict {
-            // A redrive tries all that is not done, as often as a new message.
+            // A redrive tries everything that is not done, with as many attempts as a new message.
             for task in unfinished {
                 task.forget_refusals(done);
                 task.forget_deliveries(done);
@@ -764,7 +762,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         let called = Instant::now();
         if called >= end_of_starts {
-            // Claiming took the time. Nothing was called, so that nothing is known of the downstream.
+            // Claiming took the time. Nothing was called, so nothing is known about the downstream.
             leave.untried();
             let reason = "the invocation had no time left to call the handler";
             return report(Ended::Unfinished(HandlerError::unfinished(reason)));
@@ -792,7 +790,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             _ if made_progress => Some(Breaker::answered as _),
             Ended::Failed(error) if error.class() == FailureClass::Retryable => Some(Breaker::failed as _),
             Ended::TimedOut if called.elapsed() >= LEAST_TIME_FOR_A_DOWNSTREAM => Some(Breaker::failed as _),
-            // A panic is the code's or the message's own, and so may a refusal be, before anything is called.
+            // A panic comes from the code or the message. So may a refusal, before anything is called.
             _ => None,
         };
         match note {
@@ -802,8 +800,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         report(ended)
     }
 
-    /// Puts a list on the queue in parts, but for those that an earlier delivery has put there. A part that is sent
-    /// twice does no harm: both have the same entry in the ledger.
+    /// Puts a list on the queue in parts, without those that an earlier delivery has queued. A part that is sent
+    /// twice does no harm: both copies have the same entry in the ledger.
     async fn queue_parts(&self, task: &Task, items: usize, run: Run<'_>) -> Ended {
         let Run { done, log, batch, .. } = run;
         let parts: Vec<_> = Part::all_of(&task.key, items, self.longest_part, task.is_named).collect();
@@ -837,13 +835,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         Ok(())
     }
 
-    /// Brings to the ledger which items finished, while the handlers are at work. Ends only when the lease
-    /// is lost.
+    /// Records in the ledger which items finished, while the handlers run. Ends only when the lease is lost.
     async fn note_items(&self, log: &ItemLog, request: &ClaimRequest, degraded: &mut BTreeSet<Degraded>) {
         let mut noted = 0;
         loop {
             log.changed().await;
-            // What finishes meanwhile goes along: each note costs as much as the whole entry is long.
+            // Collects the items that finish meanwhile: each note is charged for the whole entry.
             tokio::time::sleep(BETWEEN_NOTES).await;
             let finished = log.after(noted);
             let count = finished.len();
@@ -853,7 +850,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             match self.ledger.note(&request.id, &request.owner, finished).await {
                 Ok(Recorded::Yes) => noted += count,
                 Ok(Recorded::LeaseLost) => break,
-                // With the next ones, or with the settlement.
+                // They are recorded with the next note, or with the settlement.
                 Err(error) => {
                     degraded.insert(Degraded::Notes);
                     tracing::warn!(
@@ -866,8 +863,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
-    /// Ends a record for which there is nothing to do: on the dead-letter queue where its body is not an event, or
-    /// as `otherwise` says.
+    /// Ends a record without tasks: on the dead-letter queue if its body is not an event, else as `otherwise`
+    /// says.
     async fn leave(
         &self,
         record: Record<'_>,
@@ -881,7 +878,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
-    /// Sends a record once more after its last delivery, or leaves it where it is when that fails.
+    /// Sends a record once more after its last delivery. If that fails, it stays where it is.
     async fn send_again(&self, record: Record<'_>, failure: Failure, wait: Wait) -> Ending {
         let delay = wait.delay(1, (self.random)());
         match self.queues.send_again(record, None, delay).await {
@@ -890,7 +887,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
-    /// Puts a record on the dead-letter queue, or leaves it where it is when that fails.
+    /// Copies a record to the dead-letter queue. If that fails, it stays where it is.
     async fn dead_letter(
         &self,
         record: Record<'_>,
@@ -931,7 +928,7 @@ mod tests {
             let end = invocation(seconds).end_of_starts(Duration::from_secs(call_s));
             (end - start).as_millis()
         };
-        // What began by then has its longest call, and a little more, until the end of work.
+        // Work that began by then has its longest call, and a little more, until the end of work.
         assert_eq!([starts(30, 5), starts(30, 10)], [18_500, 13_500]);
         assert_eq!([starts(2, 5), starts(0, 5)], [750, 0]);
         let records = |seconds| (invocation(seconds).end_of_records() - start).as_millis();

@@ -1,4 +1,4 @@
-//! Keeps records away from a handler whose downstream is sick.
+//! Circuit breakers: records skip a handler whose downstream fails.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,38 +6,38 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use learnink_webhook::breaker::Breaker;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
-/// The breakers of all handlers. They outlive the batch, as an environment's memory does: the records of
-/// a batch run side by side, so that the first batch of an outage has been called before it is known.
+/// The breakers of all handlers. They outlive the batch, in the environment's memory: the records of a batch run
+/// concurrently, so the first batch of an outage calls its handlers before the outage is known.
 #[derive(Debug, Default)]
 pub(crate) struct Breakers(Mutex<HashMap<&'static str, Breaker>>);
 
 impl Breakers {
-    /// Whether the handler's downstream counts as sick.
+    /// Whether the handler's circuit breaker is open.
     fn is_open(&self, handler: &str) -> bool {
         self.breakers().get(handler).is_some_and(|breaker| breaker.is_open())
     }
 
-    /// Takes notice of how a call ended.
+    /// Notes how a call ended.
     pub(crate) fn note(&self, handler: &'static str, note: impl Fn(&mut Breaker)) {
         note(self.breakers().entry(handler).or_default());
     }
 
     fn breakers(&self) -> MutexGuard<'_, HashMap<&'static str, Breaker>> {
-        // A count is true whatever panicked meanwhile.
+        // A count stays valid after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The trials of one batch: while a breaker is open, one record of the batch tries, and the others wait
-/// for how it ends.
+/// The trials of one batch: while a breaker is open, one record of the batch tries, and the others wait for its
+/// result.
 #[derive(Debug)]
 pub(crate) struct Trials<'a> {
     breakers: &'a Breakers,
-    /// For each handler, whether the trial has been and failed.
+    /// For each handler, whether its trial has failed.
     failed: HashMap<&'static str, AsyncMutex<bool>>,
 }
 
-/// Leave to call a handler. It has to be kept until the call is over and noted.
+/// A permit to call a handler. It is kept until the call has ended and is noted.
 pub(crate) struct Leave<'a> {
     breakers: &'a Breakers,
     handler: &'static str,
@@ -45,13 +45,13 @@ pub(crate) struct Leave<'a> {
 }
 
 impl<'a> Trials<'a> {
-    /// No trial yet, of any of these handlers.
+    /// Without a trial so far, for these handlers.
     pub(crate) fn new(breakers: &'a Breakers, handlers: impl IntoIterator<Item = &'static str>) -> Self {
         Self { breakers, failed: handlers.into_iter().map(|name| (name, AsyncMutex::default())).collect() }
     }
 
-    /// Asks for leave to call a handler, which may mean waiting for another record's trial. `None` when
-    /// the trial has failed: the handler is not to be called.
+    /// Asks for a permit to call a handler, which may wait for another record's trial. `None` if the trial has
+    /// failed: the handler must not be called.
     pub(crate) async fn ask(&'a self, handler: &'static str) -> Option<Leave<'a>> {
         let leave = |trial| Leave { breakers: self.breakers, handler, trial };
         if !self.breakers.is_open(handler) {
@@ -69,7 +69,7 @@ impl<'a> Trials<'a> {
 }
 
 impl Leave<'_> {
-    /// Gives the leave back: the call says nothing of the downstream, and another record may try.
+    /// Returns the permit unused: the call says nothing about the downstream, and another record may try.
     pub(crate) fn untried(mut self) {
         self.trial = None;
     }
@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// How many of ten records call the handler when its downstream is sick, and what each call does.
+    /// How many of ten records call the handler while its breaker is open; `call` is the effect of each.
     async fn calls(call: impl Fn(&mut Breaker)) -> usize {
         let breakers = Breakers::default();
         for _ in 0..OPENS_AFTER {

@@ -1,4 +1,4 @@
-//! What the environment has to say.
+//! The consumer's configuration, from environment variables.
 
 use learnink_webhook::config::{ConfigError, required};
 
@@ -9,10 +9,10 @@ const MAX_RECEIVE_COUNT: &str = "LEARNINK_MAX_RECEIVE_COUNT";
 pub struct Config {
     /// The queue that the records come from: `LEARNINK_QUEUE_URL`.
     pub queue_url: String,
-    /// Where hopeless messages go: `LEARNINK_DEAD_LETTER_QUEUE_URL`.
+    /// The dead-letter queue: `LEARNINK_DEAD_LETTER_QUEUE_URL`.
     pub dead_letter_queue_url: String,
-    /// How often the queue delivers a message, as its redrive policy says: `LEARNINK_MAX_RECEIVE_COUNT`. 1 to
-    /// 1,000. Source: Amazon SQS API reference, `SetQueueAttributes`, `RedrivePolicy`.
+    /// How often the queue delivers a message, by its redrive policy: `LEARNINK_MAX_RECEIVE_COUNT`. 1 to 1,000.
+    /// Source: Amazon SQS API reference, `SetQueueAttributes`, `RedrivePolicy`.
     pub max_receive_count: u32,
     /// The ledger: `LEARNINK_LEDGER_TABLE`.
     pub ledger_table: String,
@@ -23,7 +23,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] naming the variable and what belongs there.
+    /// [`ConfigError`], with the variable and the value that it takes.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let required = |name, holds| required(&variable, name, holds);
         Ok(Self {

@@ -1,8 +1,8 @@
-//! Calls that are ready together travel together.
+//! Joins requests that are ready at the same time into one call.
 //!
-//! Each record asks for itself, one step after the other, as if it were alone. A [`Group`] collects what
-//! the records of a batch ask at the same time and makes one call of it. Nobody waits for a group to fill:
-//! it goes as soon as every record that could ask has asked.
+//! Each record asks for itself, one step after the other, as if it were alone. A [`Group`] collects the requests
+//! that the records of a batch make at the same time, and makes one call of them. No record waits for a group to
+//! fill: the call starts as soon as every record that could ask has asked.
 
 use std::future::Future;
 
@@ -27,7 +27,7 @@ pub(crate) fn group<Q, A>() -> (Group<Q, A>, Questions<Q, A>) {
 }
 
 impl<Q, A> Group<Q, A> {
-    /// Asks, and waits for the answer: `None` when nobody answers any more.
+    /// Asks, and waits for the answer: `None` if nobody answers any more.
     pub(crate) async fn ask(&self, question: Q) -> Option<A> {
         let (sender, answer) = oneshot::channel();
         self.0.send((question, sender)).ok()?;
@@ -36,9 +36,8 @@ impl<Q, A> Group<Q, A> {
 }
 
 impl<Q, A> Questions<Q, A> {
-    /// Answers with `call`, which has one answer for each question, in order, until nobody can ask any
-    /// more. Poll it after those who ask, in the same task, so that one call takes all that they ask at
-    /// once.
+    /// Answers with `call`, which has one answer for each question, in order, until nobody can ask any more. Poll
+    /// it after the asking futures, in the same task, so that one call takes all their simultaneous requests.
     pub(crate) async fn answer<F, Fut>(mut self, call: F)
     where
         F: Fn(Vec<Q>) -> Fut,
@@ -57,7 +56,7 @@ impl<Q, A> Questions<Q, A> {
                     let answers = call(questions);
                     calls.push(async move {
                         for (sender, answer) in senders.into_iter().zip(answers.await) {
-                            // Who asked may have given up meanwhile.
+                            // The asker may have given up meanwhile.
                             let _ = sender.send(answer);
                         }
                     });
@@ -89,7 +88,7 @@ mod tests {
             let records = (0..4).map(async |number| {
                 let group = group.clone();
                 if number == 3 {
-                    // One that is later than the others does not hold them up.
+                    // A late request does not delay the others.
                     tokio::task::yield_now().await;
                 }
                 group.ask(number).await

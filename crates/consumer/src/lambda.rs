@@ -12,24 +12,25 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{Consumer, Invocation};
 
-/// The Lambda runtime ended, which it does when the environment is of no more use.
+/// The Lambda runtime ended, which it does when the environment cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// It panicked. Its text may quote a payload, and is left out.
     #[error("the Lambda runtime panicked")]
     Panicked,
-    /// It gave up.
+    /// It stopped with an error.
     #[error(transparent)]
     Runtime(Error),
 }
 
-/// What the function was invoked with is not what SQS sends: by hand perhaps. Its text is left out.
+/// The invocation's event is not an SQS batch; perhaps somebody invoked the function by hand. The event's text is
+/// left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the event is not a batch of SQS messages; invoke the consumer through its queue")]
 pub struct NotABatch;
 
-/// A batch, where the event is one. It never fails to be read: the runtime would log and answer an error that quotes
-/// the event.
+/// A batch, if the event is one. Deserializing it never fails: the runtime would log and answer an error that
+/// quotes the event.
 #[derive(Debug)]
 struct Batch(Result<SqsEvent, NotABatch>);
 
@@ -39,23 +40,23 @@ impl<'de> Deserialize<'de> for Batch {
     }
 }
 
-/// Handles what Lambda invokes the function with, until Lambda ends the environment. `now` reads the clock.
+/// Handles the function's invocations, until Lambda ends the environment. `now` reads the clock.
 ///
 /// # Errors
 ///
-/// [`ServeError`] when the runtime ends by itself.
+/// [`ServeError`] if the runtime ends by itself.
 pub async fn serve(consumer: Consumer, now: fn() -> Timestamp) -> Result<(), ServeError> {
     let environment = Arc::new(Environment { consumer, is_cold: AtomicBool::new(true), now });
     let service = service_fn(move |event: LambdaEvent<Batch>| {
         let environment = environment.clone();
         async move { environment.answer(event).await }
     });
-    // As a task, because tokio wakes the future that it blocks on through the kernel, and a task not.
+    // In a task: tokio wakes the future that it blocks on through the kernel, but a task without it.
     let runtime = tokio::spawn(Runtime::new(service).run()).await;
     runtime.map_err(|_| ServeError::Panicked)?.map_err(ServeError::Runtime)
 }
 
-/// What an execution environment keeps between two batches.
+/// The state that an execution environment keeps between two batches.
 struct Environment {
     consumer: Consumer,
     is_cold: AtomicBool,

@@ -1,8 +1,8 @@
-//! Who works on what, and what is done: the ledger as the engine sees it.
+//! The ledger as the engine sees it: who works on which message, and what is done.
 //!
-//! The rules are [`learnink_webhook::ledger`]'s. A [`Ledger`] keeps the entries and applies the rules so
-//! that of several who ask at once, each gets an answer that takes the others' into account.
-//! [`DynamoDbLedger`] is the one in production; the model test has one in memory that fails on purpose.
+//! The rules are [`learnink_webhook::ledger`]'s. A [`Ledger`] keeps the entries and applies the rules atomically:
+//! each of several concurrent requests gets an answer that takes the others into account. [`DynamoDbLedger`] is
+//! the one in production; the model test has one in memory that fails on purpose.
 
 mod dynamodb;
 
@@ -13,7 +13,7 @@ use learnink_webhook::replay::ReplayWindow;
 
 pub use dynamodb::DynamoDbLedger;
 
-/// The ledger did not answer, or holds what it did not write. Retryable.
+/// The ledger did not answer, or holds an entry that it did not write. Retryable.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {operation} in the ledger")]
 pub struct LedgerError {
@@ -29,16 +29,16 @@ impl LedgerError {
     }
 }
 
-/// A store of ledger entries. Whatever fails may have been carried out all the same: the caller asks
-/// again, under the same owner, or lets the lease run out.
+/// A store of ledger entries. A call that fails may still have been carried out: the caller asks again, under the
+/// same owner, or lets the lease expire.
 pub trait Ledger: Sync {
-    /// Asks for leave to work on messages, all of them different. One answer for each, in order.
+    /// Claims messages, all of them different. One answer for each, in order.
     fn claim(
         &self,
         requests: Vec<ClaimRequest>,
     ) -> impl Future<Output = Vec<Result<Claim, LedgerError>>> + Send;
 
-    /// Adds to what is done while the owner is still at work.
+    /// Adds to what is done while the owner still works.
     ///
     /// # Errors
     ///
@@ -50,13 +50,13 @@ pub trait Ledger: Sync {
         done: Vec<String>,
     ) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;
 
-    /// Records what is done and lets the claims go. One answer for each, in order.
+    /// Records what is done and releases the claims. One answer for each, in order.
     fn settle(
         &self,
         settlements: Vec<Settlement>,
     ) -> impl Future<Output = Vec<Result<Recorded, LedgerError>>> + Send;
 
-    /// The replay windows, closed and expired ones among them, and those that cannot be read.
+    /// All replay windows, including closed, expired and unreadable ones.
     ///
     /// # Errors
     ///
@@ -67,8 +67,8 @@ pub trait Ledger: Sync {
 /// A replay window as it is stored.
 pub type StoredWindow = Result<ReplayWindow, UnreadableWindow>;
 
-/// A replay window of another version of this program, or changed by hand. It opens nothing: not to do again
-/// what is done is the safe side.
+/// A replay window that another version of this program wrote, or that was changed by hand. It opens nothing: not
+/// repeating finished work is the safe side.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the replay window {id} cannot be read; another version of `learnink` opened it")]
 pub struct UnreadableWindow {

@@ -1,8 +1,8 @@
 //! The consumer: a batch from the queue becomes finished work, or a message with a next step.
 //!
-//! Each record stands alone: it is parsed, claimed, handled and settled beside the others, and
-//! its failure, or its panic, costs only itself. The engine names no event: what runs for which
-//! is the [`Router`]'s business.
+//! Each record is independent: it is parsed, claimed, handled and settled concurrently with the others, and its
+//! failure or panic affects only itself. The engine knows no event types: the [`Router`] finds the handlers of
+//! each.
 //!
 //! | module | holds |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | [`record`] | one record as SQS delivers it |
 //! | [`ledger`] | claims and completions, in DynamoDB |
 //! | [`queues`] | the dead-letter queue, what is sent again, and how long a failed message waits |
-//! | [`config`] | what the environment has to say |
+//! | [`config`] | the configuration, from environment variables |
 //! | [`lambda`] | all of it as a Lambda function |
 
 pub mod batch;
@@ -39,11 +39,11 @@ use learnink_webhook::message::LONGEST_PART;
 
 use crate::breaker::Breakers;
 
-/// One call to AWS may take this long, with a second attempt where the first was quick to fail.
+/// One call to AWS may take this long, with a second attempt if the first failed quickly.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 
-/// The time limits of the consumer's calls to AWS: short, so that what finished is recorded within
-/// the invocation. The queue brings back what they cut off.
+/// The time limits of the consumer's calls to AWS: short, so that finished work is recorded within the invocation.
+/// Messages whose calls are cut off are delivered again.
 fn call_limits() -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(CALL_LIMIT / 2).operation_timeout(CALL_LIMIT).build()
 }
@@ -55,9 +55,9 @@ pub struct Consumer<L = DynamoDbLedger, Q = SqsQueues> {
     router: Router,
     ledger: L,
     queues: Q,
-    /// After so many deliveries a message that is not done goes to the dead-letter queue.
+    /// After this many deliveries, a message that is not done goes to the dead-letter queue.
     max_receive_count: u32,
-    /// A longer list is cut into parts of that length.
+    /// A longer list is cut into parts of this length.
     longest_part: usize,
     /// Uniform in `0..1`; spreads the retries of messages that failed together.
     random: fn() -> f64,

@@ -1,4 +1,4 @@
-//! The consumer's Lambda binary: reads the configuration and wires.
+//! The consumer's Lambda binary: reads the configuration and wires the parts together.
 
 use std::process::ExitCode;
 

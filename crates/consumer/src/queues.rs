@@ -1,5 +1,5 @@
-//! Where a record goes that is not done: back to the source queue for a while, to the source queue as a new message,
-//! or to the dead-letter queue.
+//! The next step of a record that is not done: it is hidden on the source queue for a while, sent there as a new
+//! message, or copied to the dead-letter queue.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use learnink_webhook::message::{self, PART_FORMAT_VERSION, Part};
 use crate::call_limits;
 use crate::record::Record;
 
-/// The attributes that a dead-lettered message has besides its own. SQS takes ten in all; the
-/// receiver writes seven at most.
+/// The attributes that a dead letter has besides those of its message. SQS takes ten in all; the receiver writes
+/// seven at most.
 pub mod attribute {
-    /// Why it will never succeed: no payload, no personal data.
+    /// Why it will never succeed, without payload and personal data.
     pub const REASON: &str = "dead-letter-reason";
     /// The handler that said so; `-` where no handler ran.
     pub const HANDLER: &str = "dead-letter-handler";
-    /// How often it had been delivered, and since when where the ledger knows: `3` or
-    /// `3 since 2026-01-02T10:00:00Z`. One attribute, because SQS has no room for two.
+    /// How often it had been delivered, and since when, if the ledger knows it: `3` or `3 since
+    /// 2026-01-02T10:00:00Z`. One attribute, because SQS has no room for two.
     pub const DELIVERIES: &str = "dead-letter-deliveries";
 }
 
@@ -33,13 +33,13 @@ pub mod attribute {
 /// Source: Amazon SQS developer guide, "Amazon SQS message metadata".
 const MOST_ATTRIBUTES: usize = 10;
 
-/// A reason longer than this is cut: it has to fit what the receiver leaves free.
+/// A longer reason is cut: it has to fit into the space that the receiver leaves free.
 const LONGEST_REASON_BYTES: usize = 1024;
 
 const SERVICE: &str = "SQS";
 
-/// The queue that the records came from, and its dead-letter queue. [`SqsQueues`] in production, two lists
-/// that fail on purpose in the model test.
+/// The queue that the records came from, and its dead-letter queue. [`SqsQueues`] in production; in the model
+/// test, two lists that fail on purpose.
 pub trait Queues: Sync {
     /// Copies a record to the dead-letter queue, as it is, with the reason beside it.
     ///
@@ -52,8 +52,8 @@ pub trait Queues: Sync {
         why: DeadLetter<'_>,
     ) -> impl Future<Output = Result<(), CopyError>> + Send;
 
-    /// Sends a record to the source queue once more, as a message with deliveries of its own. With a `part` the new
-    /// message stands for that part of the list alone. It is hidden for `delay` first, 15 minutes at most.
+    /// Sends a record to the source queue once more, as a message with deliveries of its own. With a `part`, the
+    /// new message is about that part of the list only. It is hidden for `delay` first, 15 minutes at most.
     ///
     /// # Errors
     ///
@@ -65,9 +65,9 @@ pub trait Queues: Sync {
         delay: Duration,
     ) -> impl Future<Output = Result<(), CopyError>> + Send;
 
-    /// Hides a failed record for `delay`, which is under 12 hours. When that fails, the queue's visibility
-    /// timeout applies: the message comes back later than it might, and nothing is lost. Returns whether the
-    /// delay was set.
+    /// Hides a failed record for `delay`, which is under 12 hours. When that fails, the queue's visibility timeout
+    /// applies: the message is delivered later than necessary, and nothing is lost. Returns whether the delay was
+    /// set.
     fn back_off(&self, record: Record<'_>, delay: Duration) -> impl Future<Output = bool> + Send;
 }
 
@@ -87,7 +87,7 @@ const LONGEST_DELAY: Duration = Duration::from_mins(15);
 /// delivery.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The reason does not fit beside the attributes that the message has.
+    /// The message has too many attributes for a reason beside them.
     #[error("the message has {attributes} attributes; no room for the reason")]
     NoRoom {
         /// How many it has.
@@ -139,7 +139,7 @@ impl Queues for SqsQueues {
             (attribute::HANDLER, why.handler.unwrap_or("-")),
             (attribute::DELIVERIES, &deliveries),
         ];
-        // A message that was redriven still has the reason of the last time: replaced, not kept.
+        // A redriven message still has its previous reason: replaced, not kept.
         let kept: Vec<_> =
             record.attributes().filter(|(name, _)| added.iter().all(|(new, _)| name != new)).collect();
         if kept.len() + added.len() > MOST_ATTRIBUTES {
@@ -159,8 +159,8 @@ impl Queues for SqsQueues {
         let added = part.as_deref().map(|part| {
             [(message::attribute::FORMAT_VERSION, PART_FORMAT_VERSION), (message::attribute::PART, part)]
         });
-        // Of a dead letter that was redriven, nothing but the webhook itself. A part leaves the type to its body,
-        // so that it has room for the reason of a dead letter.
+        // Of a redriven dead letter, only the webhook is kept. A part drops the type, which its body has, to leave
+        // room for the reason of a dead letter.
         let is_dropped = |name: &str| {
             let is_of_dead_letter =
                 [attribute::REASON, attribute::HANDLER, attribute::DELIVERIES].contains(&name);
@@ -196,7 +196,7 @@ impl Queues for SqsQueues {
     }
 }
 
-/// Sends a record's body with the attributes that are kept and those that are added.
+/// Sends a record's body with its kept attributes and the added ones.
 async fn send<'a>(
     request: SendMessageFluentBuilder,
     body: &str,
@@ -223,7 +223,7 @@ fn copy(attribute: &SqsMessageAttribute) -> Result<MessageAttributeValue, BuildE
         .build()
 }
 
-/// A reason as SQS takes it for an attribute: not empty, not long, no control characters.
+/// A reason that SQS accepts as an attribute: not empty, not long, without control characters.
 pub(crate) fn attribute_text(reason: &str) -> String {
     let refused = |char: char| char.is_control() || matches!(char, '\u{FFFE}' | '\u{FFFF}');
     let cut = &reason[..reason.floor_char_boundary(LONGEST_REASON_BYTES)];

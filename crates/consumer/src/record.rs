@@ -8,17 +8,17 @@ use learnink_webhook::message::{DecodeError, Message};
 pub struct Record<'a>(pub &'a SqsMessage);
 
 impl<'a> Record<'a> {
-    /// SQS's id of it, new on every send. It says which record failed, and nothing else.
+    /// SQS's id of it, new on every send. It only tells SQS which record failed.
     pub fn sqs_message_id(self) -> &'a str {
         self.0.message_id.as_deref().unwrap_or_default()
     }
 
-    /// What `ChangeMessageVisibility` wants.
+    /// The receipt handle, for `ChangeMessageVisibility`.
     pub fn receipt_handle(self) -> Option<&'a str> {
         self.0.receipt_handle.as_deref()
     }
 
-    /// How often it was delivered, this time included. SQS starts again after a redrive.
+    /// How often it was delivered, including this time. SQS counts from the start after a redrive.
     pub fn receive_count(self) -> u32 {
         let count = self.0.attributes.get("ApproximateReceiveCount");
         count.and_then(|count| count.parse().ok()).unwrap_or(1)

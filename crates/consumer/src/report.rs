@@ -1,4 +1,4 @@
-//! What happened to a record: for the answer to Lambda, for whoever watches, and as one line with its
+//! The report on a record: for the answer to Lambda, for tests and the laptop, and as one log line with its
 //! metrics.
 
 use std::collections::BTreeSet;
@@ -15,15 +15,15 @@ use tracing::Level;
 /// How a record ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every handler is done.
+    /// All handlers are done.
     Processed,
-    /// Every handler was done before.
+    /// All handlers were done before.
     Duplicate,
     /// No handler takes this event.
     Ignored,
-    /// Copied to the dead-letter queue with its reason.
+    /// Copied to the dead-letter queue, with its reason.
     DeadLettered,
-    /// Comes back after a while.
+    /// Delivered again after a while.
     Retry,
     /// Sent once more at its last delivery, as a message with deliveries of its own: its list made progress, or
     /// another delivery of it was being handled.
@@ -78,19 +78,19 @@ impl Outcome {
 pub enum Ended {
     /// The work is done.
     Done,
-    /// The list is on the queue in parts, and done as far as this message is concerned.
+    /// The list is on the queue in parts. This message is done.
     InParts,
-    /// The event was older than the handler wants: not called, and done.
+    /// The event was older than the handler wants. Not called, and done.
     TooLate,
-    /// The handler said why not.
+    /// The handler returned an error.
     Failed(HandlerError),
     /// The handler panicked.
     Panicked,
     /// The invocation's time was up.
     TimedOut,
-    /// Nothing failed, and the work needs another invocation.
+    /// Nothing failed, but the work needs another invocation.
     Unfinished(HandlerError),
-    /// Not called, because its downstream is sick.
+    /// Skipped, because its circuit breaker is open.
     Spared,
 }
 
@@ -113,7 +113,7 @@ impl Ended {
         }
     }
 
-    /// The name of the ending: one of few, for a filter or a metric's dimension.
+    /// The name of the ending: one of a few, for a filter or a metric's dimension.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -136,7 +136,7 @@ impl Ended {
 pub struct HandlerReport {
     /// The handler's name.
     pub name: &'static str,
-    /// The ledger's key of what it did: its name, or a replay's.
+    /// The ledger's key of its work: its name, or a replay's.
     pub key: String,
     /// How it ended.
     pub ended: Ended,
@@ -144,24 +144,24 @@ pub struct HandlerReport {
     pub took: Duration,
 }
 
-/// Why a record failed without a handler's doing.
+/// Why a record failed outside its handlers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EngineFailure {
-    /// Somebody else has claimed the message: nothing failed, and it comes back.
+    /// Another consumer has claimed the message. Nothing failed, and it is delivered again.
     InProgress,
     /// The ledger did not answer.
     Ledger,
-    /// Others may be at work by now, because the lease ended before the work did.
+    /// The lease ended before the work, so another consumer may work on it now.
     LeaseLost,
     /// The invocation's time was up.
     TimedOut,
     /// The engine itself panicked.
     Panicked,
-    /// No receiver wrote it, or one of another deploy.
+    /// It was not written by a receiver, or by one of another deploy.
     NoMessage,
-    /// The body is no event.
+    /// The body is not an event.
     NoEvent,
-    /// The message id came with another payload before.
+    /// The message id was seen before with another payload.
     PayloadMismatch,
     /// A part of a list whose handler is not registered any more.
     NoHandler,
@@ -211,14 +211,14 @@ impl Failure {
     }
 }
 
-/// What may go wrong while a record ends as it should.
+/// A problem that does not change how a record ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Degraded {
-    /// Items that finished could not be noted at once: a crash would have repeated them.
+    /// Finished items could not be recorded at once: a crash would have repeated them.
     Notes,
     /// The delay of a retry could not be set.
     Delay,
-    /// A replay window could not be read: it may have asked for what counts as done.
+    /// A replay window could not be read. It may have asked for finished work again.
     Windows,
 }
 
@@ -237,19 +237,19 @@ impl Degraded {
 pub struct RecordReport {
     /// SQS's id of it.
     pub sqs_message_id: String,
-    /// The message id, where a receiver wrote the record.
+    /// The message id, if a receiver wrote the record.
     pub message_id: Option<String>,
-    /// The event's type, where the body is an event.
+    /// The event's type, if the body is an event.
     pub event_type: Option<String>,
-    /// When the event happened, where the body is one.
+    /// When the event happened, if the body is one.
     pub occurred_at: Option<Timestamp>,
-    /// When the receiver accepted it, where one did.
+    /// When the receiver accepted it, if one did.
     pub received_at: Option<Timestamp>,
     /// Whether a handler is registered for this type and version.
     pub known: bool,
-    /// The event's version, where handlers are registered for its type in other versions alone.
+    /// The event's version, if handlers are registered only for other versions of its type.
     pub another_version: Option<String>,
-    /// Which part of a list it stands for, where it is one.
+    /// Which part of a list it is, if it is one.
     pub part: Option<String>,
     /// How often it was delivered.
     pub receive_count: u32,
@@ -257,9 +257,9 @@ pub struct RecordReport {
     pub outcome: Outcome,
     /// Why it was not processed.
     pub failure: Option<Failure>,
-    /// How long it stays hidden, where it comes back. Without it, the queue's visibility timeout applies.
+    /// How long it is hidden before it is delivered again. Without it, the queue's visibility timeout applies.
     pub retry_in: Option<Duration>,
-    /// What went wrong that the message has survived.
+    /// The problems that did not change how it ended.
     pub degraded: BTreeSet<Degraded>,
     /// The handlers that were to run.
     pub handlers: Vec<HandlerReport>,
@@ -274,18 +274,18 @@ pub struct BatchReport {
     pub records: Vec<RecordReport>,
 }
 
-/// A record that has to be reported as failed has no id. Returned to Lambda it fails the whole
-/// batch, which then comes back: an empty list would delete it.
+/// A record that has to be reported as failed has no id. As an error, it makes Lambda deliver the whole batch
+/// again: an empty list would delete it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a failed record has no SQS message id; the whole batch has to come back")]
 pub struct NoSqsMessageId;
 
 impl BatchReport {
-    /// What the event source mapping is told: the records that come back.
+    /// The answer to the event source mapping: the records that must be delivered again.
     ///
     /// # Errors
     ///
-    /// [`NoSqsMessageId`] when one of them cannot be named.
+    /// [`NoSqsMessageId`] if one of them has no id.
     pub fn response(&self) -> Result<SqsBatchResponse, NoSqsMessageId> {
         let mut response = SqsBatchResponse::default();
         for record in self.records.iter().filter(|record| record.outcome == Outcome::Retry) {
@@ -302,10 +302,10 @@ const BY_FUNCTION: Dimensions = &[&["function"]];
 const BY_FUNCTION_AND_VERSION: Dimensions = &[&["function"], &["function", "version"]];
 const BY_FAILURE: Dimensions = &[&["function"], &["function", "handler", "class"]];
 
-/// What a sender wrote is cut in a line: CloudWatch cuts one of 1 MB, and its metrics would be lost.
+/// Senders' text is cut in a log line: CloudWatch cuts a line of 1 MB, and its metrics would be lost.
 const LONGEST_VERSION_BYTES: usize = 64;
 
-/// A reason in a line is cut to so many bytes.
+/// A reason in a log line is cut to this many bytes.
 const LONGEST_REASON_BYTES: usize = 2048;
 
 fn cut(text: &str, longest_bytes: usize) -> &str {
@@ -313,7 +313,7 @@ fn cut(text: &str, longest_bytes: usize) -> &str {
 }
 
 impl RecordReport {
-    /// The one line of this record: what one filters by, and its metrics.
+    /// The one log line of this record: the fields to filter by, and its metrics.
     pub fn line(&self, place: Place<'_>) -> WideEvent {
         let level = match self.outcome.level() {
             Level::INFO if self.another_version.is_some() => Level::WARN,
@@ -353,7 +353,7 @@ impl RecordReport {
     fn add_metrics(&self, line: &mut WideEvent) {
         let dimensions = if self.failure.is_some() { BY_FAILURE } else { BY_FUNCTION };
         line.metric(self.outcome.metric(), Unit::Count, 1, dimensions);
-        // So that its average is the share of records that failed.
+        // So that the metric's average is the share of records that failed.
         let is_failed =
             self.failure.as_ref().is_some_and(|failure| failure.class != EngineFailure::InProgress.name());
         line.metric("Failed", Unit::Count, u8::from(is_failed), BY_FUNCTION_AND_VERSION);
@@ -363,7 +363,7 @@ impl RecordReport {
                 line.metric("UnknownVersion", Unit::Count, 1, BY_FUNCTION);
             }
             Some(_) if !self.known => line.metric("Unknown", Unit::Count, 1, BY_FUNCTION),
-            // A genuine webhook all the same, such as the sender's own test.
+            // Still a genuine webhook, such as the sender's own test.
             None if self.message_id.is_some() => line.metric("NotAnEvent", Unit::Count, 1, BY_FUNCTION),
             _ => {}
         }
@@ -480,7 +480,7 @@ mod tests {
         let mut ping = record("sqs-1", Outcome::Processed);
         (ping.known, ping.event_type) = (false, None);
         assert!(line(&ping).contains("\"NotAnEvent\":1") && !line(&ping).contains("\"Unknown\""));
-        // Nothing is known of what no receiver wrote.
+        // Nothing is known about a record that a receiver did not write.
         ping.message_id = None;
         assert!(!line(&ping).contains("NotAnEvent"));
     }

@@ -1,4 +1,4 @@
-//! What the handlers of a record amount to.
+//! The verdict on a record, from how its handlers ended.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use learnink_webhook::{FailureClass, HandlerError, backoff};
 
 use crate::report::{Ended, Failure, HandlerReport};
 
-/// What becomes of a message by what its handlers did.
+/// What happens to a message, by how its handlers ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Every one is done.
     Done,
-    /// One at least may succeed later. Those that never will are run again with it, because what
-    /// waits for a retry would not run on the dead-letter queue.
+    /// At least one may succeed later. Those that never will run again with it, because a handler that waits for a
+    /// retry would not run from the dead-letter queue.
     Again { failure: Failure, wait: Wait },
-    /// As `Again`, and the message has had its deliveries: it is sent again, because its list made progress.
+    /// As `Again`, but the message has used its deliveries. It is sent again, because its list made progress.
     AgainAfresh { failure: Failure, wait: Wait },
-    /// The rest will never succeed, or has had its deliveries.
+    /// The rest will never succeed, or its deliveries are used up.
     Never(Failure),
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Verdict {
 pub(crate) enum Wait {
     /// Not at all: it made progress.
     AtOnce,
-    /// As long as its receive count says, and this at least.
+    /// By its receive count, and at least this long.
     Backoff(Duration),
 }
 
@@ -39,7 +39,7 @@ impl Wait {
         }
     }
 
-    /// What that is after so many deliveries. `random` is uniform in `0..1`.
+    /// The delay after `receive_count` deliveries. `random` is uniform in `0..1`.
     pub(crate) fn delay(self, receive_count: u32, random: f64) -> Duration {
         match self {
             Self::AtOnce => backoff::SHORTEST,
@@ -48,20 +48,20 @@ impl Wait {
     }
 }
 
-/// What a message that failed has left of its deliveries.
+/// The deliveries that a failed message has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deliveries {
     /// SQS delivers it again.
     Left,
-    /// SQS does not, and it is to have more: its list made progress.
+    /// SQS does not, but it gets more: its list made progress.
     SendAgain,
-    /// It has had as many without progress as a message gets.
+    /// It has had all deliveries that a message gets without progress.
     UsedUp,
 }
 
 impl Deliveries {
-    /// By its receive count, and for each task that is not done by how many deliveries its list has made no
-    /// progress, where it made some.
+    /// By its receive count, and for each unfinished task by the number of deliveries since its list last made
+    /// progress, if it made some.
     pub(crate) fn of(
         receive_count: u32,
         max_receive_count: u32,
@@ -89,8 +89,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict by the deliveries that the message has left of its own, and of those that count for it: only
-    /// deliveries without progress do.
+    /// The verdict, given how many deliveries the message has left. Only deliveries without progress count.
     pub(crate) fn within(self, deliveries: Deliveries) -> Self {
         match (self, deliveries) {
             (Self::Again { failure, .. }, Deliveries::UsedUp) => Self::Never(failure),
@@ -106,7 +105,7 @@ pub(crate) fn verdict(handlers: &[HandlerReport]) -> Verdict {
         let failed = handlers.iter().filter_map(|run| Some((run, run.ended.error()?)));
         failed.filter(move |(_, error)| error.class() == class)
     };
-    // The first gives its name, and every other its reason as well: none is lost.
+    // The first gives its name, and the others add their reasons, so that none is lost.
     let failure = |(run, error): (&HandlerReport, HandlerError)| {
         let others = handlers.iter().filter(|other| other.key != run.key);
         let others = others.filter_map(|other| Some(format!("; {}: {}", other.name, other.ended.error()?)));
@@ -203,7 +202,7 @@ mod tests {
         for (receive_count, without, expected) in [
             (6, &[None][..], Deliveries::Left),
             (7, &[None], Deliveries::UsedUp),
-            // A list that made progress counts from there, over several sends.
+            // For a list that made progress, deliveries are counted from there, over several sends.
             (7, &[Some(0)], Deliveries::SendAgain),
             (7, &[Some(6)], Deliveries::SendAgain),
             (1, &[Some(7)], Deliveries::UsedUp),

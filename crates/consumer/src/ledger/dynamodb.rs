@@ -1,9 +1,9 @@
 //! The ledger in DynamoDB: one item per message, and one with the replay windows.
 //!
-//! A batch of fresh messages is claimed with one request, and settled with one: `BatchExecuteStatement`
-//! carries out up to 25 statements, each on its own and each with its own condition. Only a message that
-//! the ledger knows is claimed with an `UpdateItem`, whose condition says what [`judge`] says: when it
-//! fails, DynamoDB returns the item that made it fail, and `judge` tells what that means.
+//! A batch of fresh messages is claimed with one request, and settled with one: `BatchExecuteStatement` carries
+//! out up to 25 statements, each on its own and each with its own condition. Only a message that the ledger knows
+//! is claimed with an `UpdateItem`. Its condition is the rule of [`judge`]: when it fails, DynamoDB returns the
+//! item because of which it failed, and `judge` interprets it.
 //! Source: DynamoDB developer guide, "Running batch operations with `PartiQL`".
 
 use std::collections::{BTreeSet, HashMap};
@@ -33,9 +33,9 @@ mod attribute {
     pub(super) const MESSAGE_ID: &str = "message_id";
     pub(super) const PAYLOAD_SHA256: &str = "payload_sha256";
     pub(super) const DONE: &str = "done_keys";
-    /// Empty while nobody is at work.
+    /// Empty while the message is not claimed.
     pub(super) const LEASE_OWNER: &str = "lease_owner";
-    /// When the lease ends; while nobody is at work, when the last owner let go.
+    /// When the lease ends; while the message is not claimed, when the last owner released it.
     pub(super) const LEASE_UNTIL_MS: &str = "lease_until_ms";
     pub(super) const FIRST_SEEN_MS: &str = "first_seen_ms";
     pub(super) const FAILURE_REASON: &str = "failure_reason";
@@ -45,19 +45,19 @@ mod attribute {
 
 const SERVICE: &str = "DynamoDB";
 
-/// Stands in a set without keys, because DynamoDB has no empty sets. No key is called so. Without it, the keys that
-/// were there before would stay.
+/// A placeholder in a set without keys, because DynamoDB does not have empty sets. It is not a valid key. Without
+/// it, the previous keys would stay.
 const NO_KEYS: &str = "+";
 
-/// An item that is not there, or of this payload with work left that nobody is at, or was at since, and not
-/// expired.
+/// The item does not exist; or it has this payload, is not expired, has work left, and nobody works on it or has
+/// since the request.
 const MAY_CLAIM: &str = "attribute_not_exists(message_id) OR (expires_at > :now_s \
     AND payload_sha256 = :payload AND NOT (all_done) AND lease_until_ms <= :now_ms)";
 
 /// The key of the item with the replay windows. No message has it: it has a full stop.
 const WINDOWS_ID: &str = "replay.windows";
 
-/// How long windows that have ended are kept, for those who ask who did what.
+/// How long ended windows are kept, to show who replayed what.
 const WINDOWS_REMEMBERED_FOR: Duration = Duration::from_hours(90 * 24);
 
 /// How many statements fit into one request.
@@ -77,7 +77,7 @@ impl DynamoDbLedger {
         Self { client: Client::from_conf(config), table: table.into() }
     }
 
-    /// Carries out statements, each on its own: one answer for each, in order.
+    /// Carries out statements independently: one answer for each, in order.
     async fn execute(
         &self,
         operation: &'static str,
@@ -166,8 +166,7 @@ impl DynamoDbLedger {
         }
     }
 
-    /// Starts anew over an item that expired and that DynamoDB has not deleted yet, unless
-    /// somebody else did so first.
+    /// Replaces an item that expired and that DynamoDB has not deleted yet, unless another consumer did so first.
     async fn replace(&self, request: &ClaimRequest) -> Result<Claim, LedgerError> {
         let put = self
             .client
@@ -194,7 +193,7 @@ impl DynamoDbLedger {
         }
     }
 
-    /// What the ledger holds for a message, or for a part of its list, for the person on call.
+    /// The ledger's entry of a message, or of a part of its list, for the person on call.
     ///
     /// # Errors
     ///
@@ -225,7 +224,7 @@ impl DynamoDbLedger {
     /// [`LedgerError`] when DynamoDB did not answer, or another window has the same id.
     pub async fn open_replay_window(&self, window: &ReplayWindow) -> Result<(), LedgerError> {
         const OPERATION: &str = "open a replay window";
-        // The item comes first: an attribute inside a map cannot be set before the map is there.
+        // The item comes first: an attribute inside a map cannot be set before the map exists.
         let create = self
             .update_item(WINDOWS_ID)
             .update_expression("SET replay_windows = if_not_exists(replay_windows, :none)")
@@ -244,8 +243,8 @@ impl DynamoDbLedger {
         .await
     }
 
-    /// Closes a replay window, so that nothing runs under it any more; `None` where there is none of that id
-    /// that can be read. One that was closed before stays as it is.
+    /// Closes a replay window, so that nothing runs under it any more; `None` if no readable window has that id. A
+    /// window that was closed before stays as it is.
     ///
     /// # Errors
     ///
@@ -333,8 +332,8 @@ impl Ledger for DynamoDbLedger {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Recorded, LedgerError>> {
         const OPERATION: &str = "record what finished";
-        // The keys are written as a whole, and not added, so that those of finished items can go. Nobody
-        // else writes them: the condition holds for the owner alone.
+        // The keys are written as a whole, and not added, so that those of finished items can go. Nobody else
+        // writes them: the condition is true only for the owner.
         let statement = format!(
             "UPDATE \"{}\" SET done_keys = ? SET lease_owner = ? SET lease_until_ms = ? SET failure_reason = ? \
              SET expires_at = ? WHERE message_id = ? AND lease_owner = ?",

@@ -38,7 +38,7 @@ impl Life {
     }
 }
 
-/// Runs environments, one after the death of the other, until the queue is empty and `is_last` is set.
+/// Runs environments, each after the death of the previous one, until the queue is empty and `is_last` is set.
 pub(crate) async fn run(world: Arc<World>, number: u32, is_last: Arc<AtomicBool>) {
     for life in 0.. {
         let environment = Environment::new(&world);
@@ -62,7 +62,7 @@ pub(crate) async fn run(world: Arc<World>, number: u32, is_last: Arc<AtomicBool>
     }
 }
 
-/// Takes up to ten messages off the queue for a while. Those that have had their deliveries go.
+/// Receives up to ten messages, which are hidden for a while. Those without deliveries left leave the queue.
 fn receive(world: &World) -> Vec<Queued> {
     let mut state = world.state();
     let state = &mut *state;
@@ -84,7 +84,7 @@ fn receive(world: &World) -> Vec<Queued> {
         queued.receive_count += 1;
         queued.visible_at = now + VISIBILITY_TIMEOUT;
         records.push(queued.clone());
-        // At least once: somebody else may get the very same delivery.
+        // At least once: another environment may get the very same delivery.
         if state.random.f64() < state.fault * 0.3 {
             queued.visible_at = now + Duration::from_millis(state.random.u64(..500));
             state.excused.insert(queued.sqs_id.clone());
@@ -117,7 +117,7 @@ impl Environment {
         Self { world: world.clone(), life, skew_ms, consumer }
     }
 
-    /// One invocation; whether the environment has outlived it.
+    /// Runs one invocation, and returns whether the environment survived it.
     async fn invoke(&self, id: &str, records: &[Queued]) -> bool {
         let mut batch = SqsEvent::default();
         batch.records =
@@ -171,7 +171,7 @@ impl Environment {
                 continue;
             }
             let is_done = queued.sent.all_done().is_subset(&state.done(&queued.sent.entry_id()));
-            // A body that is not an event is done by the handlers for any webhook, and dead all the same.
+            // Handlers for any webhook finish a body that is not an event, and it is dead-lettered all the same.
             let is_done = is_done && queued.sent.content != Content::NoEvent;
             let is_called_off = !is_done && state.is_called_off(&queued.sent);
             state.seen.parts_called_off += u64::from(is_called_off);
@@ -185,7 +185,7 @@ impl Environment {
     }
 }
 
-/// A dead letter has the reason of its last try: all of it, with why an item was refused.
+/// A dead letter has the whole reason of its last try, including why an item was refused.
 fn check_reason(state: &mut State, sqs_id: &str, record: &RecordReport) {
     let why = record.failure.as_ref().map(|failure| failure.reason.clone()).unwrap_or_default();
     let is_said = state.reasons.get(sqs_id).is_some_and(|reasons| reasons.contains(&why));

@@ -14,7 +14,7 @@ use crate::environment::Life;
 use crate::messages::Content;
 use crate::world::World;
 
-/// What the handlers of one environment work with.
+/// The state of the handlers of one environment.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) world: Arc<World>,
@@ -61,7 +61,7 @@ impl App {
             let done = state.done(&entry);
             let is_done = done.contains(&suffix) || done.contains(task);
             state.promise(!is_done, || format!("{key} is recorded as done, and runs again"));
-            // What was refused is tried again with each send of the message, and not with each delivery.
+            // A refused item is tried again with each send of the message, not with each delivery.
             let is_first = state.first_deliveries.contains(&(Arc::as_ptr(&self.life).addr(), entry.clone()));
             let is_refused = done.contains(&format!("{suffix}!")) && !is_first;
             state.promise(!is_refused, || format!("{key} is recorded as refused, and runs again"));
@@ -85,7 +85,7 @@ impl App {
             return Err(HandlerError::retryable("the downstream is down"));
         }
         self.trouble().await?;
-        // The effect: carried out under its key once, and recognised after that.
+        // The effect: carried out once under its key, and recognised after that.
         *self.world.state().effects.entry(key.to_string()).or_default() += 1;
         self.life.step(&self.world).await;
         self.trouble().await

@@ -1,10 +1,10 @@
 //! The engine's promises, under schedules of everything that can go wrong.
 //!
 //! Each schedule is a small world with a clock of its own: a queue, a ledger, a dead-letter queue, three
-//! environments of the consumer, and handlers with effects. From one seed come sends, duplicates, crashes
-//! between any two steps, answers that get lost, throttles, panics, time-outs, poison, redrives and replay
-//! windows. The engine is the real one; so are the ledger's rules. What must always hold is checked at
-//! every step, and what must hold in the end once the faults have stopped.
+//! environments of the consumer, and handlers with effects. From one seed come sends, duplicates, crashes between
+//! any two steps, answers that get lost, throttles, panics, time-outs, poison, redrives and replay windows. The
+//! engine is the real one; so are the ledger's rules. Invariants are checked at every step, and the promises about
+//! the end once the faults have stopped.
 //!
 //! `SCHEDULES=1000000 cargo test --release -p learnink-consumer --test model` runs more of them, and
 //! `SEED=42` one of them again.

@@ -1,4 +1,4 @@
-//! What is sent.
+//! The messages that a schedule sends.
 
 use std::collections::BTreeSet;
 
@@ -13,18 +13,18 @@ use crate::world::START_MS;
 /// A longer list is cut into parts of this length.
 pub(crate) const LONGEST_PART: usize = 4;
 
-/// What is in a message.
+/// The content of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A type with two handlers, beside the one for any event.
     Course,
-    /// A type with a handler for its items, as many as a message carries out.
+    /// A type with a handler for its items, as many as fit into one message's work.
     List,
     /// The same with more items: it is cut into parts.
     LongList,
-    /// A type that nobody handles, beside the one for any webhook.
+    /// A type without a handler, except the one for any webhook.
     Unknown,
-    /// Bytes that are no event.
+    /// Bytes that are not an event.
     NoEvent,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Sent {
     pub(crate) is_forged: bool,
     /// When the receiver accepted it, in milliseconds since the epoch.
     pub(crate) received_at_ms: i64,
-    /// The part of the list that it stands for.
+    /// The part of the list that it is, if any.
     pub(crate) part: Option<Part>,
 }
 

@@ -1,4 +1,4 @@
-//! One schedule: what is sent when, and what must hold in the end.
+//! One schedule: when messages are sent, and the promises that must hold in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::world::{Seen, State, World};
 /// How many environments handle messages at the same time.
 const ENVIRONMENTS: u32 = 3;
 
-/// Runs the schedule that comes of `seed`.
+/// Runs the schedule of `seed`.
 pub(crate) fn run(seed: u64) -> Seen {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
@@ -34,7 +34,7 @@ pub(crate) fn run(seed: u64) -> Seen {
             state.fault = 0.0;
             state.outage = None;
         }
-        // What was cut off by a fault comes back by itself; the rest, for one more try, by hand.
+        // Messages cut off by a fault are delivered again by themselves; the rest get one more try by hand.
         sleep(Duration::from_hours(12)).await;
         redrive(&world);
         is_last.store(true, Ordering::Relaxed);
@@ -117,7 +117,7 @@ fn any_of(world: &World, messages: &[Sent]) -> Option<Sent> {
     world.state().random.choice(messages).cloned()
 }
 
-/// Moves the dead letters back, but those of which one is not genuine: there is nothing to try again.
+/// Moves the dead letters back, except those with a forged twin: there is nothing to try again.
 fn redrive(world: &World) {
     let mut state = world.state();
     let letters = std::mem::take(&mut state.dead_letters);
@@ -153,7 +153,7 @@ fn open_window(world: &World, number: u32, sent: &Sent) {
     });
 }
 
-/// Closes one of the windows, which is seldom and perhaps the one that matters.
+/// Closes one of the windows, seldom, and perhaps the one that matters.
 fn close_window(world: &World) {
     let (now, mut state) = (world.now(), world.state());
     let state = &mut *state;
@@ -163,7 +163,7 @@ fn close_window(world: &World) {
     }
 }
 
-/// What must hold once nothing goes wrong any more and the queue is empty.
+/// Checks the promises once the faults have stopped and the queue is empty.
 fn check(world: &World, messages: &[Sent]) {
     let mut state = world.state();
     let state = &mut *state;
@@ -176,7 +176,7 @@ fn check(world: &World, messages: &[Sent]) {
     for sent in messages.iter().chain(parts.values()) {
         let entry = state.ledger.get(&sent.entry_id());
         let is_done = sent.all_done().is_subset(&state.done(&sent.entry_id()));
-        // Of two payloads under one id, the one that came first is the message.
+        // Of two payloads under one id, the first is the message.
         let letters = state.dead_letters.iter().filter(|letter| letter.sent.entry_id() == sent.entry_id());
         let letters: Vec<_> = letters.collect();
         let reasons: Vec<_> = letters.iter().map(|letter| state.why(letter)).collect();
@@ -190,7 +190,7 @@ fn check(world: &World, messages: &[Sent]) {
         );
         for why in reasons {
             assert!(!why.to_string().trim().is_empty(), "{sent:?} is dead-lettered without a reason");
-            // Nothing is said to have no entry, or no reason, that has one.
+            // An entry or a reason that exists is never reported as missing.
             assert!(why != Why::NeverClaimed || entry.is_none(), "{sent:?}: {entry:?}");
             assert!(
                 why != Why::NothingFailed || (is_done && !is_dead),
@@ -202,7 +202,7 @@ fn check(world: &World, messages: &[Sent]) {
         if !is_poison && !is_doubtful {
             assert!(is_done, "{sent:?} has nothing that keeps it from being done: {entry:?}");
         }
-        // Whoever redrives it has mended something: all that was refused is tried again.
+        // A redrive follows a fix: everything that was refused is tried again.
         if is_poison && !is_doubtful && !letters.is_empty() && !is_dead && !is_done {
             let prefix = format!("{}/", sent.id);
             let is_tried = state.refused_at.iter().any(|(key, at)| {
@@ -223,8 +223,8 @@ const fn known<'a>(sent: &'a Sent, entry: &Entry) -> Known<'a> {
     Known { id: &sent.id, event_type: sent.event_type(), first_seen_ms: entry.first_seen_ms }
 }
 
-/// What was sent again while a window was open has run under it, each handler that the window asks for, unless
-/// the window was closed.
+/// Checks that a message sent again under an open window has run each handler that the window asks for, unless the
+/// window was closed.
 fn check_replays(state: &mut State) {
     for sent in state.sent.values() {
         let is_poison = sent.id.as_str().ends_with("-poison");
@@ -232,7 +232,7 @@ fn check_replays(state: &mut State) {
             continue;
         }
         let Some(entry) = state.ledger.get(&sent.entry_id()) else { continue };
-        // Of two payloads under one id, only the one that came first runs.
+        // Of two payloads under one id, only the first runs.
         if entry.payload_sha256 != payload_sha256(&sent.message().body) {
             continue;
         }
@@ -253,7 +253,7 @@ fn check_replays(state: &mut State) {
     }
 }
 
-/// The world has seen each effect of a message that is done: once, and once more for each window at most.
+/// Each effect of a finished message happened once, and at most once more for each window.
 fn check_effects(sent: &Sent, effects: &BTreeMap<String, u32>, windows: usize) {
     let mut runs: BTreeMap<String, usize> = BTreeMap::new();
     for key in effects.keys() {

@@ -23,7 +23,7 @@ pub(crate) struct Stores {
     pub(crate) life: Arc<Life>,
 }
 
-/// What becomes of a call.
+/// The fate of a call.
 #[derive(Clone, Copy)]
 enum Fate {
     Answered,
@@ -37,14 +37,14 @@ enum Fate {
     Late,
 }
 
-/// The longest a call is under way after its caller has given up.
+/// How long a call is in flight at most after its caller has given up.
 const LATEST: Duration = Duration::from_secs(90);
 
-/// What a slow call takes at most: the engine's own limits cut it off before that.
+/// How long a slow call takes at most: the engine's own limits cut it off before that.
 const SLOWEST: Duration = Duration::from_secs(8);
 
 impl Stores {
-    /// A step of the engine: it takes a moment, or long, and the environment may not outlive it.
+    /// A step of the engine: it takes a short or a long time, and may kill the environment.
     async fn step(&self) {
         self.life.step(&self.world).await;
         let longest = if self.world.fault(0.2) {
@@ -56,7 +56,7 @@ impl Stores {
         sleep(self.world.up_to(longest)).await;
     }
 
-    /// Several calls that travel together: each with its own fate, or all of them throttled.
+    /// Several requests in one call: each with its own fate, or all of them throttled.
     fn calls<Q, T: 'static>(
         &self,
         requests: Vec<Q>,
@@ -155,7 +155,7 @@ impl Ledger for Stores {
 }
 
 impl Stores {
-    /// One copy to another queue. Where it goes wrong, its record may have to be left to the queue.
+    /// One copy to another queue. If it fails, the queue may have to move its record itself.
     fn copy(&self, sqs_id: &str, operation: impl Fn(&mut State) + Send + 'static) -> Result<(), CopyError> {
         let copied = self.call(operation);
         if copied.is_err() {
@@ -173,7 +173,7 @@ fn claim(state: &mut State, request: &ClaimRequest) -> Claim {
     let claim = judge(state.ledger.get(&request.id), request);
     match &claim {
         Claim::Acquired(_) => {
-            // No lock may outlive the invocation that took it.
+            // A lease must not outlive the invocation that took it.
             let invocation = request.owner.split('/').next().unwrap_or_default();
             let latest_ms =
                 state.deadlines_ms[invocation].max((request.now + SHORTEST_LEASE).as_millisecond());
@@ -203,7 +203,7 @@ fn settle(state: &mut State, settlement: &Settlement) -> Recorded {
         }
         return recorded;
     }
-    // The items of a handler are forgotten once it is done, and which were refused with each send.
+    // A handler's items are forgotten once it is done, and its refusals with each send.
     let is_covered = |key: &String| {
         let handler = key.split('/').next().unwrap_or_default();
         let is_of_one_send = key.contains('!') || key.contains('+');
@@ -255,7 +255,7 @@ impl Queues for Stores {
 
     async fn back_off(&self, record: Record<'_>, delay: Duration) -> bool {
         self.step().await;
-        // Where it fails, the visibility timeout applies.
+        // If it fails, the visibility timeout applies.
         let receipt = record.receipt_handle().unwrap_or_default().to_owned();
         let set = self.call(move |state| {
             let is_it =

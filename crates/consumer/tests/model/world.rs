@@ -1,4 +1,4 @@
-//! The world of one schedule: what is stored where, what happened, and what may never happen.
+//! The world of one schedule: its stores, the events so far, and the promises that must always hold.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::AddAssign;
@@ -23,7 +23,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a delivered message stays hidden: six times that.
 pub(crate) const VISIBILITY_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// After so many deliveries the queue moves a message to the dead-letter queue.
+/// After this many deliveries, the queue moves a message to the dead-letter queue.
 pub(crate) const MAX_RECEIVE_COUNT: u32 = 7;
 
 /// Everything there is.
@@ -33,11 +33,11 @@ pub(crate) struct World {
     started: Instant,
 }
 
-/// What is stored, and what happened.
+/// The contents of the stores, and the events so far.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) random: fastrand::Rng,
-    /// How likely a step goes wrong; zero once the faults have stopped.
+    /// How likely a step fails; zero once the faults have stopped.
     pub(crate) fault: f64,
     pub(crate) queue: Vec<Queued>,
     pub(crate) dead_letters: Vec<DeadLettered>,
@@ -47,9 +47,9 @@ pub(crate) struct State {
     pub(crate) deadlines_ms: HashMap<String, i64>,
     /// The handler whose downstream is down.
     pub(crate) outage: Option<&'static str>,
-    /// Which environments are at work on which message or part, once for each handler or item.
+    /// Which environments work on which message or part, once for each handler or item.
     pub(crate) at_work: Vec<(EntryId, usize)>,
-    /// Which environments have the first delivery of a send of which message or part in hand.
+    /// Which environments hold the first delivery of a send of which message or part.
     pub(crate) first_deliveries: HashSet<(usize, EntryId)>,
     /// The reasons that the consumer put beside each message, by the queue's id of it.
     pub(crate) reasons: HashMap<String, Vec<String>>,
@@ -57,14 +57,14 @@ pub(crate) struct State {
     pub(crate) refused_at: HashMap<String, Instant>,
     /// When the dead letters were moved back last.
     pub(crate) redriven_at: Option<Instant>,
-    /// The queue's ids of messages whose last delivery has an excuse for being moved by the queue: its consumer
-    /// was killed, or could not copy it, or it was delivered twice at the same time.
+    /// The queue's ids of messages that the queue itself may move after the last delivery: the consumer was killed
+    /// or could not copy the message, or it was delivered twice at the same time.
     pub(crate) excused: HashSet<String>,
-    /// How often the world was asked for each effect: it carries out the first and recognises the rest.
+    /// How often each effect was requested: the first request is carried out, and the rest are recognised.
     pub(crate) effects: BTreeMap<String, u32>,
     /// Every message that was ever sent, by the queue's id of it.
     pub(crate) sent: HashMap<String, Sent>,
-    /// Promises that did not hold. Kept, because the engine would catch a panic.
+    /// Broken promises. Collected, because the engine would catch a panic.
     pub(crate) broken: Vec<String>,
     pub(crate) seen: Seen,
 }
@@ -82,7 +82,7 @@ pub(crate) struct Queued {
 #[derive(Debug, Clone)]
 pub(crate) struct DeadLettered {
     pub(crate) sent: Sent,
-    /// What the consumer put beside it; nothing where the queue moved it itself.
+    /// The consumer's reason; none if the queue moved it itself.
     pub(crate) reason: Option<String>,
 }
 
@@ -110,7 +110,7 @@ impl World {
         sent
     }
 
-    /// Whether something goes wrong that does so with this share of all faults.
+    /// Whether a fault happens that has this share of all faults.
     pub(crate) fn fault(&self, share: f64) -> bool {
         let mut state = self.state();
         let probability = state.fault * share;
@@ -136,14 +136,14 @@ impl State {
         self.queue.push(Queued { sqs_id, sent, visible_at, receive_count: 0 });
     }
 
-    /// Takes note of a promise that does not hold.
+    /// Records a promise that does not hold.
     pub(crate) fn promise(&mut self, holds: bool, broken: impl FnOnce() -> String) {
         if !holds {
             self.broken.push(broken());
         }
     }
 
-    /// Whether a part belongs to a replay window that was closed: what is not done by then is not done at all.
+    /// Whether a part belongs to a replay window that was closed: the rest of its work is never done.
     pub(crate) fn is_called_off(&self, sent: &Sent) -> bool {
         let window = sent.part.as_ref().and_then(Part::window);
         window.is_some_and(|id| self.windows.iter().any(|window| window.id == id && window.closed.is_some()))
@@ -163,7 +163,7 @@ impl State {
 
 macro_rules! seen {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
-        /// How often what happened, over schedules.
+        /// How often each event happened, over schedules.
         #[derive(Debug, Default, Clone, Copy)]
         pub(crate) struct Seen {
             $($(#[$doc])* pub(crate) $name: u64,)+
