@@ -5,27 +5,27 @@ use std::time::Duration;
 /// The longest wait after the first failed delivery.
 pub const FIRST_CEILING: Duration = Duration::from_secs(30);
 
-/// What the ceiling is multiplied by with each delivery.
+/// The factor by which the ceiling grows with each delivery.
 const GROWTH: u32 = 4;
 
-/// No wait is longer, unless it was asked for. From the first of seven deliveries to the last, after which a message
-/// that failed is dead-lettered at once, it is two to three hours on average, which most outages are shorter than, and
-/// five at most.
+/// The longest wait, unless a handler asks for a longer one. From the first of seven deliveries to the last, the
+/// waits add up to two to three hours on average, longer than most outages, and five at most. A message that fails
+/// the last delivery is dead-lettered at once.
 pub const LONGEST: Duration = Duration::from_hours(2);
 
-/// No wait is longer, even where a handler asks for it: SQS hides a message for 12 hours at most,
-/// counted from its receive, which was a batch ago.
+/// The longest wait that a handler can ask for: SQS hides a message for 12 hours at most, counted from when it was
+/// received, which was before the batch ran.
 /// Source: Amazon SQS API reference, `ChangeMessageVisibility`.
 const LONGEST_ASKED_FOR: Duration = Duration::from_mins(11 * 60 + 50);
 
-/// No wait is shorter: a visibility timeout of 0 would bring the message back at once.
+/// The shortest wait: with a visibility timeout of 0, SQS would deliver the message again at once.
 pub const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How long a message that failed its `receive_count`th delivery (from 1) stays hidden.
+/// How long a message that failed its `receive_count`th delivery (from 1) is hidden.
 ///
-/// Exponential with full jitter: a random share of a ceiling that grows with each delivery, so
-/// that messages which failed together do not come back together. `random` is uniform in `0..1`.
-/// `minimum`, such as what a handler asked for, wins where it is longer.
+/// Exponential backoff with full jitter: a random share of a ceiling that grows with each delivery, so that
+/// messages that failed together are not delivered together again. `random` is uniform in `0..1`. `minimum`, such
+/// as a wait that a handler asked for, wins if it is longer.
 pub fn delay(receive_count: u32, random: f64, minimum: Option<Duration>) -> Duration {
     let growth = GROWTH.saturating_pow(receive_count.saturating_sub(1));
     let ceiling = FIRST_CEILING.saturating_mul(growth).min(LONGEST);

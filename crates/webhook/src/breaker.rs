@@ -1,30 +1,29 @@
-//! When a handler's downstream is sick, and its records are better kept away from it.
+//! The circuit breaker: it stops calls to a handler whose downstream fails.
 
-/// This many failures in a row open a breaker. One or two may be the messages' own.
+/// This many failures in a row open a breaker. The messages themselves may cause one or two.
 pub const OPENS_AFTER: u32 = 3;
 
-/// Counts the failures in a row of one handler.
+/// Counts one handler's failures in a row.
 ///
-/// While it is open, one record at a time tries whether the downstream is well again. The first success
-/// closes it.
+/// While it is open, one record at a time tries whether the downstream works again. The first success closes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Breaker {
     failures: u32,
 }
 
 impl Breaker {
-    /// Takes notice of a call that succeeded. A permanent refusal says nothing of the downstream, which may not
-    /// have been called: do not note it.
+    /// Notes a call that succeeded. A permanent refusal says nothing about the downstream, which may not have been
+    /// called: do not note it.
     pub const fn answered(&mut self) {
         self.failures = 0;
     }
 
-    /// Takes notice of a call that failed and may succeed later, or never ended.
+    /// Notes a call that failed and may succeed later, or that did not end.
     pub const fn failed(&mut self) {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Whether the downstream counts as sick.
+    /// Whether calls are stopped, because the downstream seems to fail.
     pub const fn is_open(self) -> bool {
         self.failures >= OPENS_AFTER
     }

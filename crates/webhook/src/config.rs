@@ -2,23 +2,23 @@
 
 use std::borrow::Cow;
 
-/// A variable that has to be set and isn't, or is empty.
+/// A required variable that is not set, or is empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} is not set; set it to {holds}")]
 pub struct MissingVariable {
     /// The environment variable.
     pub variable: Cow<'static, str>,
-    /// What belongs there.
+    /// What it has to hold.
     pub holds: Cow<'static, str>,
 }
 
-/// A variable that keeps a function from starting.
+/// A variable because of which a function cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// It is not set.
     #[error(transparent)]
     Missing(#[from] MissingVariable),
-    /// It holds something else than it should. Its value is left out: it may be a secret.
+    /// Its value cannot be used. The value is left out: it may be a secret.
     #[error("{variable} cannot be used: {problem}")]
     Unusable {
         /// The environment variable.
@@ -40,8 +40,8 @@ impl ConfigError {
     }
 }
 
-/// The value of `variable` without what surrounds it, unless it is not set, or empty: a template and a shell set what
-/// they leave out to an empty text.
+/// The value of `variable`, trimmed; `None` if it is not set, or empty: templates and shells set omitted variables
+/// to an empty text.
 pub fn optional(lookup: impl Fn(&str) -> Option<String>, variable: &str) -> Option<String> {
     let value = lookup(variable)?;
     let trimmed = trimmed(&value);
@@ -52,7 +52,7 @@ pub fn optional(lookup: impl Fn(&str) -> Option<String>, variable: &str) -> Opti
     }
 }
 
-/// The value of `variable`, which holds `holds`, without what surrounds it.
+/// The value of `variable`, which holds `holds`, trimmed.
 ///
 /// # Errors
 ///
@@ -72,12 +72,12 @@ pub fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
 }
 
-/// How a text is quoted.
+/// The pairs of quotes around a text.
 const QUOTES: [(char, char); 5] =
     [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
 
-/// A secret as somebody has stored it, without what surrounds it: white space, invisible characters, and the quotes
-/// of a shell, a JSON text or a word processor.
+/// A stored secret, without the white space, invisible characters and quotes (of a shell, a JSON text or a word
+/// processor) around it.
 pub fn unquoted(secret: &str) -> &str {
     let within = |secret: &str| {
         let ends = QUOTES
@@ -93,7 +93,7 @@ pub fn unquoted(secret: &str) -> &str {
 }
 
 /// The secrets of a list that is separated by white space, each without quotes and invisible characters around it:
-/// none of these can be a part of what is base64.
+/// base64 contains none of these.
 pub fn listed_secrets(secrets: &str) -> impl Iterator<Item = &str> {
     let is_quote = |c: char| QUOTES.iter().any(|(open, close)| c == *open || c == *close);
     let parts = secrets.split_whitespace();
@@ -102,8 +102,8 @@ pub fn listed_secrets(secrets: &str) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
-/// Whether nothing is seen of a character, and it is no white space either: marks of byte order and of direction,
-/// joiners, soft hyphens.
+/// Whether a character is invisible and not white space: marks of byte order and of direction, joiners, soft
+/// hyphens.
 /// Source: Unicode Standard, `Default_Ignorable_Code_Point`, as far as copied text has them.
 pub const fn is_invisible(c: char) -> bool {
     matches!(

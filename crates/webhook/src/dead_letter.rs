@@ -1,8 +1,8 @@
 //! Why a message is on the dead-letter queue.
 //!
-//! The consumer puts the reason beside a message that will never succeed, or that failed at its last delivery. What
-//! killed its consumer is moved by the queue itself, which knows no reason. Then the ledger has the last one, or the
-//! lack of it says what happened.
+//! The consumer puts the reason beside a message that will never succeed, or that failed at its last delivery. A
+//! message that killed its consumer is moved by the queue itself, which does not know a reason. Then the ledger
+//! has the last one, or its lack shows what happened.
 
 use std::fmt;
 
@@ -10,31 +10,31 @@ use crate::event::Envelope;
 use crate::ledger::{Entry, payload_sha256};
 use crate::message::{DecodeError, Message};
 
-/// Why a message is never run whose id came with another payload: one of the two is not genuine.
+/// The reason why a message is never run if its id was seen with another payload: one of the two is not genuine.
 pub const PAYLOAD_MISMATCH: &str = "the same message id came with another payload before";
 
 /// Why a message is on the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
-    /// The consumer said so.
+    /// The reason that the consumer gave.
     Said(String),
     /// Its last delivery failed for this reason.
     LastFailure(String),
-    /// It carries no message of a receiver, or no event, and the consumer could not copy it away.
+    /// It is not a message of a receiver, or not an event, and the consumer could not copy it to the dead-letter
+    /// queue.
     Unreadable(String),
-    /// Its consumer stopped before it could say why: a crash, or a time-out.
+    /// Its consumer stopped before it could record a reason: a crash, or a time-out.
     ConsumerStopped,
     /// The ledger has another payload under its message id.
     PayloadMismatch,
-    /// Nothing failed that the ledger knows of: it was done, or another delivery of it was at work.
+    /// The ledger does not know a failure: it was done, or another delivery of it was in progress.
     NothingFailed,
     /// No consumer has claimed it.
     NeverClaimed,
 }
 
 impl Why {
-    /// Finds out, from the reason beside the message, from the message, and from what the ledger holds for
-    /// it.
+    /// Finds the reason from the attribute `said` beside the message, from the message, and from its ledger entry.
     pub fn find(said: Option<&str>, message: Result<&Message, DecodeError>, entry: Option<&Entry>) -> Self {
         if let Some(said) = said {
             return Self::Said(said.to_owned());

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub enum FailureClass {
     /// May succeed later: the message is delivered again.
     Retryable,
-    /// Never will: the message goes to the dead-letter queue at once.
+    /// Will never succeed: the message goes to the dead-letter queue at once.
     Permanent,
 }
 
@@ -22,9 +22,9 @@ pub type HandlerResult = Result<(), HandlerError>;
 /// `?` on any error means *again*, because a wasted attempt is cheaper than a lost message.
 /// [`OrPermanent::or_permanent`] means *never*.
 ///
-/// Its reason reaches logs, the ledger and the dead-letter queue, and the text of an error from
-/// elsewhere may quote a payload. So `?` and `or_permanent` name that error's type and leave its
-/// text out; [`HandlerError::quoting`] takes the text along where it is known to be harmless.
+/// Its reason reaches logs, the ledger and the dead-letter queue, and the text of another library's error may
+/// quote a payload. So `?` and `or_permanent` name that error's type and leave its text out;
+/// [`HandlerError::quoting`] includes the text if it is known to be harmless.
 ///
 /// Like `anyhow::Error` it is not itself a [`std::error::Error`], so that `?` can convert from
 /// every type that is. `anyhow::Error` and `Box<dyn Error>` aren't either: say what they mean, with
@@ -54,8 +54,8 @@ impl HandlerError {
         Self { is_unfinished: true, ..Self::retryable(reason) }
     }
 
-    /// The work will never succeed. `reason` is logged and travels with the message to the
-    /// dead-letter queue: no payload, no personal data.
+    /// The work will never succeed. `reason` is logged and copied with the message to the dead-letter queue: no
+    /// payload, no personal data.
     pub fn permanent(reason: impl Into<String>) -> Self {
         Self { class: FailureClass::Permanent, ..Self::retryable(reason) }
     }
@@ -67,7 +67,7 @@ impl HandlerError {
     }
 
     /// Asks for at least `delay` before the next attempt, as a downstream's `Retry-After` does; 11 h 50 min at
-    /// most, which is as long as SQS hides a message. It means nothing to a permanent error.
+    /// most, because SQS does not hide a message for longer. A permanent error ignores it.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -79,7 +79,7 @@ impl HandlerError {
         self.class
     }
 
-    /// Whether nothing failed, and the work only needs another invocation.
+    /// Whether nothing failed and the work only needs another invocation.
     pub const fn is_unfinished(&self) -> bool {
         self.is_unfinished
     }
@@ -104,7 +104,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for HandlerError {
 
 /// `.or_permanent("why")`: turns a failure, or a missing value, into *never*.
 pub trait OrPermanent<T> {
-    /// Says that trying again cannot help, and why.
+    /// States that trying again cannot help, and why.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl<T> OrPermanent<T> for Option<T> {
     }
 }
 
-/// The text of an error and of what caused it, joined by colons.
+/// The text of an error and of its causes, joined by colons.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -136,8 +136,8 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-/// The code of an error that a service answered with, as far as it is one: up to 80 ASCII letters, digits, `_`
-/// and `.`. What a proxy may have put there instead may quote the request, and is not to be repeated.
+/// The error code of a service's answer, if it is a code: up to 80 ASCII letters, digits, `_` and `.`. Other text
+/// may come from a proxy and quote the request, and must not be repeated.
 pub fn service_code(code: &str) -> Option<&str> {
     let is_of_a_code = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
     ((1..=80).contains(&code.len()) && code.bytes().all(is_of_a_code)).then_some(code)

@@ -1,8 +1,8 @@
-//! What a webhook says: LearnInk's envelope and the payloads whose shape is public.
+//! The content of a webhook: LearnInk's envelope and the payloads whose shape is public.
 //!
-//! Only two payloads are documented outside the customer's dashboard. Every other type is a normal
-//! event with its `data` kept raw, so that an unknown type or field never fails anything. Of the fields that are
-//! known, each is read by whoever needs it: one that is missing or odd fails nobody else.
+//! Only two payloads are documented outside the customer's dashboard. Every other type is a normal event with its
+//! `data` kept raw, so that an unknown type or field never causes a failure. Each known field is read only where
+//! it is needed: if it is missing or malformed, only the code that reads it fails.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -26,21 +26,21 @@ use crate::personal::Personal;
 /// The `api_version` of all events today. Source: LearnInk webhook guide, step 2.
 pub const API_VERSION: &str = "2022-11-15";
 
-/// What every event has around its `data`. `Debug` leaves the payload out.
+/// The fields that every event has around its `data`. `Debug` leaves the payload out.
 ///
-/// Any JSON object can be read as one: what it leaves out, or has of another kind, fails only who needs it. Of
-/// several fields of one name the first counts, so that [`Label`] need not read a long `data` to its end.
+/// Any JSON object can be read as one: a field that is missing, or of another kind, fails only the code that needs
+/// it. Of several fields with one name the first counts, so that [`Label`] need not read a long `data` to its end.
 pub struct Envelope {
-    /// The event type, such as `user.course.started`; empty where there is none, or one that is not text.
+    /// The event type, such as `user.course.started`; empty if it is missing, or not text.
     pub event_type: String,
-    /// The version of the payload's shape, such as `2022-11-15`; the digits of a number, and empty where there
-    /// is none, or one of another kind. No handler is registered for an empty one.
+    /// The version of the payload's shape, such as `2022-11-15`; of a number, its digits; empty if it is missing,
+    /// or of another kind. No handler is registered for an empty one.
     pub api_version: String,
-    /// When it happened, which may be days before it was sent: a learner's phone queues events
-    /// while it is offline. `None` where it does not say so, or not as RFC 3339 does. A time after the largest
-    /// that there can be is that one.
+    /// When it happened, which may be days before it was sent: a learner's phone queues events while it is
+    /// offline. `None` if it is missing, or not in RFC 3339. A time beyond the latest representable one becomes
+    /// that one.
     pub occurred_at: Option<Timestamp>,
-    /// The payload, not parsed yet; `null` where there is none.
+    /// The payload, not parsed yet; `null` if there is none.
     data: Box<RawValue>,
 }
 
@@ -55,9 +55,9 @@ impl fmt::Debug for Envelope {
     }
 }
 
-/// A body that cannot be an event, or `data` that is not what its type says.
+/// A body that is not an event, or `data` that does not have the shape of its type.
 ///
-/// It says where, and never repeats what stands there: payloads hold personal data.
+/// It names the position, and never quotes the text there: payloads hold personal data.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EventError {
     /// The body has no bytes.
@@ -124,8 +124,8 @@ impl Envelope {
         })
     }
 
-    /// What stands in for the envelope of a body that is not a JSON object: for handlers that take every
-    /// webhook, and keep its bytes.
+    /// A placeholder envelope for a body that is not a JSON object: for handlers that take every webhook and keep
+    /// its bytes.
     pub fn of_no_event() -> Self {
         let (event_type, api_version) = (String::new(), String::new());
         Self { event_type, api_version, occurred_at: None, data: RawValue::NULL.to_owned() }
@@ -137,12 +137,12 @@ impl Envelope {
         !self.event_type.is_empty()
     }
 
-    /// The payload as it was sent; `null` where there is none.
+    /// The payload as it was sent; `null` if there is none.
     pub fn raw_data(&self) -> &RawValue {
         &self.data
     }
 
-    /// The payload as a type, read as [`json::read`] reads: what is not a part of the type does not matter.
+    /// The payload as a type, read as [`json::read`] reads: fields that the type does not have are ignored.
     ///
     /// # Errors
     ///
@@ -156,10 +156,10 @@ impl Envelope {
     }
 }
 
-/// What a body says of itself, as far as it says so: for logs, metrics and filters.
+/// The type and time of a body, if it has them: for logs, metrics and filters.
 ///
-/// It is what [`Envelope::parse`] says, also of bodies that this refuses. It stops as soon as it knows, so that
-/// a long `data` behind both costs nothing.
+/// It agrees with [`Envelope::parse`], and also reads bodies that this refuses. It stops as soon as it has both,
+/// so that a long `data` after them costs nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Label {
     /// The `type` of the event, unless it is empty, or longer than any name.
@@ -169,11 +169,11 @@ pub struct Label {
 }
 
 impl Label {
-    /// Reads what there is.
+    /// Reads the fields that exist.
     pub fn read(body: &[u8]) -> Self {
         let body = body.strip_prefix(BOM.as_bytes()).unwrap_or(body);
         let mut fields = Fields::default();
-        // An error ends the reading, and so does knowing both; what was read by then stays.
+        // Reading ends with an error, or once both are known; the fields read by then are kept.
         let visitor = FieldsVisitor { fields: &mut fields, wanted: Wanted::TypeAndTime };
         let _ = serde_json::Deserializer::from_slice(body).deserialize_map(visitor);
         let is_name = |name: &Cow<'_, str>| (1..=LONGEST_EVENT_TYPE_BYTES).contains(&name.len());
@@ -184,7 +184,7 @@ impl Label {
     }
 }
 
-/// The byte order mark, which some programs write before JSON, and which is not a part of it.
+/// The byte order mark, which some programs write before JSON, and which is not part of it.
 /// Source: RFC 8259, section 8.1.
 const BOM: &str = "\u{FEFF}";
 
@@ -192,7 +192,7 @@ fn without_bom(text: &str) -> &str {
     text.strip_prefix(BOM).unwrap_or(text)
 }
 
-/// The fields of a body that mean something, as they stand there, each where it comes first.
+/// The raw fields of a body that have a meaning; of several with one name, the first.
 #[derive(Default)]
 struct Fields<'a> {
     event_type: Option<&'a RawValue>,
@@ -226,7 +226,7 @@ enum Wanted {
     TypeAndTime,
 }
 
-/// Reads [`Fields`] without a look into any value, so that none fails the others.
+/// Reads [`Fields`] without parsing any value, so that none fails the others.
 struct FieldsVisitor<'f, 'a> {
     fields: &'f mut Fields<'a>,
     wanted: Wanted,
@@ -264,10 +264,10 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_, 'de> {
     }
 }
 
-/// The time that a text in RFC 3339 stands for.
+/// The time of a text in RFC 3339.
 ///
-/// RFC 3339 has times that [`Timestamp`] has not: after 9999-12-30T22:00:00Z, the last of which stand for "never" in
-/// many programs, and with more than nine digits of a second. They are the largest time there is, and cut.
+/// RFC 3339 has times that [`Timestamp`] does not have. Those after 9999-12-30T22:00:00Z, which mean "never" in
+/// many programs, become the latest time there is. More than nine digits of a second are cut.
 fn time(text: &str) -> Option<Timestamp> {
     let parsed = |text: &str| text.parse().ok().map(|time: Timestamp| time.min(LATEST));
     if let Some(time) = parsed(text) {
@@ -280,7 +280,7 @@ fn time(text: &str) -> Option<Timestamp> {
         _ => text.to_owned(),
     };
     parsed(&text).or_else(|| {
-        // A year earlier, the same day tells whether it is a time at all.
+        // Whether it is a time at all is checked on the same day a year earlier.
         let day = text.strip_prefix("9999-")?;
         parsed(&format!("9998-{day}")).map(|_| LATEST)
     })
@@ -290,7 +290,7 @@ fn time(text: &str) -> Option<Timestamp> {
 /// stored.
 const LATEST: Timestamp = Timestamp::constant(253_402_207_200, 0);
 
-/// So many digits of a second a [`Timestamp`] keeps.
+/// How many digits of a second a [`Timestamp`] keeps.
 const LONGEST_FRACTION_DIGITS: usize = 9;
 
 /// The `data` of one event type in one version.
@@ -309,8 +309,8 @@ pub struct Event<T = ()> {
     pub message: Arc<Message>,
     /// Type, version and time.
     pub envelope: Arc<Envelope>,
-    /// Names what this handler does for this message, the same on every attempt: hand it on as the
-    /// idempotency key of whatever the handler calls.
+    /// Names this handler's work for this message, the same on every attempt: pass it on as the idempotency key of
+    /// the calls that the handler makes.
     pub key: IdempotencyKey,
     /// When the handler was called.
     pub now: Timestamp,
@@ -320,8 +320,8 @@ pub struct Event<T = ()> {
 }
 
 impl Event {
-    /// The event of a message, for the handler that has the ledger's key `task`, such as `push`. Of its
-    /// items, those among what is `done` are done; what finishes now is noted in `log`.
+    /// The event of a message, for the handler that has the ledger's key `task`, such as `push`. `done` has the
+    /// items that are finished; items that finish now are noted in `log`.
     pub fn new(
         message: Arc<Message>,
         envelope: Arc<Envelope>,
@@ -348,42 +348,42 @@ impl<T> Event<T> {
         &self.message.id
     }
 
-    /// When it happened, where it says so.
+    /// When it happened, if it says so.
     pub fn occurred_at(&self) -> Option<Timestamp> {
         self.envelope.occurred_at
     }
 
-    /// How long ago it happened, or was received where it does not say when it happened. Zero for an event whose
+    /// How long ago it happened, or was received if it does not say when it happened. Zero for an event whose
     /// clock is ahead of ours.
     pub fn age(&self) -> Duration {
         elapsed(self.occurred_at().unwrap_or(self.message.received_at), self.now)
     }
 
-    /// How long after it happened it was received: moments, or days for a learner who was offline. `None` where
-    /// it does not say when it happened.
+    /// The time from when it happened until it was received: moments, or days for a learner who was offline.
+    /// `None` if it does not say when it happened.
     pub fn offline_lag(&self) -> Option<Duration> {
         self.occurred_at().map(|at| elapsed(at, self.message.received_at))
     }
 
-    /// Does `work` for each item of a list in the payload, each with an idempotency key of its own. `permits` limits
-    /// how many are under way at once. What finished is not done again when the message comes back. A handler has
-    /// one list.
+    /// Does `work` for each item of a list in the payload, each with an idempotency key of its own. `permits`
+    /// limits how many are in flight at once. Finished items are not done again when the message is delivered
+    /// again. A handler has one list.
     ///
-    /// A list of more than [`LONGEST_PART`](crate::message::LONGEST_PART) items is cut into parts, each a message of
-    /// its own: the handler is called once, which ends here with an error that it returns, and then once for each
-    /// part, whose items alone it does. So a list may be as long as a message can be, and what the handler does
-    /// beside the list it does for every part.
+    /// A list of more than [`LONGEST_PART`](crate::message::LONGEST_PART) items is cut into parts, each a message
+    /// of its own. The first call ends here with an error, which the handler returns. Then the handler is called
+    /// once for each part, and does only its items. So a list may be as long as a message can be. Work that the
+    /// handler does besides the list is repeated for every part.
     ///
-    /// An item that fails, panics or is refused does not stop the others, but failures in a row do: after
-    /// three, one more item tries, and if it fails as well the rest waits for the next attempt, so that a failing
-    /// downstream is called less. Each attempt begins elsewhere in the list. What was refused is not tried again
-    /// until the message is sent again, as a redrive does. When the time of the invocation ends, no more is begun,
-    /// and the message comes back at once for the rest.
+    /// An item that fails, panics or is refused does not stop the others. Failures in a row do: after three, one
+    /// more item tries, and if it fails too, the rest waits for the next attempt, so that a failing downstream
+    /// gets fewer calls. Each attempt begins elsewhere in the list. A refused item is not tried again until the
+    /// message is sent again, as a redrive does. When the time of the invocation ends, no more items begin, and
+    /// the message is delivered again at once for the rest.
     ///
     /// # Errors
     ///
-    /// Retryable when an item may succeed later, with the longest wait that one asked for; permanent when
-    /// those that are left never will. Return it as it is.
+    /// Retryable if an item may succeed later, with the longest wait that one asked for; permanent if the
+    /// remaining ones never will. Return it as it is.
     pub async fn for_each_item<'a, I, F, Fut>(
         &self,
         items: &'a [I],
@@ -394,20 +394,20 @@ impl<T> Event<T> {
         F: Fn(&'a I, IdempotencyKey) -> Fut,
         Fut: Future<Output = HandlerResult>,
     {
-        // Another number at each attempt, and the attempts' own time is one.
+        // Differs at each attempt, as the time does.
         let start = usize::try_from(self.now.as_millisecond()).unwrap_or_default();
         self.items.for_each(&self.key, items, permits, start, work).await
     }
 }
 
-/// From one time to a later one; zero to an earlier one.
+/// The time from `from` to `to`; zero if `to` is earlier.
 pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// An id that an event may have, such as that of a learner: a text, or an integer, whose digits are the id then.
+/// An optional id of an event, such as a learner's: a text, or an integer, whose digits are then the id.
 ///
-/// One of another kind does not fail the event, but only who [reads](Id::read) it.
+/// An id of another kind does not fail the event, only the code that [reads](Id::read) it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Id(IdField);
 
@@ -421,11 +421,11 @@ enum IdField {
 }
 
 impl Id {
-    /// The id; `None` where the event has none. `field` is its name there, for the reason.
+    /// The id; `None` if the event has none. `field` is its name, for the reason.
     ///
     /// # Errors
     ///
-    /// Permanent, where it is of another kind.
+    /// Permanent, if it is of another kind.
     pub fn read(&self, field: &str) -> Result<Option<&str>, HandlerError> {
         match &self.0 {
             IdField::Missing => Ok(None),
@@ -476,7 +476,7 @@ impl<'de> Visitor<'de> for IdVisitor {
         Ok(IdField::OfAnotherKind)
     }
 
-    /// Also an integer of more than 64 bits, whose digits are gone by now.
+    /// Also an integer of more than 64 bits, whose digits are lost here.
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<IdField, E> {
         Ok(IdField::OfAnotherKind)
     }
@@ -492,7 +492,7 @@ impl<'de> Visitor<'de> for IdVisitor {
     }
 }
 
-/// An id without which its payload means nothing.
+/// A required id of a payload.
 fn needed_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     match Id::deserialize(deserializer)?.0 {
         IdField::Known(id) => Ok(id),
@@ -502,7 +502,7 @@ fn needed_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
     }
 }
 
-/// A text that is personal, or the digits of an integer; `None` where there is something of another kind.
+/// A personal text, or the digits of an integer; `None` for a value of another kind.
 fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Personal<String>>, D::Error> {
     Ok(match Id::deserialize(deserializer)?.0 {
         IdField::Known(text) => Some(Personal::new(text)),
@@ -669,7 +669,7 @@ mod tests {
         assert_eq!((envelope.occurred_at, envelope.raw_data().get()), (None, "null"));
     }
 
-    /// The envelope of a body with these fields, and what its label says of the type and the time.
+    /// The envelope of a body with these fields, whose label has to agree about type and time.
     fn envelope(fields: &str) -> Envelope {
         let body = format!("{{{fields}}}");
         let envelope = Envelope::parse(body.as_bytes()).unwrap();

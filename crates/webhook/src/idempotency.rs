@@ -1,16 +1,16 @@
-//! The key under which a piece of work is done once.
+//! Idempotency keys: each names one piece of work.
 //!
 //! A message id alone is too coarse: a message goes to several handlers, a handler may send hundreds of
-//! notifications for it, and an operator may ask for all of it again. So a key names the message, the
-//! handler, the [replay window](crate::replay) where there is one, and the item:
+//! notifications for it, and an operator may replay all of it. So a key names the message, the handler, the
+//! [replay window](crate::replay) if there is one, and the item:
 //!
 //! ```text
 //! msg_2Xb/push          msg_2Xb/push/17          msg_2Xb/push@1f0c/17
 //! ```
 //!
-//! Every attempt at the same work has the same key, so that whoever is called twice with it, because the
-//! first call's success never reached the ledger, can see that it is the same work. The ledger keeps the
-//! part after the message id. Beside these it keeps, of a list that is not done:
+//! Every attempt at the same work has the same key. If the success of a call did not reach the ledger and the call
+//! is repeated, the called system can recognise the same work. The ledger keeps the part after the message id. For
+//! a list that is not done, it also keeps:
 //!
 //! | key | says |
 //! |---|---|
@@ -32,18 +32,18 @@ const REFUSED: char = '!';
 /// Separates a handler from the replay window that runs it again.
 const REPLAY: char = '@';
 
-/// Separates a task whose list made progress from how many deliveries it has made none since.
+/// Separates a task whose list made progress from the number of deliveries without progress since.
 const WITHOUT_PROGRESS: char = '+';
 
-/// Names one piece of work in the whole world. Hand it on as the idempotency key of whatever the work
-/// calls: an `Idempotency-Key` header, an id to write under, a condition.
+/// Names one piece of work, globally unique. Pass it on as the idempotency key of the calls that the work makes:
+/// an `Idempotency-Key` header, an id to write under, a condition.
 ///
 /// Visible ASCII, at most 400 bytes: 256 for the message id, and a handler's name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// The key of what `task`, such as `push` or `push@1f0c`, does for a message.
+    /// The key of the work of `task`, such as `push` or `push@1f0c`, for a message.
     pub fn new(id: &MessageId, task: &str) -> Self {
         Self(format!("{id}{PART}{task}"))
     }
@@ -54,7 +54,7 @@ impl IdempotencyKey {
         Self(item_key(&self.0, index))
     }
 
-    /// The key as it is handed on.
+    /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -91,12 +91,12 @@ pub(crate) fn refusal_key(task: &str, index: usize, reason: &str) -> String {
     format!("{task}{REFUSED}{index} {reason}")
 }
 
-/// The ledger's key of a list that made progress, and none in the last so many deliveries.
+/// The ledger's key of a list that made progress, but not in the last `deliveries` deliveries.
 pub(crate) fn without_progress_key(task: &str, deliveries: u32) -> String {
     format!("{task}{WITHOUT_PROGRESS}{deliveries}")
 }
 
-/// How many deliveries a task's list has made no progress since it made some, among the keys of what is done.
+/// The number of deliveries without progress since a task's list last made some, from the keys of what is done.
 pub(crate) fn without_progress_of<'a>(task: &str, mut done: impl Iterator<Item = &'a str>) -> Option<u32> {
     done.find_map(|key| key.strip_prefix(task)?.strip_prefix(WITHOUT_PROGRESS)?.parse().ok())
 }
@@ -119,18 +119,18 @@ pub(crate) fn refusals_of<'a>(
     })
 }
 
-/// Whether a key belongs to the list of a task that is not done yet: an item, a part, a refusal or a mark.
+/// Whether a key belongs to the list of an unfinished task: an item, a part, a refusal or a mark.
 pub(crate) fn is_of_list(task: &str, key: &str) -> bool {
     key.strip_prefix(task).is_some_and(|rest| rest.starts_with([PART, REFUSED, WITHOUT_PROGRESS]))
 }
 
-/// Whether a key says that something of a task's list is done: an item finished, or a part is on the queue.
+/// Whether a key records progress of a task's list: an item finished, or a part is on the queue.
 pub(crate) fn is_progress_of(task: &str, key: &str) -> bool {
     let rest = key.strip_prefix(task).and_then(|rest| rest.strip_prefix(PART));
     rest.is_some_and(|rest| !rest.ends_with(REFUSED))
 }
 
-/// Whether a key says that an item of a task's list was refused, or why.
+/// Whether a key records that an item of a task's list was refused, or why.
 pub(crate) fn is_refusal_of(task: &str, key: &str) -> bool {
     let rest = key.strip_prefix(task);
     rest.is_some_and(|rest| rest.starts_with(REFUSED) || (rest.starts_with(PART) && rest.ends_with(REFUSED)))
@@ -155,7 +155,7 @@ pub(crate) fn items_of<'a>(
 }
 
 /// Whether a handler's name can be part of a key: 1 to 64 of `a-z`, `0-9`, `_`, `-` and `.`, and not a number,
-/// which is what an item is called.
+/// because items are named by numbers.
 pub(crate) fn is_handler_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte);
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
@@ -198,7 +198,7 @@ mod tests {
         }
         let refusals: Vec<_> = refusals_of("push", list.into_iter().chain(others)).collect();
         assert_eq!(refusals, [(7, "no such plan!")]);
-        // A consumer that knows none of these reads the same items and refusals from among them.
+        // A consumer that does not know these keys still reads the same items and refusals.
         assert_eq!(items_of("push", list.into_iter()).collect::<Vec<_>>(), [1]);
         assert_eq!(refused_of("push", list.into_iter()).collect::<Vec<_>>(), [7]);
         assert_eq!(refusal_key("push", 7, "busy"), "push!7 busy");

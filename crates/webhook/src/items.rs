@@ -1,11 +1,10 @@
-//! Events that are lists: hundreds of notifications in one message, each of which is sent once.
+//! Events with lists, such as hundreds of notifications in one message, each with its own record of being done.
 //!
 //! A handler hands its list to [`Event::for_each_item`](crate::Event::for_each_item). Every item has an
-//! [idempotency key](crate::idempotency) of its own, by its position: the payload of a message never
-//! changes. What finished is noted in an [`ItemLog`], from which the engine brings it to the ledger while
-//! the handler is still at work, so that a crash costs only the few items in between. A list that is longer than
-//! one message should carry out is cut into [parts](crate::message::Part), which come back as messages of their
-//! own.
+//! [idempotency key](crate::idempotency) of its own, by its position: the payload of a message never changes.
+//! Finished items are noted in an [`ItemLog`]. The engine records them in the ledger while the handler still runs,
+//! so that a crash repeats only the few items in between. A list that is too long for one message is cut into
+//! [parts](crate::message::Part), each a message of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -32,8 +31,8 @@ use crate::idempotency::{
 use crate::json;
 use crate::message::Part;
 
-/// How many items are under way at once in one execution environment, over all messages of its batch. Keep one in
-/// the handler's state; cloned, it is the same limit.
+/// Limits how many items are in flight at once in one execution environment, over all messages of its batch. Keep
+/// one in the handler's state; cloned, it is the same limit.
 ///
 /// An item takes its permit before it begins, so that no item begins after the invocation stops starting work. With a
 /// limit of the handler's own inside the work, items that wait for it would count as begun.
@@ -41,7 +40,7 @@ use crate::message::Part;
 pub struct Permits(Arc<Semaphore>);
 
 impl Permits {
-    /// A limit of `at_once` items; one, where that is 0.
+    /// A limit of `at_once` items; one, if that is 0.
     pub fn new(at_once: usize) -> Self {
         Self(Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))))
     }
@@ -52,7 +51,7 @@ impl Permits {
     }
 }
 
-/// What the lists of one message's handlers came to under the present claim.
+/// The progress of the lists of one message's handlers under the current claim.
 #[derive(Debug)]
 pub struct ItemLog {
     /// The ledger's keys, in the order in which they came.
@@ -61,12 +60,12 @@ pub struct ItemLog {
     is_closing: watch::Sender<bool>,
     /// A longer list is cut into parts.
     longest_list: usize,
-    /// The lists that are to be cut into parts: how many items each has, by its task.
+    /// The lists to cut into parts: the number of items of each, by its task.
     cuts: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Default for ItemLog {
-    /// A log under which every list is carried out whole, however long it is.
+    /// A log under which no list is cut into parts, however long it is.
     fn default() -> Self {
         Self {
             keys: Mutex::default(),
@@ -79,24 +78,23 @@ impl Default for ItemLog {
 }
 
 impl ItemLog {
-    /// A log under which a list of more than `longest_list` items is not carried out, but cut into parts of that
-    /// length.
+    /// A log under which a list of more than `longest_list` items is cut into parts of that length instead of
+    /// being run.
     pub fn with_parts_of(longest_list: usize) -> Self {
         Self { longest_list: longest_list.max(1), ..Self::default() }
     }
 
-    /// The keys that came, but for the first `known`.
+    /// The keys so far, without the first `known`.
     pub fn after(&self, known: usize) -> Vec<String> {
         locked(&self.keys).get(known..).unwrap_or_default().to_vec()
     }
 
-    /// Whether something of the list of `task` is done: an item finished, or a part is on the queue.
+    /// Whether the list of `task` made progress: an item finished, or a part is on the queue.
     pub fn has_progress_of(&self, task: &str) -> bool {
         locked(&self.keys).iter().any(|key| is_progress_of(task, key))
     }
 
-    /// Has no more items begun, because the time of the invocation ends: those that are under way may still
-    /// finish.
+    /// Lets no more items begin, because the time of the invocation ends: those in flight can still finish.
     pub fn close(&self) {
         self.is_closing.send_replace(true);
     }
@@ -105,17 +103,17 @@ impl ItemLog {
         *self.is_closing.borrow()
     }
 
-    /// Waits until something came since the last wait.
+    /// Waits until a key is added, or was since the last wait.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// How many items the list of `task` has, where it is to be cut into parts.
+    /// How many items the list of `task` has, if it is to be cut into parts.
     pub fn cut_of(&self, task: &str) -> Option<usize> {
         locked(&self.cuts).get(task).copied()
     }
 
-    /// Takes note that a part is on the queue.
+    /// Notes that a part is on the queue.
     pub fn queued(&self, part: &Part) {
         self.add(part.key());
     }
@@ -126,33 +124,33 @@ impl ItemLog {
     }
 }
 
-/// A panic elsewhere leaves what is still true.
+/// The value stays valid after a panic.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What one handler has to know of the items of its event.
+/// The state of one handler's list of items.
 #[derive(Debug, Clone)]
 pub(crate) struct Items {
     task: String,
-    /// The part of the list that the message stands for; all of it where there is none.
+    /// The part of the list that the message is about; `None` for the whole list.
     part: Option<Part>,
     done: Arc<BTreeSet<usize>>,
-    /// The positions of the refused items, each with the reason where the ledger has it.
+    /// The positions of the refused items, each with the reason if the ledger has it.
     refused: Arc<BTreeMap<usize, Option<String>>>,
     log: Arc<ItemLog>,
-    /// Whether the handler has begun with a list. Items are known by their positions, so that it has one.
+    /// Whether the handler has begun with a list. It can have only one, because items are identified by position.
     has_begun: Arc<AtomicBool>,
 }
 
-/// The ledger keeps so many different reasons of a list's refusals.
+/// How many different reasons of a list's refusals the ledger keeps.
 const MOST_REASONS: usize = 5;
 
-/// A reason that the ledger keeps is cut to so many bytes.
+/// A reason in the ledger is cut to this many bytes.
 const LONGEST_REASON_BYTES: usize = 200;
 
 impl Items {
-    /// The items of `task`, of which the ledger holds some among what is `done`.
+    /// The items of `task`. `done` has those that the ledger has recorded.
     pub(crate) fn new(task: &str, part: Option<&Part>, done: &BTreeSet<String>, log: Arc<ItemLog>) -> Self {
         let keys = || done.iter().map(String::as_str);
         let items: BTreeSet<_> = items_of(task, keys()).collect();
@@ -160,7 +158,7 @@ impl Items {
         for (index, reason) in refusals_of(task, keys()) {
             refused.insert(index, Some(reason.to_owned()));
         }
-        // Refused by an earlier send, and done by a later one that did not come to settle.
+        // Refused in an earlier send, and done in a later one that ended before it settled.
         refused.retain(|index, _| !items.contains(index));
         Self {
             task: task.to_owned(),
@@ -172,7 +170,7 @@ impl Items {
         }
     }
 
-    /// The positions that this message stands for, of a list of `items` items.
+    /// The positions of this message's items, in a list of `items` items.
     fn range(&self, items: usize) -> Result<Range<usize>, HandlerError> {
         match &self.part {
             None => Ok(0..items),
@@ -185,16 +183,15 @@ impl Items {
         }
     }
 
-    /// Whether the list is to be cut into parts. One that was begun whole, by a consumer that cuts none, is
-    /// finished whole.
+    /// Whether the list is to be cut into parts. A list that was begun whole, by a consumer that does not cut
+    /// lists, is finished whole.
     fn is_to_be_cut(&self, items: usize) -> bool {
         let is_begun = !self.done.is_empty() || !self.refused.is_empty();
         self.part.is_none() && items > self.log.longest_list && !is_begun
     }
 
-    /// See [`Event::for_each_item`](crate::Event::for_each_item). `start` is any number: the attempt begins
-    /// there in the list and goes around it, so that a few items at its head that fail every time do not keep
-    /// all others from their turn.
+    /// See [`Event::for_each_item`](crate::Event::for_each_item). `start` is any number: the attempt begins there
+    /// in the list and wraps around, so that a few items at its head that always fail do not block the others.
     pub(crate) async fn for_each<'a, I, F, Fut>(
         &self,
         key: &IdempotencyKey,
@@ -232,15 +229,15 @@ impl Items {
         let mut closing = self.log.is_closing.subscribe();
         let mut summary =
             Summary { items: range.len(), refused: (*self.refused).clone(), ..Summary::default() };
-        // One wait for a permit at a time, and the same one over several turns: it keeps its place in the queue.
+        // One wait for a permit at a time, kept over several turns: it keeps its place in the queue.
         let mut permit = pin!(Fuse::terminated());
         loop {
-            // While the downstream counts as sick, one item tries when all that was under way has ended.
+            // While the breaker is open, one item tries once all items in flight have ended.
             let may_begin = !self.log.is_closed()
                 && pending.len() > 0
                 && (!breaker.is_open() || (running.is_empty() && !has_tried));
             if !may_begin {
-                // Dropped: a permit that it may have got meanwhile is of use to others.
+                // Dropped, so that others can use a permit that it may have got meanwhile.
                 permit.set(Fuse::terminated());
             } else if permit.is_terminated() {
                 permit.set(permits.acquire().fuse());
@@ -250,7 +247,7 @@ impl Items {
                 _ = closing.wait_for(|is_closing| *is_closing), if may_begin => continue,
                 Some(attempt) = running.next(), if !running.is_empty() => attempt,
                 permit = permit.as_mut(), if may_begin => {
-                    // Once more: what was polled just now may have taken until the end.
+                    // Checked again: the items polled just now may have taken until the end.
                     if !self.log.is_closed() && let Some((index, item)) = pending.next() {
                         has_tried = breaker.is_open();
                         running.push(self.attempt(index, item, key, &work, permit));
@@ -262,7 +259,7 @@ impl Items {
             match &attempt {
                 Attempt::Finished => breaker.answered(),
                 Attempt::Failed(_) => breaker.failed(),
-                // Says nothing of the downstream, which may not have been called.
+                // Says nothing about the downstream, which may not have been called.
                 Attempt::Refused(..) | Attempt::Panicked => has_tried = false,
             }
             if let Attempt::Refused(index, error) = &attempt {
@@ -304,8 +301,8 @@ impl Items {
         }
     }
 
-    /// Has the ledger keep why an item was refused, where it is the first for this reason: the delivery that
-    /// dead-letters the message does not try the item again, and says why all the same.
+    /// Lets the ledger keep why an item was refused, if it is the first for this reason: the delivery that
+    /// dead-letters the message does not try the item again, but reports the reason.
     fn note_refusal(&self, index: usize, reason: &str, before: &Summary) {
         let reason = short(reason);
         let reasons: BTreeSet<_> = before.refused.values().flatten().map(|known| short(known)).collect();
@@ -323,12 +320,12 @@ enum Attempt {
     Finished,
     /// It may succeed later.
     Failed(HandlerError),
-    /// It never will.
+    /// It will never succeed.
     Refused(usize, HandlerError),
     Panicked,
 }
 
-/// What the attempts at the items amount to.
+/// The result of the attempts at the items.
 #[derive(Default)]
 struct Summary {
     items: usize,
@@ -336,14 +333,13 @@ struct Summary {
     failed: usize,
     first_failed: Option<HandlerError>,
     longest_wait: Option<Duration>,
-    /// The positions of those that never will, at this attempt and at earlier ones, with the reasons that are
-    /// known.
+    /// The positions of those that never will, at this attempt and at earlier ones, with the known reasons.
     refused: BTreeMap<usize, Option<String>>,
     /// How many were not tried.
     left: usize,
 }
 
-/// So many positions of refused items are named.
+/// How many positions of refused items are named.
 const NAMED: usize = 5;
 
 impl Summary {
@@ -390,7 +386,7 @@ impl Summary {
         Err(match (self.failed, self.left, self.refused.is_empty()) {
             (0, 0, true) => return Ok(()),
             (0, 0, false) => HandlerError::permanent(reason),
-            // What is left did not fail: the time was up.
+            // The rest did not fail: the time was up.
             (0, ..) => HandlerError::unfinished(reason),
             _ => match self.longest_wait {
                 Some(wait) => HandlerError::retryable(reason).retry_after(wait),
@@ -400,11 +396,11 @@ impl Summary {
     }
 }
 
-/// One entry of a list in a payload, read by itself: one of another shape fails alone.
+/// One entry of a list in a payload, read separately: an entry of another shape fails alone.
 #[derive(Debug, Clone)]
 pub struct Item<T>(Result<T, OfAnotherShape>);
 
-/// An entry that is not what its list has. It says where, and never repeats what stands there.
+/// An entry without the shape that its list expects. It names the position, and never quotes the text there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not what the list has (line {line}, column {column} of the item)")]
 struct OfAnotherShape {
@@ -417,7 +413,7 @@ impl<T> Item<T> {
     ///
     /// # Errors
     ///
-    /// Permanent, where it has another shape.
+    /// Permanent, if it has another shape.
     pub fn read(&self) -> Result<&T, HandlerError> {
         self.0.as_ref().map_err(|error| HandlerError::permanent(error.to_string()))
     }
@@ -547,7 +543,7 @@ mod tests {
             let run = run_under(log.clone(), None, 0, 4, &[begun], |_| Ok(())).await;
             assert_eq!((run.tried.len(), log.cut_of("push")), (3, None));
         }
-        // A part on the queue was not begun whole: the rest of the parts follows.
+        // With a part on the queue, the list was not begun whole: the other parts follow.
         let log = Arc::new(ItemLog::with_parts_of(2));
         let run = run_under(log.clone(), None, 0, 4, &["push/0-1"], |_| Ok(())).await;
         assert_eq!((run.tried.len(), log.cut_of("push")), (0, Some(4)));
@@ -583,7 +579,7 @@ mod tests {
     async fn a_few_items_that_fail_every_time_do_not_keep_the_others_from_their_turn() {
         let head_fails = |bad: usize| move |item| if item < bad { busy() } else { Ok(()) };
         assert_eq!(run(100, &[], head_fails(3)).await.finished.len(), 97);
-        // A longer row of them ends this attempt, and the next begins elsewhere.
+        // More of them in a row end this attempt, and the next begins elsewhere.
         assert!(run(100, &[], head_fails(10)).await.finished.is_empty());
         assert_eq!(run_from(1_010, 100, &[], head_fails(10)).await.finished.len(), 90);
     }
@@ -685,7 +681,7 @@ mod tests {
         assert_eq!((before, begun.load(Ordering::Relaxed)), (8, 8));
         let finished: usize = logs.iter().map(|log| log.after(0).len()).sum();
         assert_eq!(finished, 8, "what was under way finishes");
-        // Also those lists that began nothing have not failed.
+        // Lists that began no item have not failed either.
         assert!(results.iter().all(|result| result.as_ref().is_err_and(HandlerError::is_unfinished)));
     }
 

@@ -1,16 +1,16 @@
-//! JSON as others write it.
+//! JSON as other programs write it.
 //!
-//! Two programs may both be right and still not read each other's JSON: RFC 8259 leaves open what an escape of
-//! half a character, a number beyond any double, or a name that comes twice means. `serde_json` refuses the
-//! whole text for each of these. [`read`] reads strictly first, which costs nothing more, and where that fails once
-//! more over a text in which
+//! Two correct programs may still not read each other's JSON: RFC 8259 does not define an escape of half a
+//! character, a number beyond any double, or a name that occurs twice. `serde_json` refuses the whole text for
+//! each of these. [`read`] reads strictly first, which has no extra cost. If that fails, it reads once more over a
+//! text in which
 //!
 //! - `\ud83c` without its other half is `\ufffd`, the replacement character, as in every language whose strings are
 //!   Unicode;
-//! - a number that no double holds, such as `1e999`, is `null`, as JavaScript writes it again;
+//! - a number beyond any double, such as `1e999`, is `null`, as JavaScript would write it;
 //! - of several members of one name the last one counts, as in JavaScript, Python and Go.
 //!
-//! What is changed keeps its length, so that an error still says the right place. All of this is done without
+//! Changed text keeps its length, so that an error still names the right position. All of this is done without
 //! recursion: a text may be nested as deep as it is long.
 
 use std::borrow::Cow;
@@ -18,11 +18,11 @@ use std::borrow::Cow;
 use memchr::memchr2;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// Reads a value of JSON text, strictly where that is possible.
+/// Reads a value from JSON text, strictly if possible.
 ///
 /// # Errors
 ///
-/// That of the strict reading where nothing was to be changed, and otherwise that of the second one.
+/// That of the strict reading if there was nothing to change, and otherwise that of the second one.
 pub fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     let error = match serde_json::from_str(text) {
         Ok(value) => return Ok(value),
@@ -34,27 +34,27 @@ pub fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     }
 }
 
-/// The text of a JSON string with its quotes; `None` where it is not one.
+/// The text of a JSON string with its quotes; `None` if it is not one.
 pub fn text(string: &str) -> Option<Cow<'_, str>> {
     let inner = string.strip_prefix('"')?.strip_suffix('"')?;
-    // Only an escape, a quote or a control character makes it another text than it looks.
+    // Only with an escape, a quote or a control character does the text differ from its JSON.
     if !inner.bytes().any(|byte| byte == b'\\' || byte == b'"' || byte < b' ') {
         return Some(Cow::Borrowed(inner));
     }
     read(string).ok().map(Cow::Owned)
 }
 
-/// What becomes of a number that no double holds.
+/// How to treat a number that no double can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
-    /// It stays as it is: whoever reads the text next may have larger numbers.
+    /// It stays as it is: the next reader may have larger numbers.
     Keep,
     /// It is `null`.
     Null,
 }
 
 /// JSON text with whole characters, one member of each name in an object, and numbers as `overflow` says. Text
-/// that is like this already is borrowed. The result has the same length, and each part its place.
+/// that needs no change is borrowed. The result has the same length, and each part keeps its position.
 ///
 /// Text that is not JSON is borrowed as well.
 pub fn repaired(text: &str, overflow: Overflow) -> Cow<'_, str> {
@@ -62,7 +62,7 @@ pub fn repaired(text: &str, overflow: Overflow) -> Cow<'_, str> {
     repair.walk(overflow);
     repair.blank();
     match repair.bytes {
-        // What is repaired may be what is wrong with text that is not JSON.
+        // The repaired place may be the reason why the text is not JSON.
         Cow::Owned(bytes) if is_json(text) => {
             String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
         }
@@ -70,7 +70,7 @@ pub fn repaired(text: &str, overflow: Overflow) -> Cow<'_, str> {
     }
 }
 
-/// Whether it is JSON, however odd its values are.
+/// Whether it is JSON, even with odd values.
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
@@ -86,7 +86,7 @@ pub struct Token {
     pub end: usize,
 }
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
     /// `{`
@@ -109,8 +109,8 @@ pub enum TokenKind {
     Word,
 }
 
-/// The tokens of JSON text, such as that of a [`RawValue`](serde_json::value::RawValue). They do not check it: text
-/// that is not JSON ends early, or has tokens that mean nothing.
+/// The tokens of JSON text, such as that of a [`RawValue`](serde_json::value::RawValue). They do not check it:
+/// text that is not JSON ends early, or has meaningless tokens.
 #[derive(Debug, Clone)]
 pub struct Tokens<'a> {
     text: &'a [u8],
@@ -134,7 +134,7 @@ impl<'a> Tokens<'a> {
             let found = at + memchr2(b'"', b'\\', self.rest(at))?;
             match self.text.get(found) {
                 Some(b'"') => return Some(found + 1),
-                // Whatever is escaped does not end the string.
+                // An escaped character does not end the string.
                 _ => at = found + 2,
             }
         }
@@ -173,25 +173,25 @@ impl Iterator for Tokens<'_> {
     }
 }
 
-/// A text that is repaired: a copy, once something is to be changed.
+/// A text under repair: copied at the first change.
 struct Repair<'a> {
     text: &'a str,
     bytes: Cow<'a, [u8]>,
-    /// What is to be blanked. Any two are apart, or one is within the other.
+    /// The ranges to blank. Any two are separate, or one is within the other.
     blanks: Vec<(usize, usize)>,
 }
 
-/// A member of an object that is open.
+/// A member of an open object.
 struct Member {
     key: Token,
-    /// Where it ends, with the comma behind it; not known of the last one.
+    /// Where it ends, including the comma after it; not known for the last one.
     end: usize,
 }
 
 impl Repair<'_> {
     fn walk(&mut self, overflow: Overflow) {
-        // Those of the objects that are open, one object's behind the other's, and where each object's start;
-        // an array has none.
+        // The members of all open objects, one object's after another's, and where each object's start; an array
+        // has none.
         let mut members: Vec<Member> = Vec::new();
         let mut open: Vec<Option<usize>> = Vec::new();
         let mut previous = None;
@@ -246,7 +246,7 @@ impl Repair<'_> {
         text(raw).unwrap_or(Cow::Borrowed(raw))
     }
 
-    /// Writes the replacement character for each half of a character that stands alone in a string.
+    /// Writes the replacement character for each lone half of a character in a string.
     fn complete_characters(&mut self, string: Token) {
         let mut at = string.start;
         let escape = |at: usize| code_unit(self.text.as_bytes().get(at..string.end)?);
@@ -270,7 +270,7 @@ impl Repair<'_> {
     }
 
     fn is_beyond_a_double(&self, number: Token) -> bool {
-        // A double has whatever has few characters and no exponent.
+        // A double can hold any number with few characters and without an exponent.
         let raw = self.text.get(number.start..number.end).unwrap_or_default();
         (raw.len() > 300 || raw.contains(['e', 'E']))
             && is_json(raw)
@@ -292,14 +292,14 @@ impl Repair<'_> {
         }
     }
 
-    /// Makes spaces of what is to be blanked, and leaves the ends of lines, by which places are counted.
+    /// Overwrites the ranges with spaces, and keeps line ends, because positions count lines.
     fn blank(&mut self) {
         if self.blanks.is_empty() {
             return;
         }
         self.blanks.sort_unstable();
         let bytes = self.bytes.to_mut();
-        // Each byte once, however deep the blanks are within each other.
+        // Each byte once, however deep the blanks are nested.
         let mut done = 0;
         for (start, end) in &self.blanks {
             for byte in bytes.get_mut(done.max(*start)..*end).unwrap_or_default() {
@@ -315,10 +315,10 @@ impl Repair<'_> {
 /// The length of `\ufffd`, and of every such escape.
 const ESCAPE_BYTES: usize = 6;
 
-/// The replacement character, which is what a lone half of a character becomes.
+/// The replacement character, for a lone half of a character.
 const REPLACEMENT: &[u8; ESCAPE_BYTES] = br"\ufffd";
 
-/// The UTF-16 code unit that an escape such as `\ud83c` at the start of `text` stands for.
+/// The UTF-16 code unit of an escape, such as `\ud83c`, at the start of `text`.
 fn code_unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(br"\u")?.get(..4)?;
     digits.iter().try_fold(0, |unit, digit| {
@@ -433,7 +433,7 @@ mod tests {
             let objects =
                 format!(r#"{{"id":"\ud83c","a":{}1{}}}"#, r#"{"a":"#.repeat(levels), "}".repeat(levels));
             assert_eq!(read::<Learner>(&objects).unwrap().id, "\u{FFFD}");
-            // Each object is repeated, and its copy is within the next one.
+            // Each object is repeated, and its copy is nested in the next one.
             let inner = format!("{}1{}", r#"{"a":"#.repeat(levels), r#","a":2}"#.repeat(levels));
             assert_eq!(repaired(&inner, Overflow::Keep).replace(' ', ""), r#"{"a":2}"#);
         }
@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(text("\"a\nb\""), None);
     }
 
-    /// Inside of a string: characters, escapes, and escapes of halves, whole or cut.
+    /// The inside of a string: characters, escapes, and escapes of halves, whole or cut.
     fn any_inside() -> impl Strategy<Value = String> {
         let hex = |unit: u16| prop_oneof![Just(format!("\\u{unit:04x}")), Just(format!("\\u{unit:04X}"))];
         let half = (0xD800_u16..=0xDFFF).prop_flat_map(hex);
@@ -484,8 +484,8 @@ mod tests {
         proptest::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
     }
 
-    /// What a language reads whose strings are sequences of UTF-16 code units, with its halves replaced: what
-    /// `json.loads(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")` is in Python.
+    /// The text as read by a language whose strings are UTF-16 code units, with its halves replaced: in Python,
+    /// `json.loads(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")`.
     fn as_elsewhere(inside: &str) -> String {
         let mut units: Vec<u16> = Vec::new();
         let mut rest = inside.chars();
@@ -565,7 +565,7 @@ mod tests {
         fn nothing_panics_and_the_length_stays(text in r#"[\[\]{}:,"a1e\\u0-9dD8\n -]{0,40}"#) {
             let changed = repaired(&text, Overflow::Null);
             prop_assert_eq!(changed.len(), text.len());
-            // What is not JSON is not JSON afterwards either, and what is stays so.
+            // Text that is JSON stays JSON, and other text does not become JSON.
             prop_assert_eq!(is_json(&changed), is_json(&text));
         }
 

@@ -1,10 +1,9 @@
-//! Who may do which part of the work for a message.
+//! The ledger's rules: who may do which part of the work for a message.
 //!
-//! The ledger has one entry per message, under its message id, which survives retries, resends,
-//! replays and redrives. The entry remembers the [keys](crate::idempotency) of what is done: of each
-//! handler that finished, of the items of one that did not, of replays. It says who is at work on the
-//! rest and until when. A store keeps entries and applies these rules with conditional writes; see
-//! `ledger` in the consumer.
+//! The ledger has one entry per message, under its message id, which survives retries, resends, replays and
+//! redrives. The entry records the [keys](crate::idempotency) of what is done: of each finished handler, of the
+//! finished items of an unfinished one, of replays. It says who works on the rest, and until when. A store keeps
+//! entries and applies these rules with conditional writes; see `ledger` in the consumer.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,21 +14,22 @@ use sha2::{Digest, Sha256};
 
 use crate::message::{Message, MessageId, Part};
 
-/// How long an entry is remembered. It must outlive every automatic path by which a message comes
-/// back: 28 hours of the sender's retries, 4 days on the queue, 14 days on the dead-letter queue.
+/// How long an entry is remembered. It must outlive every automatic path by which a message returns: 28 hours of
+/// the sender's retries, 4 days on the queue, 14 days on the dead-letter queue.
 pub const REMEMBERED_FOR: Duration = Duration::from_hours(720);
 
-/// A lease is never shorter than this, so that a claim made in the last moments of an invocation
-/// still has an end that lies ahead.
+/// A lease is never shorter than this, so that a claim made in the last moments of an invocation still ends in the
+/// future.
 pub const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
-/// The key of an entry: the message id, or for a [`Part`] of a list the message id, a full stop, and which part
-/// it is: `msg_2Xb.push/100-199`. No message id has a full stop, so that no part is taken for another message.
+/// The key of an entry: the message id, or for a [`Part`] of a list the message id, a full stop, and which part it
+/// is: `msg_2Xb.push/100-199`. Message ids do not have full stops, so that a part is not mistaken for another
+/// message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId(String);
 
 impl EntryId {
-    /// The entry of a message, or of the part that it stands for.
+    /// The entry of a message, or of the part that it is.
     pub fn of(message: &Message) -> Self {
         message.part.as_ref().map_or_else(|| Self::from(&message.id), |part| Self::of_part(&message.id, part))
     }
@@ -70,16 +70,16 @@ pub struct ClaimRequest {
     pub id: EntryId,
     /// [`payload_sha256`] of its body.
     pub payload_sha256: String,
-    /// What there may be to do: the keys of handlers; at least one.
+    /// The keys of the work that may be left, such as handlers' names; at least one.
     pub keys: Vec<String>,
-    /// Names the invocation and the record in it; nobody else may have the same.
+    /// Names the invocation and the record in it. It must be unique.
     pub owner: String,
     /// The time.
     pub now: Timestamp,
-    /// How long the owner may work: what is left of its invocation.
+    /// How long the owner may work: the rest of its invocation.
     pub lease: Duration,
-    /// Whether this is probably the first that the ledger hears of the message. It decides how the
-    /// question is asked, never the answer.
+    /// Whether the ledger probably does not know the message yet. It decides how the ledger is asked, and never
+    /// changes the answer.
     pub probably_new: bool,
 }
 
@@ -127,48 +127,48 @@ pub fn payload_sha256(body: &[u8]) -> String {
     hex
 }
 
-/// What the ledger holds for one message.
+/// The ledger's record of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The payload that the first delivery had.
+    /// The payload of the first delivery, as [`payload_sha256`].
     pub payload_sha256: String,
     /// The keys of what is done.
     pub done: BTreeSet<String>,
-    /// Who is at work, if anybody.
+    /// Who works on it, if anybody.
     pub lease: Option<Lease>,
-    /// When the last owner let go, in milliseconds since the epoch, and nobody has claimed it since; else 0.
+    /// When the last owner settled, in milliseconds since the epoch; 0 while it is claimed, and before.
     pub settled_at_ms: i64,
     /// When the message was claimed for the first time, in milliseconds since the epoch.
     pub first_seen_ms: i64,
-    /// Seconds since the epoch from which on the entry counts as gone. DynamoDB deletes it up to
-    /// days later, so every rule compares it. Source: DynamoDB developer guide, "Time to Live".
+    /// When the entry expires, in seconds since the epoch. DynamoDB deletes it up to days later, so every rule
+    /// compares it. Source: DynamoDB developer guide, "Time to Live".
     pub expires_at_s: i64,
     /// Why the last delivery did not finish, for the person on call.
     pub failure_reason: Option<String>,
 }
 
 impl Entry {
-    /// Whether the entry counts as gone at `now`.
+    /// Whether the entry has expired at `now`.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at_s <= now.as_second()
     }
 
-    /// What is left of it for whoever may go on.
+    /// Its history, for the next owner.
     fn history(&self) -> History {
         History { done: self.done.clone(), first_seen_ms: self.first_seen_ms }
     }
 }
 
-/// Leave to work on a message until a time.
+/// The right to work on a message until a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// Who has it.
     pub owner: String,
-    /// Milliseconds since the epoch at which it ends by itself.
+    /// When it expires, in milliseconds since the epoch.
     pub until_ms: i64,
 }
 
-/// What happened to a message before.
+/// The history of a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     /// The keys of what is done.
@@ -178,7 +178,7 @@ pub struct History {
 }
 
 impl History {
-    /// When it was claimed for the first time; `None` where the entry holds a time that is none.
+    /// When it was claimed for the first time; `None` if the entry does not hold a valid time.
     pub fn first_seen(&self) -> Option<Timestamp> {
         Timestamp::from_millisecond(self.first_seen_ms).ok()
     }
@@ -187,20 +187,20 @@ impl History {
 /// The ledger's answer to a [`ClaimRequest`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// Go ahead with all that is not done.
+    /// The claim succeeded: run everything that is not done.
     Acquired(History),
     /// All of it was done before: a duplicate.
     Completed(History),
-    /// Somebody else is at work, or was after the request was made.
+    /// Another owner works on it, or did after the request was made.
     InProgress {
-        /// Milliseconds since the epoch at which their lease ends, or ended.
+        /// When its lease ends, or ended, in milliseconds since the epoch.
         until_ms: i64,
     },
-    /// The same id came with another payload before. Never run: one of the two is not genuine.
+    /// The same id was seen with another payload. Never run: one of the two is not genuine.
     PayloadMismatch,
 }
 
-/// Decides about a claim against what the ledger holds, which is `None` for a message never seen.
+/// Decides about a claim. `entry` is the ledger's, `None` for a message that it does not know.
 pub fn judge(entry: Option<&Entry>, request: &ClaimRequest) -> Claim {
     let Some(entry) = entry.filter(|entry| !entry.has_expired(request.now)) else {
         return Claim::Acquired(request.new_entry().history());
@@ -212,12 +212,12 @@ pub fn judge(entry: Option<&Entry>, request: &ClaimRequest) -> Claim {
         return Claim::Completed(entry.history());
     }
     match &entry.lease {
-        // The owner itself: its first request was carried out and the answer got lost.
+        // The same owner: its first request was carried out, and the answer was lost.
         Some(lease) if lease.owner != request.owner && lease.until_ms > request.now.as_millisecond() => {
             Claim::InProgress { until_ms: lease.until_ms }
         }
-        // A request that was under way for so long that others have been at work since. Whoever made it has
-        // given up; with the lease, what it sent after this could still undo their marks.
+        // A request that was in flight for so long that others have worked on the message since. Its sender has
+        // given up. With the lease, its later requests could still undo the others' marks.
         None if entry.settled_at_ms > request.now.as_millisecond() => {
             Claim::InProgress { until_ms: entry.settled_at_ms }
         }
@@ -225,7 +225,7 @@ pub fn judge(entry: Option<&Entry>, request: &ClaimRequest) -> Claim {
     }
 }
 
-/// What an owner leaves behind when it stops, whether it finished or not.
+/// An owner's record when it stops, finished or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
     /// The message, or the part of its list.
@@ -234,24 +234,24 @@ pub struct Settlement {
     pub owner: String,
     /// The keys of all that is done, under this claim and before.
     pub done: BTreeSet<String>,
-    /// Why the rest is not, for the person on call: no payload, no personal data.
+    /// Why the rest is not done, for the person on call: no payload, no personal data.
     pub failure_reason: Option<String>,
     /// The time.
     pub now: Timestamp,
 }
 
-/// Whether an owner's record was taken.
+/// Whether a settlement was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// It stands in the ledger.
+    /// It is in the ledger.
     Yes,
-    /// The lease ended and somebody else has claimed the message: nothing was written.
+    /// The lease ended and another owner has claimed the message: nothing was written.
     LeaseLost,
 }
 
-/// Decides about a [`Settlement`] that the ledger did not take, by the entry that it found instead.
-/// Without a lease and with the same marks it is our own: the first request was carried out, its
-/// answer got lost, and it was sent again.
+/// Decides about a [`Settlement`] that the ledger refused, by the entry that it found instead. An entry without a
+/// lease and with the same marks is our own: the first request was carried out, its answer was lost, and it was
+/// sent again.
 pub fn judge_settlement(entry: &Entry, settlement: &Settlement) -> Recorded {
     if entry.lease.is_none() && settlement.done.is_subset(&entry.done) {
         Recorded::Yes

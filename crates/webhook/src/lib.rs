@@ -1,8 +1,8 @@
-//! The words that every other crate shares: what a webhook is, how it travels through the queue,
-//! what an event says, which handlers it goes to, and the rules by which work is done once.
+//! The types and rules that all other crates share: the webhook and its encoding for the queue, the event, the
+//! choice of its handlers, and the deduplication of work.
 //!
-//! Nothing here does I/O, reads a clock or knows AWS. Decisions are plain functions over plain
-//! data; the receiver, the consumer and the handlers bring the network to them.
+//! Nothing here does I/O, reads a clock or knows AWS. Decisions are plain functions over plain data; the receiver,
+//! the consumer and the handlers do the I/O.
 //!
 //! | module | holds |
 //! |---|---|
@@ -10,16 +10,16 @@
 //! | [`event`] | LearnInk's envelope and the payloads whose shape is public |
 //! | [`router`] | which handlers an event goes to |
 //! | [`error`] | how a handler says *again* or *never* |
-//! | [`idempotency`] | the key under which a piece of work is done once |
+//! | [`idempotency`] | idempotency keys: each names one piece of work |
 //! | [`items`] | lists in a payload, item by item |
-//! | [`json`] | JSON as others write it |
+//! | [`json`] | JSON as other programs write it |
 //! | [`newest`] | which of two events about the same thing is the newer one |
 //! | [`personal`] | personal data that cannot be printed by accident |
 //! | [`ledger`] | who may run which handler for which message |
-//! | [`replay`] | when what is done is done again, because an operator asks for it |
+//! | [`replay`] | replay windows, under which an operator runs finished work again |
 //! | [`dead_letter`] | why a message is on the dead-letter queue |
 //! | [`backoff`] | how long a failed delivery waits |
-//! | [`breaker`] | when a handler's downstream is spared |
+//! | [`breaker`] | the circuit breaker of a handler's downstream |
 //! | [`config`] | how configuration is read |
 //! | `testing` | a consumer in memory, for tests of handlers (feature `testing`) |
 

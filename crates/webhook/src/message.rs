@@ -1,7 +1,7 @@
 //! One webhook as it was signed, and its encoding for the queue.
 //!
-//! Messages outlive deploys. Whoever changes the encoding answers three questions: does the old
-//! consumer read the new message, the new consumer the old one, and which deploys first?
+//! Messages outlive deploys. A change of the encoding has to answer three questions: does the old consumer read
+//! the new message, the new consumer the old one, and which deploys first?
 
 mod encoding;
 mod part;
@@ -16,8 +16,8 @@ pub use encoding::{
 };
 pub use part::{LONGEST_PART, Part, UnusablePart};
 
-/// The longest message id in bytes. Svix's own are about 30; the rest of the room is there for
-/// senders that use the same scheme with longer ids.
+/// The longest message id in bytes. Svix's own are about 30; the limit allows other senders of the same scheme
+/// longer ids.
 pub const LONGEST_ID_BYTES: usize = 256;
 
 /// The sender's id for one webhook: the same on every retry, resend, replay and redrive.
@@ -28,8 +28,8 @@ pub const LONGEST_ID_BYTES: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(pub(crate) String);
 
-/// An id that could not be used as an idempotency key, a queue attribute or part of the signed
-/// content. The id itself is left out: it comes from whoever sent the request.
+/// An id that could not be used as an idempotency key, a queue attribute or part of the signed content. The id
+/// itself is left out: anybody may have sent the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the message id is empty, over 256 bytes, or has a character other than visible ASCII without `.`")]
 pub struct UnusableId;
@@ -39,8 +39,8 @@ impl MessageId {
     ///
     /// # Errors
     ///
-    /// [`UnusableId`] when it is empty, too long, or has a full stop, a space, a control
-    /// character or anything beyond ASCII.
+    /// [`UnusableId`] if it is empty, too long, or has a full stop, a space, a control character or a character
+    /// beyond ASCII.
     pub fn parse(id: &str) -> Result<Self, UnusableId> {
         let usable = |byte: &u8| byte.is_ascii_graphic() && *byte != b'.';
         if id.is_empty() || id.len() > LONGEST_ID_BYTES || !id.as_bytes().iter().all(usable) {
@@ -61,7 +61,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// One verified webhook: the bytes that were signed and what proves it. Or a [`Part`] of the work for one.
+/// One verified webhook: the signed bytes and their proof. Or a [`Part`] of the work for one.
 ///
 /// `Debug` shows neither the signature nor the body.
 #[derive(Clone, PartialEq, Eq)]
@@ -70,16 +70,16 @@ pub struct Message {
     pub id: MessageId,
     /// The `svix-timestamp` of the delivery that was accepted, in Unix seconds.
     pub signed_at_s: i64,
-    /// The `svix-signature` header verbatim: with the id, the time, the body and the secret of
-    /// that time it proves years later who sent this.
+    /// The `svix-signature` header verbatim: with the id, the time, the body and the secret of that time, it
+    /// proves the sender even years later.
     pub signature: String,
     /// When the receiver accepted it, in milliseconds since the epoch once it is on the queue.
     pub received_at: Timestamp,
-    /// The event's `type`, where the body is JSON and has one.
+    /// The event's `type`, if the body is JSON and has one.
     pub event_type: Option<String>,
     /// The payload exactly as it was signed.
     pub body: Vec<u8>,
-    /// Which part of a list it stands for, where a consumer has cut the list into parts.
+    /// Which part of a list it is, if a consumer has cut the list into parts.
     pub part: Option<Part>,
 }
 

@@ -1,8 +1,7 @@
 //! Which of two events about the same thing is the newer one.
 //!
-//! Events arrive out of order and days late. Whoever keeps a state writes it with the [`Version`] of the
-//! event that it comes from, and only over an older one: whatever the order of arrival, the state ends
-//! the same.
+//! Events arrive out of order and days late. A handler that keeps a state writes it with the [`Version`] of its
+//! event, and only over an older one. The final state is then the same for any order of arrival.
 
 use jiff::Timestamp;
 
@@ -10,36 +9,36 @@ use crate::error::{HandlerError, OrPermanent};
 use crate::event::Event;
 use crate::message::MessageId;
 
-/// The place of an event in the order of events: first by when it happened, then by message id, so that
-/// of two in the same millisecond the same one always wins.
+/// The position of an event in the order of events: by the time it happened, then by message id, so that of two in
+/// the same millisecond the same one always wins.
 ///
-/// Nothing happens after it was received. An event that says so comes from a device whose clock is ahead, and
-/// would be newer than everything until that time has come: its place is when it was received. A clock that
-/// is behind cannot be told from an event that comes late, and is believed.
+/// An event cannot happen after it was received. If its timestamp says so, the device's clock is ahead, and the
+/// time of receipt is used instead: otherwise it would be the newest until that time. A clock that is behind looks
+/// like a late event, and is believed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// When it happened, or was received where that is earlier, in milliseconds since the epoch.
+    /// When it happened, or was received if that is earlier, in milliseconds since the epoch.
     pub occurred_at_ms: i64,
-    /// The message that told of it.
+    /// The message that brought it.
     pub message_id: MessageId,
 }
 
 impl Version {
-    /// The version of what happened at a time, as a message told.
+    /// The version of an event that happened at a time, brought by a message.
     pub fn new(occurred_at: Timestamp, message_id: &MessageId) -> Self {
         Self { occurred_at_ms: occurred_at.as_millisecond(), message_id: message_id.clone() }
     }
 
-    /// The version of a state that `event` leads to.
+    /// The version of the state that results from `event`.
     ///
     /// # Errors
     ///
-    /// Permanent, where the event does not say when it happened: it may be older or newer than any other.
+    /// Permanent, if the event does not say when it happened: it may be older or newer than any other.
     pub fn of<T>(event: &Event<T>) -> Result<Self, HandlerError> {
         let occurred_at = event.occurred_at();
         let occurred_at =
             occurred_at.or_permanent("`timestamp` is missing, or not a time as RFC 3339 has it")?;
-        // As the message carries it, so that every delivery of it leads to the same version.
+        // From the message, so that every delivery of it gives the same version.
         Ok(Self::new(occurred_at.min(event.message.received_at), event.id()))
     }
 }
@@ -57,7 +56,7 @@ mod tests {
 
     const RECEIVED_AT: &str = "2026-03-01T12:00:00Z";
 
-    /// The version of an event that says it happened then.
+    /// The version of an event with this timestamp.
     fn of_event(occurred_at: &str) -> Result<Version, HandlerError> {
         let body =
             format!(r#"{{"type":"example.type","timestamp":"{occurred_at}","data":{{}}}}"#).into_bytes();

@@ -6,9 +6,8 @@ use serde::Deserialize;
 
 /// Personal data: a phone number, a name, the text of a notification.
 ///
-/// It deserialises like the value inside. `Debug` hides it, `Display` and `Serialize` are missing
-/// on purpose, so that it reaches a log, a metric or an error only where [`Personal::expose`] is
-/// written out.
+/// It deserialises like the value inside. `Debug` hides it, and `Display` and `Serialize` are missing on purpose.
+/// So it reaches a log, a metric or an error only by an explicit [`Personal::expose`].
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Personal<T>(T);

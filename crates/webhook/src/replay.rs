@@ -1,9 +1,8 @@
-//! Replay windows: an operator asks for work that is done to be done again.
+//! Replay windows: an operator runs finished work again.
 //!
-//! LearnInk's *Resend* and *Replay* keep the message id and carry no mark, so that the ledger takes what
-//! they bring for duplicates. What arrives while a window is open, of the messages that it covers, runs again,
-//! each handler once per window, under [keys](crate::idempotency) of their own. A window says who opened it
-//! and why, and closes by itself.
+//! LearnInk's *Resend* and *Replay* keep the message id and are not marked, so that the ledger takes them for
+//! duplicates. While a window is open, an arriving message that it covers runs again: each handler once per
+//! window, under [keys](crate::idempotency) of its own. A window says who opened it and why, and closes by itself.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +14,14 @@ use crate::idempotency::{
 };
 use crate::message::MessageId;
 
-/// Leave to do again what is done.
+/// A permission to run finished work again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayWindow {
-    /// Names the window, in keys too: 1 to 32 of `a-z` and `0-9`.
+    /// The window's name, also in keys: 1 to 32 of `a-z` and `0-9`.
     pub id: String,
     /// The messages it covers.
     pub covers: Coverage,
-    /// The handlers that run again; all of them where it is empty.
+    /// The handlers that run again; all of them if it is empty.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub handlers: BTreeSet<String>,
     /// Why it was opened, in the operator's words.
@@ -33,7 +32,7 @@ pub struct ReplayWindow {
     pub opened_at: Timestamp,
     /// When it closes by itself.
     pub expires_at: Timestamp,
-    /// Who closed it before that, and when.
+    /// Who closed it early, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<Closing>,
 }
@@ -51,23 +50,23 @@ pub struct Closing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Coverage {
-    /// These.
+    /// The messages with these ids.
     Messages(BTreeSet<String>),
-    /// Those of a type, or of all, that the consumer saw first in a time range. The times are ours and not
-    /// the events': what an offline learner did before an incident may have arrived during it.
+    /// The messages of a type, or of all types, that the consumer first saw in a time range. The times are ours
+    /// and not the events': an offline learner's events from before an incident may have arrived during it.
     FirstSeen {
-        /// The event type; every type where there is none.
+        /// The event type; `None` for every type.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         event_type: Option<String>,
         /// From this time on.
         from: Timestamp,
-        /// Before this time; up to now where there is none.
+        /// Before this time; `None` for up to now.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
 }
 
-/// What a window needs to know of a message.
+/// The properties of a message by which a window covers it or not.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// The message id.
@@ -79,14 +78,14 @@ pub struct Known<'a> {
 }
 
 impl ReplayWindow {
-    /// Whether it has neither expired nor been closed.
+    /// Whether it is neither expired nor closed.
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.closed.is_none() && now < self.expires_at
     }
 
-    /// Whether a delivery runs under it that the receiver accepted at `received_at`. Until the window expires,
-    /// every one does; after that, those which came while it was open, and failed, and come back from their
-    /// backoff or from the dead-letter queue. Closing it ends both.
+    /// Whether a delivery that the receiver accepted at `received_at` runs under it. Until the window expires,
+    /// every delivery does. After that, only messages do that arrived while it was open, failed, and are delivered
+    /// again after backoff or a redrive. Closing it ends both.
     pub fn takes(&self, received_at: Timestamp, now: Timestamp) -> bool {
         let came_in_time = self.opened_at <= received_at && received_at < self.expires_at;
         self.closed.is_none() && (now < self.expires_at || came_in_time)
@@ -97,8 +96,8 @@ impl ReplayWindow {
         self.closed.as_ref().map_or(self.expires_at, |closing| closing.at)
     }
 
-    /// Whether it covers a message. One that was first seen after the window was opened is none to be
-    /// done again: it is done for the first time.
+    /// Whether it covers a message. A message first seen after the window was opened is not a replay: it runs for
+    /// the first time.
     pub fn covers(&self, message: Known<'_>) -> bool {
         if message.first_seen_ms >= self.opened_at.as_millisecond() {
             return false;
@@ -127,24 +126,23 @@ pub struct Task {
     pub key: String,
     /// The keys that are done when it is.
     pub completes: Vec<String>,
-    /// Whether a window asks for this handler by its name. Then no event is too old for it: an operator wants
-    /// it now.
+    /// Whether a window names this handler. Then no event is too old for it: an operator wants it now.
     pub is_named: bool,
 }
 
 impl Task {
-    /// Takes out of `done` what it has of this task's list: with the task done, none of it has to be remembered.
+    /// Removes this task's list from `done`: once the task is done, the ledger need not keep it.
     pub fn forget_list(&self, done: &mut BTreeSet<String>) {
         done.retain(|key| !is_of_list(&self.key, key));
     }
 
-    /// Takes out of `done` which items were refused: the next delivery tries all that is not done.
+    /// Removes the refusals from `done`: the next delivery tries every item that is not done.
     pub fn forget_refusals(&self, done: &mut BTreeSet<String>) {
         done.retain(|key| !is_refusal_of(&self.key, key));
     }
 
-    /// Notes in `done` a delivery that did not finish the list, and whether it made progress. A list that never made
-    /// any leaves no note: its message's receive count says as much.
+    /// Notes in `done` a delivery that did not finish the list, and whether it made progress. For a list that
+    /// never made any, nothing is noted: its message's receive count is enough.
     pub fn note_delivery(&self, made_progress: bool, done: &mut BTreeSet<String>) {
         let before = self.without_progress(done);
         self.forget_deliveries(done);
@@ -152,12 +150,12 @@ impl Task {
         done.extend(deliveries.map(|deliveries| without_progress_key(&self.key, deliveries)));
     }
 
-    /// How many deliveries in a row the list has made no progress, where it made some before.
+    /// How many deliveries in a row the list has made no progress, if it made some before.
     pub fn without_progress(&self, done: &BTreeSet<String>) -> Option<u32> {
         without_progress_of(&self.key, done.iter().map(String::as_str))
     }
 
-    /// Takes out of `done` how many deliveries the list has made no progress: they are counted anew.
+    /// Removes from `done` the count of deliveries without progress: it starts again.
     pub fn forget_deliveries(&self, done: &mut BTreeSet<String>) {
         done.retain(|key| without_progress_of(&self.key, std::iter::once(key.as_str())).is_none());
     }
@@ -180,11 +178,11 @@ pub fn forget_deliveries(done: &mut BTreeSet<String>) {
     done.retain(|key| split_without_progress(key).is_none());
 }
 
-/// What there is to do for a message, of `handlers`, given what is done and the open windows that cover it.
+/// The tasks for a message: those of `handlers`, given what is done and the open windows that cover it.
 ///
-/// A handler that is not done runs under its own name; under the windows it then counts as done too, or
-/// the replay that brought it would bring it twice. One that is done runs again for the first window that
-/// asks for it and has not had it yet.
+/// A handler that is not done runs under its own name. It then counts as done under the windows too, or one replay
+/// would run it twice. A handler that is done runs again for the first window that asks for it and that it has not
+/// run under.
 pub fn tasks(handlers: &[&'static str], done: &BTreeSet<String>, windows: &[&ReplayWindow]) -> Vec<Task> {
     let task = |&handler: &&'static str| {
         let asking = windows.iter().filter(|window| window.asks_for(handler));

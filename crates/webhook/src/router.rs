@@ -1,4 +1,4 @@
-//! Which handlers an event goes to.
+//! The router: which handlers an event goes to.
 //!
 //! ```
 //! use learnink_webhook::event::{CourseStarted, Event};
@@ -68,7 +68,7 @@ enum Pattern {
     Types(BTreeSet<String>),
     /// Every event.
     Any,
-    /// Every webhook, be its body an event or not.
+    /// Every webhook, whether its body is an event or not.
     Webhook,
     /// Every JSON object that no `Type` takes.
     Rest,
@@ -97,7 +97,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// A router without handlers, because the one of this name is switched off. The name stays known, so that a
-    /// replay window for it can be opened where it is not switched on: on the laptop of the person on call.
+    /// replay window for it can be opened where the handler is off: on the laptop of the person on call.
     pub fn off(name: &'static str) -> Self {
         Self { handlers: Vec::new(), off: vec![name] }
     }
@@ -105,14 +105,14 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// Runs `handler` for the events whose payload is `P`. Several handlers may take the same
     /// type: each runs once per message, and one that fails does not run the others again.
     ///
-    /// `name` is how the ledger remembers what is done: one that changes runs again for messages
-    /// that come back.
+    /// The ledger records what is done under `name`: after a change of the name, the handler runs again for
+    /// messages that are delivered again.
     ///
     /// # Panics
     ///
-    /// When a handler of that name is registered already, so that a cold start fails rather than
-    /// one handler being taken for the other, or when the name is not 1 to 64 of `a-z`, `0-9`, `_`, `-`
-    /// and `.`, or is digits alone, as the names of items are.
+    /// If a handler of that name is registered already: the cold start fails, so that one handler is not mistaken
+    /// for the other. Or if the name is not 1 to 64 of `a-z`, `0-9`, `_`, `-` and `.`, or is only digits, as the
+    /// names of items are.
     #[must_use]
     #[track_caller]
     pub fn on<P, F, Fut>(self, name: &'static str, handler: F) -> Self
@@ -131,7 +131,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         })
     }
 
-    /// Runs `handler` for every event of these types, in whatever version; they count as known.
+    /// Runs `handler` for every event of these types, in any version; they count as known.
     ///
     /// # Panics
     ///
@@ -146,7 +146,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.register(name, Pattern::Types(types), move |state, event| Box::pin(handler(event, state)))
     }
 
-    /// Runs `handler` for every event, whatever its type or version.
+    /// Runs `handler` for every event, of any type and version.
     ///
     /// # Panics
     ///
@@ -161,9 +161,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.register(name, Pattern::Any, move |state, event| Box::pin(handler(event, state)))
     }
 
-    /// Runs `handler` for every webhook, also where its body is not an event: not JSON, or not a JSON object. For
-    /// what keeps the signed bytes. The envelope of such a body is empty, and its message goes to the dead-letter
-    /// queue when the handler is done.
+    /// Runs `handler` for every webhook, even if its body is not an event: not JSON, or not a JSON object. For
+    /// handlers that keep the signed bytes. The envelope of such a body is empty, and its message goes to the
+    /// dead-letter queue when the handler is done.
     ///
     /// # Panics
     ///
@@ -179,8 +179,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     /// Runs `handler` for every event of a type or version that no [`Router::on`] takes, and for every JSON object
-    /// that is not an event. Without a fallback such a webhook is logged as unknown, and done when the handlers for
-    /// any event are.
+    /// that is not an event. Without a fallback, such a webhook is logged as unknown, and is done when the
+    /// handlers for any event are.
     ///
     /// # Panics
     ///
@@ -195,8 +195,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.register(name, Pattern::Rest, move |state, event| Box::pin(handler(event, state)))
     }
 
-    /// Gives up on events that happened longer than `max_age` ago: the handler is not called for them, and
-    /// they count as done. For what nobody wants late, such as a push notification.
+    /// Skips events that happened longer than `max_age` ago: the handler is not called for them, and they count as
+    /// done. For effects that nobody wants late, such as push notifications.
     ///
     /// # Panics
     ///
@@ -208,9 +208,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// Says how long a call takes at most that the handler makes, for one item where it has a list:
-    /// [`LONGEST_CALL`] unless set. So long before the end of an invocation's time for work the handler begins
-    /// nothing more, and nothing is cut off between what it did and the record of it.
+    /// Sets how long a call of the handler takes at most, or one item if it has a list: [`LONGEST_CALL`] unless
+    /// set. That long before the end of an invocation's time for work, the handler begins nothing more, so that
+    /// nothing is cut off between its effect and the record of it.
     ///
     /// # Panics
     ///
@@ -222,7 +222,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// Gives every handler its state. Cloned per call: let it be cheap, as clients and `Arc`s are.
+    /// Gives every handler its state. It is cloned for each call, so it has to be cheap to clone, as clients and
+    /// `Arc`s are.
     #[must_use]
     pub fn with_state(self, state: S) -> Router {
         let handlers = self.handlers.into_iter().map(|handler| {
@@ -318,7 +319,7 @@ impl<S> Router<S> {
         Route { is_known, is_another_version, handlers: self.handlers.iter().filter(takes_it).collect() }
     }
 
-    /// The handlers that a webhook goes to whose body is not a JSON object.
+    /// The handlers of a webhook whose body is not a JSON object.
     pub fn route_no_event(&self) -> Route<'_, S> {
         let takes_it = |handler: &&Handler<S>| handler.takes == Pattern::Webhook;
         let handlers = self.handlers.iter().filter(takes_it).collect();
@@ -326,24 +327,24 @@ impl<S> Router<S> {
     }
 }
 
-/// Where one event goes.
+/// The route of one event.
 pub struct Route<'a, S = ()> {
-    /// Whether a handler is registered for this type and version, or for this type in any.
+    /// Whether a handler is registered for this type and version, or for this type in any version.
     pub is_known: bool,
-    /// Whether handlers are registered for the payload of this type, and all of them for another version of it. Nobody
-    /// handles what somebody relies on: an incident, unlike a type that nobody has written a handler for.
+    /// Whether handlers are registered for the payload of this type, but only for other versions of it. Then an
+    /// event that is relied on is not handled: an incident, unlike a type for which nobody has written a handler.
     pub is_another_version: bool,
-    /// The handlers to run, which may be none.
+    /// The handlers to run, if any.
     pub handlers: Vec<&'a Handler<S>>,
 }
 
 impl<S> Handler<S> {
-    /// The name under which the ledger remembers it.
+    /// The name under which the ledger records it.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// How long a call takes at most that it makes.
+    /// How long a call that it makes takes at most.
     pub const fn longest_call(&self) -> Duration {
         self.longest_call
     }
@@ -355,7 +356,7 @@ impl<S> Handler<S> {
 }
 
 impl Handler {
-    /// Starts the work. A payload of another shape than the handler's is a permanent failure.
+    /// Starts the work. A payload that does not have the handler's shape is a permanent failure.
     pub fn call(&self, event: Event) -> BoxFuture<'static, HandlerResult> {
         (self.call)((), event)
     }

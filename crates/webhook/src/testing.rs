@@ -1,4 +1,4 @@
-//! Tests of handlers: a consumer in memory, which waits for nothing and calls nothing but the handlers.
+//! A test kit for handlers: a consumer in memory, which does not wait and calls only the handlers.
 //!
 //! ```
 //! use learnink_webhook::event::CourseStarted;
@@ -21,9 +21,9 @@
 //! # });
 //! ```
 //!
-//! What it does as the real one: routing, the keys, what is recorded as done by handler and by item, maximum ages, and
-//! what becomes of the message. What it leaves out: time limits, waits, the circuit breaker between messages, and the
-//! queue. It does not cut lists into parts, and lets a handler's panic fail the test.
+//! It does the same as the real one in routing, keys, the record of what is done by handler and by item, maximum
+//! ages, and the message's next step. It leaves out time limits, waits, the circuit breaker between messages, and
+//! the queue. It does not cut lists into parts, and a handler's panic fails the test.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ use crate::items::ItemLog;
 use crate::message::{Message, MessageId};
 use crate::router::Router;
 
-/// A message as the receiver makes it of this body, with the id `msg_1`. It is received when its event happened, or in
-/// 1970 where it does not say when that was. Its signature is not a real one.
+/// A message as the receiver makes it from this body, with the id `msg_1`. It is received when its event happened,
+/// or in 1970 if it does not say when that was. Its signature is not real.
 pub fn message(body: impl Into<Vec<u8>>) -> Message {
     let body = body.into();
     let occurred_at = Envelope::parse(&body).ok().and_then(|envelope| envelope.occurred_at);
@@ -49,7 +49,7 @@ pub fn message(body: impl Into<Vec<u8>>) -> Message {
     Message { id, signed_at_s, signature: "v1,".to_owned(), received_at, event_type: None, body, part: None }
 }
 
-/// The event of a body, as a handler of this payload gets it when it is called for the first time.
+/// The event of a body, as a handler of this payload gets it at the first call.
 ///
 /// # Panics
 ///
@@ -65,7 +65,7 @@ pub fn event<P: Payload>(body: impl Into<Vec<u8>>) -> Event<P> {
         .with_data(data)
 }
 
-/// A sample with another value at a JSON pointer, such as `/data/custom_id`; `null` leaves the field out.
+/// A sample with another value at a JSON pointer, such as `/data/custom_id`; `null` removes the field.
 ///
 /// # Panics
 ///
@@ -103,7 +103,7 @@ pub struct TestConsumer {
 }
 
 impl TestConsumer {
-    /// A consumer of these handlers, to which nothing has been delivered.
+    /// A consumer of these handlers, without deliveries so far.
     pub const fn new(router: Router) -> Self {
         Self { router, now: None, messages: 0, last: None, done: BTreeSet::new(), crashes: false }
     }
@@ -120,7 +120,7 @@ impl TestConsumer {
         self.now = Some(now);
     }
 
-    /// The next delivery runs the handlers, and its process ends before it has recorded anything as done.
+    /// Makes the next delivery run the handlers and crash before anything is recorded as done.
     pub const fn crash_before_recording(&mut self) {
         self.crashes = true;
     }
@@ -132,7 +132,7 @@ impl TestConsumer {
         self.run(message).await
     }
 
-    /// Delivers the last message once more: a duplicate, a retry, a redrive.
+    /// Delivers the last message once more, as a duplicate, a retry or a redrive does.
     ///
     /// # Panics
     ///
@@ -193,7 +193,7 @@ pub struct Run {
     pub result: HandlerResult,
 }
 
-/// What became of one delivery.
+/// The result of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     /// The handlers that ran, in the order in which they are registered.
@@ -203,7 +203,7 @@ pub struct Delivered {
 }
 
 impl Delivered {
-    /// At least one handler ran, and all that ran are done: the message is deleted.
+    /// Asserts that at least one handler ran and that all that ran are done: the message is deleted.
     ///
     /// # Panics
     ///
@@ -214,7 +214,8 @@ impl Delivered {
         assert!(self.no_event.is_none() && self.failures().next().is_none(), "not done: {self:?}");
     }
 
-    /// A handler failed, may succeed later, and gave `reason`, or a text with it: the message comes back.
+    /// Asserts that a handler failed, may succeed later, and gave a reason that contains `reason`: the message is
+    /// delivered again.
     ///
     /// # Panics
     ///
@@ -224,8 +225,8 @@ impl Delivered {
         self.assert_failure(FailureClass::Retryable, reason);
     }
 
-    /// A handler will never succeed, and gave `reason`, or a text with it, and none may succeed later: the message goes
-    /// to the dead-letter queue.
+    /// Asserts that a handler will never succeed, that it gave a reason that contains `reason`, and that none may
+    /// succeed later: the message goes to the dead-letter queue.
     ///
     /// # Panics
     ///
@@ -238,7 +239,7 @@ impl Delivered {
         }
     }
 
-    /// No handler ran: none takes the event, all are done, or it is too old for them.
+    /// Asserts that no handler ran: none takes the event, all are done, or it is too old for them.
     ///
     /// # Panics
     ///
@@ -329,7 +330,7 @@ mod tests {
         consumer.deliver(with(STARTED, "/data/custom_id", Value::Null)).await.assert_not_run();
     }
 
-    /// Sends each notification but the first one that it tries.
+    /// Sends each notification except the first one that it tries.
     async fn send(event: Event<NotificationsSent>, (keys, permits): (Keys, Permits)) -> HandlerResult {
         let work = |_: &_, key: crate::IdempotencyKey| {
             let mut keys = keys.lock().unwrap();

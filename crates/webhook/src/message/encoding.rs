@@ -1,9 +1,9 @@
 //! A message as SQS carries it.
 //!
-//! The body is the payload as it was signed, so that a person who opens the message in the
-//! console can read it; attributes carry the rest. A body that is large, or that SQS cannot carry
-//! as text, travels as gzip in base64. Only a message that is still over the limit of SQS is compressed
-//! again, with more effort: a message is refused only where none of that makes it fit.
+//! The body is the payload as it was signed, so that a person can read the message in the console; attributes
+//! carry the rest. A body that is large, or that SQS cannot carry as text, is sent as gzip in base64. Only a
+//! message that is still over the limit of SQS is compressed again, with more effort. It is refused only if it
+//! does not fit even then.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -22,22 +22,22 @@ use crate::error::FailureClass;
 pub const FORMAT_VERSION: &str = "1";
 
 /// The encoding of a part of a webhook's list: a webhook's, with the attribute `part` and without `event-type`. It
-/// has a version of its own because a consumer that does not know parts would take one for the whole webhook, find
-/// that done, and delete it. That consumer leaves a version it does not know on the queue.
+/// has a version of its own because a consumer that does not know parts would mistake one for the whole webhook,
+/// find that done, and delete it. Such a consumer leaves an unknown version on the queue.
 pub const PART_FORMAT_VERSION: &str = "part-1";
 
 /// SQS refuses a message whose body and attributes (names, types and values) are larger: 1 MiB.
 /// Source: Amazon SQS developer guide, "Amazon SQS message quotas".
 const SQS_LIMIT_BYTES: usize = 1024 * 1024;
 
-/// Left free for the reason, in case the message is dead-lettered.
+/// Reserved for the reason, in case the message is dead-lettered.
 const RESERVED_BYTES: usize = 2 * 1024;
 
 /// The largest message that is put on the queue.
 pub const LARGEST_MESSAGE_BYTES: usize = SQS_LIMIT_BYTES - RESERVED_BYTES;
 
-/// No body is larger than what Lambda takes in one invocation: 6 MB. A compressed body that
-/// claims to be larger was not written by a receiver.
+/// A body is at most as large as Lambda's largest event: 6 MB. A compressed body that claims to be larger was not
+/// written by a receiver.
 /// Source: AWS Lambda developer guide, "Lambda quotas".
 pub const LARGEST_BODY_BYTES: usize = 6 * 1024 * 1024;
 
@@ -45,26 +45,26 @@ pub const LARGEST_BODY_BYTES: usize = 6 * 1024 * 1024;
 /// Source: Amazon SQS pricing.
 const PLAIN_UP_TO_BYTES: usize = 64 * 1024;
 
-/// An event type longer than this is left out of the attributes: it is there for people and for
-/// filters, and the body has it anyway.
+/// A longer event type is left out of the attributes: it is for people and for filters, and the body has it
+/// anyway.
 pub const LONGEST_EVENT_TYPE_BYTES: usize = 256;
 
 /// The level of compression for a body that does not fit at the fastest one. It is up to a third smaller, and takes
 /// a quarter of a second at worst for 6 MiB on a whole core.
 const THOROUGH: Compression = Compression::new(6);
 
-/// The levels that are tried after [`THOROUGH`], cheapest first. Which one is smallest depends on the body: of
-/// zlib-rs, 3 wins on words, 8 on JSON with random ids, 9 on long runs.
+/// The levels that are tried after [`THOROUGH`], cheapest first. Which level compresses best depends on the body:
+/// in zlib-rs, 3 for words, 8 for JSON with random ids, 9 for long runs.
 const OTHER_LEVELS: [Compression; 3] = [Compression::new(3), Compression::new(8), Compression::new(9)];
 
-/// The other levels are not tried where they would have to save more than one part in this many: none does.
+/// The other levels are not tried if they would have to save more than one part in this many: none does.
 const MOST_SAVED: usize = 5;
 
-/// How long [`OTHER_LEVELS`] may take together. On unusual bodies the last ones take seconds, and the receiver has
-/// ten in all, of which new secrets may take two and SQS four.
+/// How long [`OTHER_LEVELS`] may take together. On unusual bodies the last ones take seconds. The receiver has ten
+/// seconds in all, of which new secrets may take two and SQS four.
 const LONGEST_SEARCH: Duration = Duration::from_secs(1);
 
-/// How much is compressed between two looks at the time.
+/// How much is compressed between two checks of the time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 const GZIP_BASE64: &str = "gzip+base64";
@@ -84,16 +84,16 @@ pub mod attribute {
     pub const SIGNATURE: &str = "svix-signature";
     /// Milliseconds since the epoch at which the receiver accepted it.
     pub const RECEIVED_AT: &str = "received-at";
-    /// The event's type, where it could be read.
+    /// The event's type, if it could be read.
     pub const EVENT_TYPE: &str = "event-type";
-    /// How the body is encoded, where it isn't plain.
+    /// How the body is encoded, if it is not plain.
     pub const ENCODING: &str = "encoding";
-    /// Which part of a list the message stands for: see [`Part`](crate::message::Part).
+    /// Which part of a list the message is: see [`Part`](crate::message::Part).
     pub const PART: &str = "part";
 }
 
-/// One message attribute. SQS takes ten at most on a message; [`Message::encode`] writes seven at
-/// most and leaves three for the reason when a message is dead-lettered.
+/// One message attribute. SQS takes ten at most on a message; [`Message::encode`] writes seven at most, and leaves
+/// three for the reason of a dead letter.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]
 pub struct Attribute {
@@ -105,7 +105,7 @@ pub struct Attribute {
     pub value: String,
 }
 
-/// What is handed to `SendMessage`.
+/// The input of `SendMessage`.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]
 pub struct QueueMessage {
@@ -116,7 +116,7 @@ pub struct QueueMessage {
 }
 
 impl QueueMessage {
-    /// What SQS counts against its limit: the body and every attribute's name, type and value.
+    /// Its size by SQS's count: the body and every attribute's name, type and value.
     pub fn bytes(&self) -> usize {
         self.body.len() + bytes_of(&self.attributes)
     }
@@ -128,21 +128,21 @@ impl QueueMessage {
     "the message has {bytes} bytes once encoded, more than the {LARGEST_MESSAGE_BYTES} that fit the queue"
 )]
 pub struct EncodeError {
-    /// What SQS would have counted.
+    /// Its size by SQS's count.
     pub bytes: usize,
 }
 
 /// A queue message that could not be turned back into a webhook.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// No receiver wrote it.
+    /// It was not written by a receiver.
     #[error("not written by a receiver: the attribute `{missing}` is missing")]
     Foreign {
         /// The attribute that every receiver writes.
         missing: &'static str,
     },
-    /// Written by a receiver of another version, newer or older than this consumer: a deploy or
-    /// a rollback is going on, and another consumer will read it.
+    /// Written by a receiver of another version, newer or older than this consumer. A deploy or a rollback is in
+    /// progress, and another consumer will read it.
     #[error(
         "written in format version `{found}`; this consumer reads `{FORMAT_VERSION}` and `{PART_FORMAT_VERSION}`"
     )]
@@ -150,13 +150,13 @@ pub enum DecodeError {
         /// The version attribute's value.
         found: String,
     },
-    /// An attribute's value is not what a receiver writes. The value is left out.
+    /// An attribute has a value that a receiver does not write. The value is left out.
     #[error("the attribute `{name}` is not what a receiver writes")]
     Attribute {
         /// The attribute's name.
         name: &'static str,
     },
-    /// The body is not what its `encoding` attribute says.
+    /// The body does not match its `encoding` attribute.
     #[error("the body is not what its encoding says: {problem}")]
     Body {
         /// What is wrong with it.
@@ -165,7 +165,8 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// Whether another delivery can help. Only another version can: it waits for its consumer.
+    /// Whether another delivery can help. It helps only a message of another version, which waits for its
+    /// consumer.
     pub const fn class(&self) -> FailureClass {
         match self {
             Self::UnknownVersion { .. } => FailureClass::Retryable,
@@ -179,7 +180,7 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] when it is over [`LARGEST_MESSAGE_BYTES`] even compressed.
+    /// [`EncodeError`] if it is over [`LARGEST_MESSAGE_BYTES`] even when compressed.
     pub fn encode(self) -> Result<QueueMessage, EncodeError> {
         let string = |name, value| Attribute { name, data_type: STRING, value };
         let number = |name, value: i64| Attribute { name, data_type: NUMBER, value: value.to_string() };
@@ -220,7 +221,7 @@ impl Message {
             parsed.map_err(|_| DecodeError::Attribute { name })
         };
 
-        // First, because another version may mean anything by the other attributes.
+        // First, because in another version the other attributes may mean something else.
         let part = match text(attribute::FORMAT_VERSION)? {
             FORMAT_VERSION => None,
             PART_FORMAT_VERSION => {
@@ -252,7 +253,7 @@ impl Message {
     }
 }
 
-/// The body as text that SQS carries unchanged, or the bytes back.
+/// The body as text that SQS carries unchanged; else the bytes, returned.
 fn as_text(body: Vec<u8>) -> Result<String, Vec<u8>> {
     match String::from_utf8(body) {
         Ok(text) if !text.is_empty() && is_carried_as_text(&text) => Ok(text),
@@ -266,14 +267,14 @@ fn as_text(body: Vec<u8>) -> Result<String, Vec<u8>> {
 fn is_carried_as_text(text: &str) -> bool {
     let bytes = text.as_bytes();
     let refused = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
-    // Not `any`: a loop that cannot end early looks at many bytes at once.
+    // Not `any`: a loop that cannot end early checks many bytes at once.
     let has_refused_byte = bytes.iter().fold(false, |found, byte| found | refused(byte));
     // U+FFFE and U+FFFF are EF BF BE and EF BF BF in UTF-8.
     let is_noncharacter = |at: usize| matches!(bytes.get(at..), Some([0xEF, 0xBF, 0xBE | 0xBF, ..]));
     !has_refused_byte && !memchr::memchr_iter(0xEF, bytes).any(is_noncharacter)
 }
 
-/// The message with this body: plain, or compressed where that is billed as less or SQS cannot carry it as text.
+/// The message with this body: plain, or compressed if that costs less or SQS cannot carry it as text.
 fn fitted(
     body: Result<String, Vec<u8>>,
     attributes: Vec<Attribute>,
@@ -295,7 +296,7 @@ fn fitted(
     }
 }
 
-/// The message, where other levels of compression make it fit, or leaving out its type, which the body has anyway.
+/// The message, made to fit by other levels of compression, or by leaving out its type, which the body has anyway.
 fn with_more_effort(
     body: Result<String, Vec<u8>>,
     attributes: Vec<Attribute>,
@@ -317,7 +318,7 @@ fn with_more_effort(
     Ok(compressed(&gzip, if fits { attributes } else { untyped }))
 }
 
-/// The body as gzip of at most `room` bytes, or how many it has at [`THOROUGH`].
+/// The body as gzip of at most `room` bytes, or else its size at [`THOROUGH`].
 fn smaller(body: &[u8], room: usize, mut is_time_left: impl FnMut() -> bool) -> Result<Vec<u8>, usize> {
     let thorough = gzip(body, THOROUGH);
     let bytes = thorough.len();
@@ -330,12 +331,12 @@ fn smaller(body: &[u8], room: usize, mut is_time_left: impl FnMut() -> bool) -> 
     OTHER_LEVELS.into_iter().find_map(|level| gzip_within(body, level, room, &mut is_time_left)).ok_or(bytes)
 }
 
-/// How many bytes of gzip fit beside these attributes.
+/// How many bytes of gzip fit into a message with these attributes.
 fn room(attributes: &[Attribute]) -> usize {
     LARGEST_MESSAGE_BYTES.saturating_sub(compressed_bytes(0, attributes)) / 4 * 3
 }
 
-/// What SQS counts of a message with so many bytes of gzip.
+/// The size, by SQS's count, of a message with this many bytes of gzip.
 fn compressed_bytes(gzip_bytes: usize, attributes: &[Attribute]) -> usize {
     let encoding = attribute::ENCODING.len() + STRING.len() + GZIP_BASE64.len();
     gzip_bytes.div_ceil(3) * 4 + bytes_of(attributes) + encoding
@@ -355,7 +356,7 @@ fn compressed(gzip: &[u8], mut attributes: Vec<Attribute>) -> QueueMessage {
 }
 
 fn encoder(body: &[u8], level: Compression) -> GzEncoder<Vec<u8>> {
-    // Room for what JSON becomes, so that the output is not moved as it grows.
+    // Room for compressed JSON, so that the output is not moved as it grows.
     GzEncoder::new(Vec::with_capacity(body.len() / 2), level)
 }
 
@@ -365,7 +366,7 @@ fn gzip(body: &[u8], level: Compression) -> Vec<u8> {
     encoder.write_all(body).and_then(|()| encoder.finish()).expect("a Vec takes every byte")
 }
 
-/// The body as gzip; none where it does not fit into `room` bytes, or the time is up first.
+/// The body as gzip; `None` if it does not fit into `room` bytes, or the time is up first.
 fn gzip_within(
     body: &[u8],
     level: Compression,
@@ -384,7 +385,7 @@ fn gzip_within(
 
 fn decompressed(body: &str) -> Result<Vec<u8>, DecodeError> {
     let gzip = BASE64.decode(body).map_err(|_| DecodeError::Body { problem: "not base64" })?;
-    // One byte more than allowed is enough to know, whatever the body claims to become.
+    // One byte more than allowed is enough to detect a larger body, whatever its size.
     let mut bytes = Vec::new();
     GzDecoder::new(gzip.as_slice())
         .take(LARGEST_BODY_BYTES as u64 + 1)

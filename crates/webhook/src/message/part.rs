@@ -1,29 +1,28 @@
 //! A part of a list that is too long for one message.
 //!
 //! A list of thousands would take more deliveries than a message has. So the consumer cuts it into parts, each a
-//! message of its own on the queue: the same signed body, and an attribute that says which items of which
-//! handler's list it stands for. Parts run side by side, and each has its own ledger entry and receive count.
-//! Nothing of a part is new to the outside: its items have the idempotency keys that they would have had in the
-//! whole list.
+//! message of its own on the queue: the same signed body, and an attribute that names the handler and the items.
+//! Parts run concurrently, and each has its own ledger entry and receive count. Called systems see no difference:
+//! the items have the same idempotency keys as in the whole list.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::idempotency::window_of;
 
-/// The longest list that one message carries out, and the length of the parts of a longer one.
+/// The longest list that is not cut, and the length of the parts of a longer one.
 ///
-/// An environment carries out some 16 items at a time. Ten parts of 100 in one batch take 19 s at 300 ms an item, which
-/// is about one invocation. At a second an item they take four of their deliveries. A list that makes progress is sent
-/// again after its last delivery, so that 100 items, one at each delivery, take 15 sends. Lambda stops a message after
-/// some 16 rounds through the same function.
+/// An environment runs some 16 items at a time. Ten parts of 100 in one batch take 19 s at 300 ms an item, which
+/// is about one invocation. At a second an item, they take four of their deliveries. A list that makes progress is
+/// sent again after its last delivery, so that 100 items, one at each delivery, take 15 sends. Lambda stops a
+/// message after some 16 rounds through the same function.
 /// Source: AWS Lambda developer guide, "Use Lambda recursive loop detection to prevent infinite loops".
 ///
-/// Another length here, or a rollback to a consumer that knows no parts, while parts of a list are on the queue and the
-/// rest is not yet: then that list is cut anew, and items are sent twice, under the same keys.
+/// While only some parts of a list are on the queue, a change of this length, or a rollback to a consumer without
+/// parts, cuts that list anew. Items are then sent twice, under the same keys.
 pub const LONGEST_PART: usize = 100;
 
-/// Which items of which list a message stands for.
+/// Which items of which list a message is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Part {
     task: String,
@@ -32,7 +31,7 @@ pub struct Part {
     is_named: bool,
 }
 
-/// A `part` attribute that a consumer has not written. The value is left out.
+/// A `part` attribute that was not written by a consumer. The value is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a part: expected `task/first-last/items`")]
 pub struct UnusablePart;
@@ -55,7 +54,7 @@ impl Part {
     ///
     /// # Errors
     ///
-    /// [`UnusablePart`] when it is anything else.
+    /// [`UnusablePart`] for any other text.
     pub fn parse(text: &str) -> Result<Self, UnusablePart> {
         let mut fields = text.split('/');
         let (Some(task), Some(range), Some(items)) = (fields.next(), fields.next(), fields.next()) else {
@@ -73,7 +72,7 @@ impl Part {
             return Err(UnusablePart);
         }
         let part = Self { task: task.to_owned(), range: first..last + 1, items, is_named };
-        // One form alone: it is part of a ledger's key.
+        // Only this form, because it is part of a ledger's key.
         if part.to_string() == text { Ok(part) } else { Err(UnusablePart) }
     }
 
@@ -102,7 +101,7 @@ impl Part {
         self.items
     }
 
-    /// Whether a replay window asks for its handler by name. Then no event is too old for it.
+    /// Whether a replay window names its handler. Then no event is too old for it.
     pub const fn is_named(&self) -> bool {
         self.is_named
     }

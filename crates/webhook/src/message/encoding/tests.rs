@@ -27,7 +27,7 @@ fn encoding_of(message: &QueueMessage) -> Option<&str> {
     value(message, attribute::ENCODING)
 }
 
-/// Text that gzip cannot make smaller.
+/// Text that gzip cannot compress.
 fn noise(bytes: usize) -> String {
     let mut state = 1_u64;
     let mut next = || {
@@ -72,7 +72,7 @@ fn a_message_over_the_limit_of_sqs_is_refused_and_one_at_the_limit_is_not() {
     assert_eq!((largest.bytes(), encoding_of(&largest)), (LARGEST_MESSAGE_BYTES, None));
     assert!(value(&largest, attribute::EVENT_TYPE).is_some());
 
-    // The type is in the body anyway, and makes way for it.
+    // The type is in the body anyway, and is dropped for it.
     let its_type = "event-typeStringuser.course.started".len();
     for bytes in [LARGEST_MESSAGE_BYTES - overhead + 1, LARGEST_MESSAGE_BYTES - overhead + its_type] {
         let larger = message(noise(bytes));
@@ -84,7 +84,7 @@ fn a_message_over_the_limit_of_sqs_is_refused_and_one_at_the_limit_is_not() {
     assert_eq!(refused.err().unwrap().bytes, LARGEST_MESSAGE_BYTES + 1);
 }
 
-/// `notifications.sent` as LearnInk sends it to so many learners, whose ids are random.
+/// `notifications.sent` as LearnInk sends it to this many learners, whose ids are random.
 fn notifications(learners: usize, note: &str) -> String {
     let mut random = 1_u64;
     let mut digits = |alphabet: &[u8], many: usize| -> String {
@@ -268,7 +268,7 @@ fn a_part_has_a_version_of_its_own_and_room_for_the_reason_of_a_dead_letter() {
 
 #[test]
 fn a_consumer_that_does_not_know_parts_leaves_one_on_the_queue() {
-    // The consumer of the version before knows format 1 alone. Another version waits for its own consumer.
+    // The consumer of the previous version knows only format 1. Another version waits for its own consumer.
     assert_ne!(PART_FORMAT_VERSION, FORMAT_VERSION);
     let mut encoded = part_of_a_list().encode().unwrap();
     encoded.attributes[0].value = "3".to_owned();
