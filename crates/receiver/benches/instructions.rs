@@ -1,7 +1,7 @@
-//! Instructions, counted by callgrind: what the parts of a request cost, whatever else the machine does.
+//! Instruction counts by callgrind: the cost of each part of a request, independent of the machine's load.
 //!
-//! `scripts/bench --instructions` runs it. Counts repeat to the instruction for the same binary; callgrind
-//! knows no SHA instructions, so that hashing costs more here than it does on a processor.
+//! `scripts/bench --instructions` runs it. Counts are the same to the instruction for the same binary. Callgrind
+//! does not support SHA instructions, so hashing costs more here than on a processor.
 
 #![expect(
     clippy::expect_used,
@@ -28,7 +28,7 @@ fn now() -> Timestamp {
     Timestamp::from_second(NOW_S).expect("the second is within range")
 }
 
-/// A `notifications.sent` event of about so many bytes, no two entries of which are alike.
+/// A `notifications.sent` event of about `bytes` bytes, with all entries different.
 fn body(bytes: usize) -> String {
     let mut body = r#"{"api_version":"2022-11-15","object":"event","type":"notifications.sent","#.to_owned();
     body.push_str(r#""timestamp":"2025-11-06T09:58:58.233Z","data":{"notifications":["#);

@@ -1,4 +1,4 @@
-//! How the receiver talks to AWS: how long it waits, and how often it tries.
+//! The receiver's calls to AWS: how long it waits, and how often it tries.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use aws_sdk_sqs::config::retry::{RetryPartition, TokenBucket};
 /// One attempt of a call may take this long.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A call may never take longer, whatever its attempts and the pause between them add up to. Svix gives up
-/// on an answer after 15 s, and Lambda on the function after 10 s, so a 503 must come well before.
+/// A call may not take longer, with all its attempts and the pause between them. Svix waits 15 s for an answer,
+/// and Lambda 10 s for the function, so a 503 must come well before.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often one call is tried; the sender's own retries do the rest.
 const ATTEMPTS: u32 = 2;
 
-/// Lets every call have its second attempt. By default the SDK gives them up after some fifty failures,
-/// until ten successes have paid for one: right for a loop, wrong for one call per request.
+/// Allows every call its second attempt. By default the SDK stops second attempts after some fifty failures, and
+/// ten successes pay for one: right for a loop, wrong for one call per request.
 pub(crate) fn unlimited_retries() -> RetryPartition {
     RetryPartition::custom("receiver").token_bucket(TokenBucket::unlimited()).build()
 }
 
-/// The longest pause between two attempts. Most second attempts follow a connection that AWS closed
-/// while the environment was frozen, where there is nothing to wait for.
+/// The longest pause between two attempts. Most second attempts follow a connection that AWS closed while the
+/// environment was frozen, and then waiting does not help.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The configuration with the receiver's limits in place of its own.
+/// The configuration, with the receiver's limits instead of its own.
 pub(crate) fn within_limits(config: &SdkConfig) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)

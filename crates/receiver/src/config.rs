@@ -1,4 +1,4 @@
-//! What the environment has to say.
+//! The receiver's configuration, from environment variables.
 
 use learnink_webhook::config::{ConfigError, optional, required};
 
@@ -12,7 +12,7 @@ const SECRET: &str = "LEARNINK_SIGNING_SECRET";
 pub struct Config {
     /// Where the signing secrets come from.
     pub secrets: SecretSource,
-    /// Where verified webhooks go: `LEARNINK_QUEUE_URL`.
+    /// The queue for verified webhooks: `LEARNINK_QUEUE_URL`.
     pub queue_url: String,
 }
 
@@ -30,7 +30,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] naming the variable and what belongs there.
+    /// [`ConfigError`], with the variable and the value that it takes.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let unusable = |error: SecretError| ConfigError::unusable(SECRET, error.to_string());
         let secrets = match optional(&variable, SECRET) {

@@ -1,17 +1,16 @@
 //! The receiver: an HTTP request becomes a verified message on the queue, or is refused.
 //!
-//! It answers 200 only once SQS has confirmed the message. What a genuine body says is the
-//! consumer's business: an empty one, one that isn't JSON and one of an unknown type are all
-//! queued, so that nothing genuine is lost.
+//! It answers 200 only once SQS has confirmed the message. The content of a genuine body is for the consumer: an
+//! empty body, one that is not JSON and one of an unknown type are all queued, so that nothing genuine is lost.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`request`] | what is read of an HTTP API request |
+//! | [`request`] | the parts of an HTTP API request that are read |
 //! | [`verify`] | who sent it: headers, time, signature |
 //! | [`secrets`] | the signing secrets, and when they are read again |
 //! | [`queue`] | the SQS client |
-//! | [`receipt`] | what became of a request: the answer, the log line, the metrics |
-//! | [`config`] | what the environment has to say |
+//! | [`receipt`] | the result of a request: the answer, the log line, the metrics |
+//! | [`config`] | the configuration, from environment variables |
 
 mod aws;
 pub mod config;
@@ -37,7 +36,7 @@ pub use request::{GatewayEvent, Request, SignatureHeaders};
 pub use secrets::{Refresh, SigningSecrets};
 pub use verify::{Refusal, SecretSlot, Unverified, VerifiedWebhook, Verifier, claimed_id};
 
-/// The path that LearnInk posts to. A stage or a custom domain may put more in front of it.
+/// The path that LearnInk posts to. A stage or a custom domain may add a prefix to it.
 pub const PATH: &str = "/webhooks/learnink";
 
 /// Verifies webhooks and puts them on the queue.
@@ -48,7 +47,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver at [`PATH`] that accepts what `secrets` prove and puts it on `queue`.
+    /// A receiver at [`PATH`] that verifies webhooks with `secrets` and puts them on `queue`.
     pub const fn new(secrets: SigningSecrets, queue: SqsQueue) -> Self {
         Self { secrets, queue }
     }
@@ -63,8 +62,8 @@ impl Receiver {
         receipt
     }
 
-    /// Everything before the queue: turns a genuine request into the message for it. No JSON is parsed
-    /// before the signature holds, and AWS is called only where it is time to look for new secrets.
+    /// Everything before the queue: turns a genuine request into the message for it. JSON is parsed only after the
+    /// signature is verified, and AWS is called only when it is time to look for new secrets.
     ///
     /// # Errors
     ///
@@ -87,7 +86,7 @@ impl Receiver {
         webhook.into_message(receipt.received_at, event_type).encode().map_err(Outcome::TooLarge)
     }
 
-    /// The size, the headers, the time and the signature.
+    /// Checks the size, the headers, the time and the signature.
     async fn proven(
         &self,
         headers: &SignatureHeaders,
@@ -125,7 +124,7 @@ impl Receiver {
         verified
     }
 
-    /// The request, where it is for us at all.
+    /// The request, if its path and method are the webhook's.
     fn addressed(event: GatewayEvent) -> Result<Request, Outcome> {
         let request = event.0.ok_or(Outcome::NoRequest)?;
         if !request.path.ends_with(PATH) {

@@ -1,4 +1,4 @@
-//! The receiver's Lambda binary: reads the configuration and wires.
+//! The receiver's Lambda binary: reads the configuration and wires the parts together.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use learnink_receiver::config::SecretSource;
 use learnink_receiver::{Answer, Config, GatewayEvent, Receiver, SigningSecrets, SqsQueue};
 use learnink_telemetry::Place;
 
-/// How long the first call to SQS may keep the function from starting. Lambda allows 10 s in all.
+/// How long the first call to SQS may delay the start of the function. Lambda allows 10 s in all.
 const LONGEST_PRIMING: Duration = Duration::from_secs(2);
 
 #[tokio::main(flavor = "current_thread")]
@@ -32,7 +32,7 @@ async fn run() -> anyhow::Result<()> {
     let config = Config::read(variable)?;
     let aws = learnink_aws::sdk_config(variable)?;
     let queue = SqsQueue::new(&aws, config.queue_url);
-    // Now, because before the first request Lambda gives a whole core and charges no sender's time.
+    // Now, because before the first request Lambda gives a whole core, and no sender waits.
     let (secrets, ()) = join(secrets(config.secrets, &aws), prime(&queue)).await;
     let environment =
         Arc::new(Environment { receiver: Receiver::new(secrets?, queue), is_cold: AtomicBool::new(true) });
@@ -40,13 +40,13 @@ async fn run() -> anyhow::Result<()> {
         let environment = environment.clone();
         async move { environment.answer(event).await }
     });
-    // As a task, because tokio wakes the future that it blocks on through the kernel, and a task not.
+    // In a task: tokio wakes the future that it blocks on through the kernel, but a task without it.
     let runtime = tokio::spawn(Runtime::new(service).run()).await;
-    // Whatever ended the task, its text may quote a payload.
+    // The text of the panic is left out: it may quote a payload.
     runtime.map_err(|_| anyhow!("the Lambda runtime panicked"))?.map_err(anyhow::Error::from_boxed)
 }
 
-/// What an execution environment keeps between two requests.
+/// The state that an execution environment keeps between two requests.
 struct Environment {
     receiver: Receiver,
     is_cold: AtomicBool,

@@ -1,4 +1,4 @@
-//! The queue that verified webhooks go to.
+//! The queue for verified webhooks.
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
@@ -29,12 +29,12 @@ impl SqsQueue {
         Self { client: Client::new(config), url: url.into() }
     }
 
-    /// Makes a call that changes nothing, so that the connection and all that is lazy in the client
-    /// are there before the first webhook.
+    /// Makes a call that changes nothing, so that the connection and the client's lazy parts are ready before the
+    /// first webhook.
     ///
     /// # Errors
     ///
-    /// [`CallError`] when SQS could not be asked, which need not keep the function from starting.
+    /// [`CallError`] if SQS could not be asked. The function can start all the same.
     pub async fn prime(&self) -> Result<(), CallError> {
         let request = self.client.get_queue_attributes().queue_url(&self.url);
         let asked = Box::pin(request.attribute_names(QueueAttributeName::QueueArn).send()).await;
@@ -45,8 +45,8 @@ impl SqsQueue {
     ///
     /// # Errors
     ///
-    /// [`CallError`] when it was not confirmed in time. It may be on the queue all the same; the
-    /// consumer recognises the sender's retry by its message id.
+    /// [`CallError`] when it was not confirmed in time. The message may still be on the queue; the consumer
+    /// deduplicates the sender's retry by its message id.
     pub async fn send(&self, message: QueueMessage) -> Result<(), CallError> {
         let mut request = self.client.send_message().queue_url(&self.url).message_body(message.body);
         for attribute in message.attributes {
@@ -58,10 +58,10 @@ impl SqsQueue {
                 .map_err(|_| CallError::Unconfirmed)?;
             request = request.message_attributes(attribute.name, value);
         }
-        // Boxed, because the client's future has kilobytes, and every future around it would be moved
-        // with them: `docs/performance.md`.
+        // Boxed, because the client's future has kilobytes, which every future around it would move too:
+        // `docs/performance.md`.
         let sent = Box::pin(request.send()).await.map_err(|error| CallError::from(&error))?;
-        // SQS names every message that it stores. A 200 without a name comes from something else.
+        // SQS gives every message that it stores an id. A 200 without one comes from something else.
         sent.message_id().map(|_| ()).ok_or(CallError::Unconfirmed)
     }
 }

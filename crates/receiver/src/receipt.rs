@@ -1,4 +1,4 @@
-//! What became of one request: the answer to the sender, and the line for whoever watches.
+//! The result of one request: the answer to the sender, and the log line.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tracing::Level;
 use crate::secrets::Refresh;
 use crate::verify::{Refusal, SecretSlot};
 
-/// When a sender may come back after a 503, in seconds. LearnInk's first retry waits that long.
+/// How long a sender has to wait after a 503, in seconds. LearnInk's first retry waits that long.
 const RETRY_AFTER_S: &str = "5";
 
 /// How a request ended.
@@ -22,9 +22,9 @@ pub enum Outcome {
     Accepted,
     /// Not proven to come from LearnInk. The sender is not told why.
     Refused(Refusal),
-    /// Genuine, but larger than the queue takes.
+    /// Genuine, but too large for the queue.
     TooLarge(EncodeError),
-    /// Larger than any request that Lambda is given; not verified.
+    /// Larger than any request that Lambda receives; not verified.
     BodyTooLarge,
     /// Genuine, but the queue did not confirm it.
     Unavailable(CallError),
@@ -45,11 +45,11 @@ pub struct Receipt {
     pub outcome: Outcome,
     /// The message id, once the signature proved it.
     pub message_id: Option<String>,
-    /// The id that a request claims whose signature did not prove it, where it looks like one of Svix's.
+    /// The id that an unverified request claims, if it looks like one of Svix's.
     pub claimed_message_id: Option<String>,
-    /// The event's type, where the body has one.
+    /// The event's type, if the body has one.
     pub event_type: Option<String>,
-    /// When the event happened, where the body says so.
+    /// When the event happened, if the body says so.
     pub occurred_at: Option<Timestamp>,
     /// Unix seconds at which this delivery was signed, once the signature proved it.
     pub signed_at_s: Option<i64>,
@@ -57,34 +57,34 @@ pub struct Receipt {
     pub body_bytes: usize,
     /// Which secret the signature was made with.
     pub secret: Option<SecretSlot>,
-    /// Whether the newest signature is of a secret that is not held, or of a version that is not understood.
+    /// Whether the newest signature is of an unknown secret, or of an unsupported version.
     pub has_unknown_signature: bool,
-    /// What came of reading the secrets again, where it was time to.
+    /// The result of reading the secrets again, if it was time to.
     pub refresh: Option<Refresh>,
     /// How long the headers, the time and the signature took.
     pub verify_took: Duration,
-    /// How long SQS took to confirm or fail, where it was asked.
+    /// How long SQS took to confirm or fail, if it was asked.
     pub enqueue_took: Option<Duration>,
 }
 
-/// What a genuine webhook's signatures say of a rotation of LearnInk's secret.
+/// The state of a rotation of LearnInk's secret, from a genuine webhook's signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
-    /// The newest signature is of a secret that is not held, or of a version that is not understood: the new secret
-    /// has to be stored before LearnInk signs with it alone, which is 24 hours after the rotation.
+    /// The newest signature is of an unknown secret, or of an unsupported version. The new secret has to be stored
+    /// before LearnInk signs only with it, which is 24 hours after the rotation.
     NewSecretMissing,
-    /// Only the secret before the current one matched: LearnInk does not sign with the current one, or not yet.
+    /// Only the previous secret matched: LearnInk does not sign with the current one, or not yet.
     PreviousSecretOnly,
 }
 
-/// The HTTP answer in the shape that API Gateway reads, payload format version 2.0. It has a status,
-/// at most one header, no body, and nothing in it that came from the sender.
+/// The HTTP answer in the shape that API Gateway reads, payload format version 2.0. It has a status, at most one
+/// header, no body, and nothing from the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
     /// The HTTP status.
     pub status_code: u16,
-    /// What the sender can do about it.
+    /// The headers, which tell the sender what to do.
     pub headers: AnswerHeaders,
 }
 
@@ -92,7 +92,7 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct AnswerHeaders {
-    /// Seconds after which to come back.
+    /// Seconds to wait before the next attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<&'static str>,
     /// The method to use instead.
@@ -101,7 +101,7 @@ pub struct AnswerHeaders {
 }
 
 impl Outcome {
-    /// What the sender is answered.
+    /// The answer to the sender.
     pub fn answer(&self) -> Answer {
         let status = |status_code| Answer { status_code, headers: AnswerHeaders::default() };
         match self {
@@ -133,7 +133,7 @@ impl Outcome {
         }
     }
 
-    /// The name of the reason: one of few, for a filter or a metric's dimension.
+    /// The name of the reason: one of a few, for a filter or a metric's dimension.
     pub const fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Refused(refusal) => Some(refusal.name()),
@@ -147,7 +147,7 @@ impl Outcome {
         }
     }
 
-    /// More of the reason, for the person who watches; never for the sender.
+    /// Details of the reason, for the operator; never for the sender.
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::TooLarge(error) => Some(error.to_string()),
@@ -189,7 +189,7 @@ const BY_REASON: Dimensions = &[&["function"], &["function", "reason"]];
 const BY_SECRET: Dimensions = &[&["function"], &["function", "secret"]];
 
 impl Receipt {
-    /// A receipt that has nothing to tell yet.
+    /// A receipt without a result so far.
     pub const fn new(received_at: Timestamp) -> Self {
         Self {
             received_at,
@@ -208,7 +208,7 @@ impl Receipt {
         }
     }
 
-    /// What the signatures say of a rotation; `None` where there is none to tell of, or nothing was proven.
+    /// The state of a rotation; `None` if the signatures show none, or the request was not verified.
     pub const fn rotation(&self) -> Option<Rotation> {
         match (self.secret, self.has_unknown_signature) {
             (None, _) | (Some(SecretSlot::Current), false) => None,
@@ -217,7 +217,7 @@ impl Receipt {
         }
     }
 
-    /// The one line of this request: what one filters by, and its metrics.
+    /// The one log line of this request: the fields to filter by, and its metrics.
     pub fn line(&self, place: Place<'_>) -> WideEvent {
         let Self { outcome, received_at, .. } = self;
         let mut line = WideEvent::new(outcome.level(), outcome.message(), *received_at);
@@ -243,15 +243,15 @@ impl Receipt {
         match self.outcome {
             Outcome::Accepted => {
                 line.metric("Accepted", Unit::Count, 1, BY_SECRET);
-                // So that its average is the share that was refused.
+                // So that the metric's average is the share of refused requests.
                 line.metric("Refused", Unit::Count, 0, BY_FUNCTION);
-                // So that its minimum tells whether any request matched another secret.
+                // So that the metric's minimum shows whether any request matched another secret.
                 let is_previous = self.secret == Some(SecretSlot::Previous);
                 line.metric("PreviousSecret", Unit::Count, u8::from(is_previous), BY_FUNCTION);
-                // Likewise: whether all had a signature newer than any secret here.
+                // Likewise: whether all had a signature newer than all secrets here.
                 let is_unknown = u8::from(self.has_unknown_signature);
                 line.metric("UnknownSignature", Unit::Count, is_unknown, BY_FUNCTION);
-                // So that its average is the share of this version's webhooks that were not queued.
+                // So that the metric's average is the share of this version's webhooks that were not queued.
                 line.metric("Failed", Unit::Count, 0, BY_VERSION);
             }
             Outcome::Refused(_) => line.metric("Refused", Unit::Count, 1, BY_REASON),

@@ -1,10 +1,10 @@
-//! What the receiver reads of an HTTP API request: a method, a path, the signature headers, a body.
+//! The parts of an HTTP API request that the receiver reads: method, path, signature headers, body.
 //!
 //! Shape: payload format version 2.0. Source: API Gateway developer guide, "Create AWS Lambda proxy
 //! integrations for HTTP APIs".
 //!
-//! `lambda_http` would read the whole event, copy the body three times, and panic on a body that is
-//! not the base64 it claims to be; `docs/decisions/own-request.md` has the price of both.
+//! `lambda_http` would read the whole event, copy the body three times, and panic on a body that claims to be
+//! base64 and is not; `docs/decisions/own-request.md` compares the costs.
 
 use std::fmt;
 
@@ -13,29 +13,29 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// A request as API Gateway hands it over. `Debug` shows neither headers nor body.
+/// A request as API Gateway sends it. `Debug` shows neither headers nor body.
 #[derive(Default)]
 pub struct Request {
     /// The HTTP method, in capitals.
     pub method: String,
-    /// The path, with a stage or a custom domain's base path in front where there is one.
+    /// The path, after the stage or a custom domain's base path, if there is one.
     pub path: String,
     /// The headers that sign the body.
     pub headers: SignatureHeaders,
-    /// The payload exactly as it was sent, or `None` where it claims to be base64 and is not.
+    /// The payload exactly as it was sent, or `None` if it claims to be base64 and is not.
     pub body: Option<Vec<u8>>,
 }
 
 /// One of the headers that carry a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignatureHeader {
-    /// Which names it has.
+    /// The family of its name.
     pub family: Family,
-    /// What it says.
+    /// The part of the signature that it carries.
     pub part: Part,
 }
 
-/// Senders name the headers after Svix or leave the brand out.
+/// Senders use headers named after Svix or without a brand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// `svix-*`
@@ -44,7 +44,7 @@ pub enum Family {
     Unbranded,
 }
 
-/// What a signature header says.
+/// The part of a signature that a header carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The message id.
@@ -70,13 +70,13 @@ impl SignatureHeader {
     }
 }
 
-/// The signature headers of one request, each as often as it came. Every other header is left out, so
-/// that nothing else of the sender's can travel on.
+/// The signature headers of one request, including repeated ones. All other headers are left out, so that nothing
+/// else from the sender is passed on.
 #[derive(Default, Clone)]
 pub struct SignatureHeaders(Vec<(SignatureHeader, String)>);
 
 impl SignatureHeaders {
-    /// Adds a header, unless it is none that carries a signature.
+    /// Adds a header if it is a signature header.
     pub fn append(&mut self, name: &str, value: impl Into<String>) {
         if let Some(header) = SignatureHeader::named(name) {
             self.0.push((header, value.into()));
@@ -88,7 +88,7 @@ impl SignatureHeaders {
         self.0.iter().filter(move |(known, _)| *known == header).map(|(_, value)| value.as_str())
     }
 
-    /// Whether any header of that family is there.
+    /// Whether the request has any header of that family.
     pub fn has(&self, family: Family) -> bool {
         self.0.iter().any(|(header, _)| header.family == family)
     }
@@ -120,11 +120,11 @@ impl fmt::Debug for Request {
     }
 }
 
-/// What Lambda hands over: a request, or an event that is none.
+/// The event that Lambda receives: a request, or something else.
 ///
-/// An event of another shape is `None` and no error, because the error of a parser may quote the payload,
-/// and `lambda_runtime` logs it. The parser stops where the shape ends; like `lambda_runtime`, whoever
-/// calls it must not ask whether anything is left.
+/// An event of another shape is `None`, not an error, because a parser's error may quote the payload, and
+/// `lambda_runtime` logs it. The parser stops at the first mismatch. Like `lambda_runtime`, its caller must not
+/// check whether text is left.
 #[derive(Debug)]
 pub struct GatewayEvent(pub Option<Request>);
 

@@ -1,11 +1,10 @@
-//! The signing secrets: where they come from, how long they are kept, when they are read again.
+//! The signing secrets: their source, how long they are kept, and when they are read again.
 //!
 //! A rotation needs no deploy. In Secrets Manager the new value becomes `AWSCURRENT` and the old one
-//! `AWSPREVIOUS`, and both are accepted. [`Cached`] says when they are read again. A flood of forgeries that lasts a
-//! whole month costs less than a dollar for each execution environment that it keeps busy: two calls every 30 s, at
-//! $0.05 for 10,000.
+//! `AWSPREVIOUS`, and both are accepted. [`Cached`] says when they are read again. A month-long flood of forgeries
+//! costs less than a dollar for each busy execution environment: two calls every 30 s, at $0.05 for 10,000.
 //!
-//! Old secrets are refreshed beside the call to SQS, so that no request waits for one after the other. After a
+//! Old secrets are refreshed concurrently with the call to SQS, so that no request waits for both in turn. After a
 //! signature mismatch they are refreshed before the answer, so that the first webhook signed with a new secret is
 //! accepted.
 //!
@@ -30,24 +29,24 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// The signing secrets in use.
 #[derive(Debug)]
 pub struct SigningSecrets {
-    /// None where the secrets never change.
+    /// `None` if the secrets never change.
     store: Option<SecretsManager>,
     cached: Cached<Verifier>,
 }
 
-/// What came of reading the secrets again.
+/// The result of reading the secrets again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refresh {
-    /// There are new ones, or the same ones again.
+    /// They were read, whether new or unchanged.
     Read,
-    /// They could not be read; the old ones stay.
+    /// They could not be read; the old ones stay in use.
     Failed(LoadError),
 }
 
 /// The signing secrets could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// Secrets Manager did not hand them over.
+    /// The call to Secrets Manager failed.
     #[error("cannot read the signing secret from Secrets Manager")]
     Read(#[from] ReadError),
     /// The value is not a signing secret.
@@ -72,7 +71,8 @@ impl SigningSecrets {
     ///
     /// # Errors
     ///
-    /// [`LoadError`] when there is none: better no receiver than one that refuses everybody.
+    /// [`LoadError`] if there is none: a receiver that does not start is better than one that refuses every
+    /// webhook.
     pub async fn load(aws: &SdkConfig, secret_id: &str, now: Timestamp) -> Result<Self, LoadError> {
         let store = SecretsManager::new(&within_limits(aws), secret_id);
         let verifier = read(&store).await.combined(None)?;
@@ -84,7 +84,7 @@ impl SigningSecrets {
         self.cached.value()
     }
 
-    /// Reads the secrets again where it is time to. Of several that ask at once, one reads.
+    /// Reads the secrets again if it is time to. Of several concurrent callers, one reads.
     pub async fn refresh(&self, cause: RefreshCause, now: Timestamp) -> Option<Refresh> {
         let store = self.store.as_ref()?;
         let read_again = async |_| match tokio::time::timeout(LONGEST_WAIT, Box::pin(read(store))).await {
@@ -112,29 +112,29 @@ impl Refresh {
     }
 }
 
-/// Reads the value in use and the value that it has replaced.
+/// Reads the current and the previous value.
 async fn read(store: &SecretsManager) -> Reading {
     let (current, previous) = join(store.value(CURRENT), store.value(PREVIOUS)).await;
     let parsed = |value: String| Ok(Verifier::new(&value)?);
     Reading {
         current: current.map_err(LoadError::from).and_then(parsed),
         previous: match previous {
-            // A secret that was never changed has one value.
+            // A secret that was never changed has only one value.
             Err(ReadError::Call(CallError::NotFound { .. })) => Ok(None),
             other => other.map_err(LoadError::from).and_then(parsed).map(Some),
         },
     }
 }
 
-/// What Secrets Manager said to both questions.
+/// Secrets Manager's answers for both values.
 struct Reading {
     current: Result<Verifier, LoadError>,
     previous: Result<Option<Verifier>, LoadError>,
 }
 
 impl Reading {
-    /// The secrets to go on with: a half that cannot be used costs nothing that the other, or what is
-    /// held already, can prove.
+    /// The secrets to use from now on. If one value cannot be used, the other one and the secrets already held
+    /// still are.
     fn combined(self, held: Option<&Verifier>) -> Result<Verifier, LoadError> {
         match (self.current, self.previous, held) {
             (Ok(current), Ok(Some(previous)), _) => Ok(current.and_previous(&previous)),
@@ -164,7 +164,7 @@ mod tests {
     const OLD: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     const NEW: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-    /// How many secrets there are to go on with.
+    /// How many secrets are in use afterwards.
     fn combined(
         current: Option<&str>,
         previous: Result<Option<&str>, ()>,

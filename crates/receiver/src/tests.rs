@@ -1,4 +1,4 @@
-//! Whole requests, as API Gateway hands them over, up to the queue.
+//! Whole requests, as API Gateway sends them, up to the queue.
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use base64::Engine;
@@ -18,7 +18,7 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NOW_S: i64 = 1_700_000_000;
 const BODY: &str = include_str!("../../../events/user.course.started.json");
 
-/// A receiver whose queue cannot be reached, and must not be tried.
+/// A receiver whose queue cannot be reached, and must not be called.
 fn receiver() -> Receiver {
     let aws = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -30,7 +30,7 @@ fn receiver() -> Receiver {
     )
 }
 
-/// A genuine request as API Gateway hands it over.
+/// A genuine request as API Gateway sends it.
 fn genuine(body: &[u8]) -> Value {
     let signature = Webhook::new(SECRET).unwrap().sign("msg_1", NOW_S, body).unwrap_or_default();
     let text = std::str::from_utf8(body).ok();
@@ -51,20 +51,20 @@ fn genuine(body: &[u8]) -> Value {
 
 fn admitted(event: &Value) -> (Result<QueueMessage, Outcome>, Receipt) {
     let text = event.to_string();
-    // As `lambda_runtime` does, which does not ask whether an event that broke off had an end.
+    // As `lambda_runtime` does, which does not check that an event is complete.
     let event = Deserialize::deserialize(&mut serde_json::Deserializer::from_str(&text)).unwrap();
     let mut receipt = Receipt::new(Timestamp::from_second(NOW_S).unwrap());
     let admitted = receiver().admit(event, &mut receipt).now_or_never();
     (admitted.expect("nothing is waited for"), receipt)
 }
 
-/// What is answered, and why, before the queue is asked.
+/// The answer and its reason, before the queue is called.
 fn refused(event: &Value) -> (u16, &'static str, Option<&'static str>) {
     let outcome = admitted(event).0.err().unwrap();
     (outcome.answer().status_code, outcome.name(), outcome.reason())
 }
 
-/// A genuine request with something in another place.
+/// A genuine request with another value at `pointer`.
 fn with(pointer: &str, value: impl Into<Value>) -> Value {
     let mut event = genuine(BODY.as_bytes());
     *event.pointer_mut(pointer).unwrap() = value.into();
@@ -167,7 +167,7 @@ fn a_genuine_body_that_cannot_fit_the_queue_is_answered_413() {
     let noise: String = (0..1_500_000).map(|_| next()).collect();
     assert_eq!(refused(&genuine(noise.as_bytes())), (413, "too_large", None));
     assert!(admitted(&genuine("a".repeat(1_500_000).as_bytes())).0.is_ok(), "compressed it fits");
-    // A list for twelve thousand learners: too large at the fastest level, and not at the thorough one.
+    // A list for twelve thousand learners: too large at the fastest level, but not at the thorough one.
     let mut text = |alphabet: &[u8], length: usize| -> String {
         (0..length).map(|_| char::from(alphabet[next() as usize % alphabet.len()])).collect()
     };
@@ -269,7 +269,7 @@ fn a_forged_id_is_in_the_line_only_where_it_has_the_shape_of_one() {
         assert_eq!(line.get("message.id"), None);
         line.get("claimed.message.id").cloned()
     };
-    // Whatever it was refused for, it can be found by the id in the sender's dashboard.
+    // A refused request can always be found by the id in the sender's dashboard.
     for refused in [
         with("/headers/svix-signature", "v1,AAAA"),
         with("/headers/svix-timestamp", "1"),
@@ -388,7 +388,7 @@ fn nothing_that_can_be_printed_shows_a_payload_or_a_signature() {
 }
 
 proptest! {
-    /// `lambda_http` reads whole requests and is used by many; it has the last word on what they say.
+    /// `lambda_http` reads whole requests and is widely used; it is the reference here.
     #[test]
     fn a_request_is_read_as_lambda_http_reads_it(
         body in proptest::collection::vec(any::<u8>(), 0..200),

@@ -1,7 +1,7 @@
-//! Who sent it: the only way to a [`VerifiedWebhook`].
+//! Verification: the only way to a [`VerifiedWebhook`].
 //!
-//! `svix` does the cryptography. Around it stand the rules that it leaves open: which headers,
-//! which ids, how a time is written, how many signatures.
+//! `svix` does the cryptography. This module adds the rules that it leaves open: which headers, which ids, the
+//! format of a time, the number of signatures.
 
 use std::{fmt, iter};
 
@@ -25,7 +25,7 @@ pub const MOST_SIGNATURES: usize = 16;
 /// The shortest key in bytes. Source: Standard Webhooks specification, "Signature scheme".
 pub const SHORTEST_KEY_BYTES: usize = 24;
 
-/// Checks that a request comes from whoever holds one of the signing secrets.
+/// Checks that a request was signed with one of the signing secrets.
 pub struct Verifier {
     secrets: Vec<Secret>,
 }
@@ -41,7 +41,7 @@ struct Secret {
 pub enum SecretSlot {
     /// The first: the one in use.
     Current,
-    /// Any other: one that a rotation is about to retire.
+    /// Any other: a secret that a rotation replaces.
     Previous,
 }
 
@@ -76,10 +76,10 @@ pub enum SecretError {
     /// A JSON object, as the console of Secrets Manager makes of key and value.
     #[error("the signing secret is a JSON object; store `whsec_...` alone, as plain text")]
     Json,
-    /// A version stands in front of it.
+    /// It begins with a version.
     #[error("the signing secret has a version in front; leave out `v1,`")]
     Versioned,
-    /// Something in it cannot be seen.
+    /// It contains an invisible character.
     #[error("the signing secret has an invisible character in it; copy it again, as plain text")]
     Invisible,
     /// Not standard base64 with padding.
@@ -93,13 +93,13 @@ pub enum SecretError {
     },
 }
 
-/// Why a request is not taken for genuine. The sender is told none of it.
+/// Why a request is not accepted as genuine. The sender does not learn the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// One of the three headers is not there, or they come from both families.
+    /// One of the three headers is missing, or they are from both families.
     #[error("a signature header is missing")]
     MissingHeader,
-    /// A header is there twice, is not text, or is not written as it should be.
+    /// A header occurs twice, is not text, or has the wrong format.
     #[error("a signature header is malformed")]
     MalformedHeader,
     /// The id cannot be an idempotency key.
@@ -111,13 +111,13 @@ pub enum Refusal {
     /// Signed more than five minutes from now.
     #[error("the signature is from the future")]
     TimestampInFuture,
-    /// More signatures than a rotation can need.
+    /// More signatures than a rotation needs.
     #[error("there are too many signatures")]
     TooManySignatures,
     /// Only signatures of versions other than `v1`.
     #[error("no signature has a version that is understood")]
     UnsupportedVersion,
-    /// The body is not the base64 that the gateway said it is, so nobody knows what was signed.
+    /// The gateway marked the body as base64 and it is not, so the signed bytes are unknown.
     #[error("the body is not base64")]
     BodyNotBase64,
     /// The body is not UTF-8, which no signature covers.
@@ -146,7 +146,7 @@ impl Refusal {
     }
 }
 
-/// A webhook whose signature holds. Only [`Verifier::verify`] makes one.
+/// A webhook with a valid signature. Only [`Verifier::verify`] makes one.
 pub struct VerifiedWebhook {
     id: MessageId,
     signed_at_s: i64,
@@ -177,8 +177,8 @@ impl VerifiedWebhook {
         self.secret
     }
 
-    /// Whether its newest signature is of a secret that is not held, or of a version that is not understood: the
-    /// sender has rotated, and will sign with that one alone once the rotation is over.
+    /// Whether its newest signature is of an unknown secret, or of an unsupported version: the sender has rotated,
+    /// and will sign only with the new secret once the rotation is over.
     pub const fn has_unknown_signature(&self) -> bool {
         self.has_unknown_signature
     }
@@ -198,9 +198,8 @@ impl VerifiedWebhook {
 }
 
 impl Verifier {
-    /// A verifier for one signing secret or several, separated by white space: the one in use
-    /// first, then those that a rotation is about to retire. Quotes and invisible characters around
-    /// them are ignored.
+    /// A verifier for one signing secret or several, separated by white space: the current one first, then those
+    /// that a rotation replaces. Quotes and invisible characters around them are ignored.
     ///
     /// # Errors
     ///
@@ -216,8 +215,7 @@ impl Verifier {
         Ok(Self { secrets })
     }
 
-    /// The same, and those of `previous` that it does not have: what a rotation has replaced and senders
-    /// may still sign with.
+    /// The same, and those of `previous` that it does not have: replaced secrets that senders may still sign with.
     #[must_use]
     pub fn and_previous(mut self, previous: &Self) -> Self {
         for secret in &previous.secrets {
@@ -238,8 +236,7 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// [`Unverified`] with the first rule that does not hold, and with the body, which other secrets
-    /// may yet prove.
+    /// [`Unverified`] with the first rule that is broken, and with the body, which other secrets may still prove.
     pub fn verify(
         &self,
         headers: &SignatureHeaders,
@@ -279,7 +276,7 @@ impl Verifier {
             signed.insert(name, HeaderValue::from_str(value).map_err(|_| Refusal::MalformedHeader)?);
         }
         for secret in &self.secrets {
-            // The time has been checked against the clock that was handed in.
+            // The time has been checked against `now`.
             match secret.webhook.verify_ignoring_timestamp(body, &signed) {
                 Ok(()) => return Ok(secret.slot),
                 Err(WebhookError::InvalidPayload) => return Err(Refusal::BodyNotUtf8),
@@ -295,7 +292,7 @@ impl Verifier {
 pub struct Unverified {
     /// Why not.
     pub refusal: Refusal,
-    /// The payload as it came.
+    /// The payload as it was received.
     pub body: Vec<u8>,
 }
 
@@ -305,7 +302,7 @@ impl fmt::Debug for Unverified {
     }
 }
 
-/// What the headers and the body have proven.
+/// The facts that the headers and the body have proven.
 struct Proof {
     id: MessageId,
     signed_at_s: i64,
@@ -357,9 +354,8 @@ impl Secret {
     }
 }
 
-/// The id that a request claims to have, where it looks like Svix's own: `msg_` and letters, digits, `_` or `-`.
-/// Nobody has proven it: it is for finding a refused request again, and for nothing else. A phone number or a name in
-/// its place does not reach the log.
+/// The id that a request claims, if it looks like Svix's own: `msg_` and letters, digits, `_` or `-`. It is not
+/// proven, and only for finding a refused request. A phone number or a name in its place does not reach the log.
 pub fn claimed_id(headers: &SignatureHeaders) -> Option<MessageId> {
     let id = single(headers, SignatureHeader { family: family(headers), part: Part::Id }).ok()?;
     let is_of_one = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
@@ -372,8 +368,7 @@ const SVIX: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
 
 /// The id, the time and the signatures, all from one family of headers.
 ///
-/// `svix-*` where any of them is there, else the unbranded `webhook-*`: a request cannot make us
-/// read one part from each.
+/// `svix-*` if any of them is present, else the unbranded `webhook-*`: a request cannot mix the two.
 fn signed_headers(headers: &SignatureHeaders) -> Result<[&str; 3], Refusal> {
     let family = family(headers);
     let part = |part| single(headers, SignatureHeader { family, part });
@@ -410,13 +405,12 @@ fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<i64, Refusal> {
 /// The newest of a request's signatures that can be checked.
 struct Newest<'a> {
     newest: &'a str,
-    /// Whether it is the newest of all: none of another version stands in front.
+    /// Whether it is the newest of all: no signature of another version comes before it.
     is_first: bool,
 }
 
-/// The first signature of version 1, of printable ones that are not too many in all. While a rotation lasts,
-/// Svix signs with the new secret first, then with those that it replaces. Source: `svix-server`,
-/// `valid_signing_keys`.
+/// The first signature of version 1, if all are printable and not too many. During a rotation, Svix signs with the
+/// new secret first, then with those that it replaces. Source: `svix-server`, `valid_signing_keys`.
 fn newest_signature(signatures: &str) -> Result<Newest<'_>, Refusal> {
     if !signatures.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Err(Refusal::MalformedHeader);

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Computed outside this code, so that a mistake shared by signer and verifier cannot hide.
+/// Computed outside this code, so that a mistake shared by signer and verifier is found.
 const VECTORS: [(&str, &str, i64, &str, &str); 3] = [
     (
         "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
@@ -33,7 +33,7 @@ type Verdict = Result<SecretSlot, Refusal>;
 /// Headers, some of them more than once.
 type Groups<'a> = &'a [&'a [(&'a str, &'a str)]];
 
-/// A change to a right signature.
+/// A change to a valid signature.
 type Change<'a> = &'a dyn Fn(&str) -> String;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -57,14 +57,14 @@ fn verified(secrets: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>, n
     verified.map(|webhook| webhook.secret()).map_err(|unverified| unverified.refusal)
 }
 
-/// A delivery with this id and this time, genuine but for what `change` does to its signatures.
+/// A delivery with this id and time, genuine except for `change` to its signatures.
 fn delivered(id: &str, timestamp: &str, change: impl Fn(&str) -> String) -> Verdict {
     let signature = change(&sign(SECRET, id, timestamp.parse().unwrap_or(NOW_S), BODY.as_bytes()));
     let headers = [("svix-id", id), ("svix-timestamp", timestamp), ("svix-signature", &signature)];
     verified(SECRET, &headers, BODY, NOW_S)
 }
 
-/// A genuine delivery but for its signatures.
+/// A genuine delivery except for its signatures.
 fn signed_with(change: impl Fn(&str) -> String) -> Verdict {
     delivered(ID, "1700000000", change)
 }
@@ -159,7 +159,7 @@ fn one_right_signature_of_version_one_is_enough() {
 
 #[test]
 fn a_signature_in_the_url_safe_alphabet_is_refused() {
-    // One whose signature has a character that the alphabets spell differently.
+    // An id whose signature has a character that differs between the alphabets.
     let id = (0..1000)
         .map(|n| format!("msg_{n}"))
         .find(|id| sign(SECRET, id, NOW_S, BODY.as_bytes()).contains(['+', '/']));
@@ -265,12 +265,12 @@ fn a_newest_signature_of_a_secret_that_is_not_held_is_noticed() {
         (&both, format!("{right} {other}"), false),
         (&both, format!("{other} {right}"), false),
         (SECRET, format!("{right} v1a,whatever"), false),
-        // LearnInk changes to signatures that are not understood here.
+        // LearnInk changes to signatures that are not supported here.
         (SECRET, format!("v1a,whatever {right}"), true),
         (SECRET, format!("  v2,whatever v1a,whatever {right} "), true),
         (SECRET, format!("whatever {right}"), true),
         (&both, format!("v1a,whatever {right} {other}"), true),
-        // Stored at once, and the old one forgotten: nothing is left to do.
+        // The new secret was stored at once and the old one removed: nothing is left to do.
         (SECRET, format!("{right} {other}"), false),
         (SECRET, format!("{other} {right}"), true),
         (OTHER, format!("{right}  {other}"), true),
@@ -360,7 +360,7 @@ fn a_claimed_id_has_the_shape_of_one() {
     };
     assert_eq!(claimed(&[("svix-id", ID)]).as_deref(), Some(ID));
     assert_eq!(claimed(&[("webhook-id", ID)]).as_deref(), Some(ID));
-    // The one that would have been verified.
+    // The id that would have been verified.
     assert_eq!(claimed(&[("webhook-id", ID), ("svix-id", "msg_2")]).as_deref(), Some("msg_2"));
     let long = format!("msg_{}", "x".repeat(253));
     for headers in [
