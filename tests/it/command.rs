@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use learnink_consumer::ledger::Ledger;
+use learnink_consumer::ledger::{ClaimRequest, Settlement, payload_sha256};
 use learnink_consumer::{DynamoDbLedger, queues};
 use learnink_local::pipeline::DEAD_LETTER_QUEUE;
 use learnink_local::terminal::{quoted, visible};
@@ -19,7 +20,6 @@ use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, ministack_endpoint};
 use learnink_tests::root;
 use learnink_tests::signing::now_s;
-use learnink_webhook::ledger::{ClaimRequest, Settlement, payload_sha256};
 use learnink_webhook::{Message, MessageId};
 use serde_json::{Value, json};
 

@@ -9,6 +9,7 @@ use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use aws_sdk_sqs::types::{Message as SqsSdkMessage, MessageAttributeValue, QueueAttributeName};
 use futures_util::future::Either;
 use jiff::Timestamp;
+use learnink_consumer::replay::{Coverage, ReplayWindow};
 use learnink_consumer::report::{Ended, Failure};
 use learnink_consumer::{
     BatchReport, Consumer, DynamoDbLedger, Invocation, Outcome, RecordReport, SqsQueues,
@@ -17,7 +18,6 @@ use learnink_local::EventSource;
 use learnink_receiver::SqsQueue;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_webhook::event::CourseStarted;
-use learnink_webhook::replay::{Coverage, ReplayWindow};
 use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId, Router};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -445,8 +445,8 @@ async fn a_sick_downstream_is_tried_by_one_record_of_a_batch_until_it_is_well() 
     let mut stand = Stand::start().await;
     stand.consume(&["again-1", "again-2", "again-3"]).await;
     stand.runs.take();
-    let spared = stand.consume(&["again-4", "again-5", "good-1", "good-2"]).await;
-    assert_eq!(failed(&spared).len(), 4);
+    let skipped = stand.consume(&["again-4", "again-5", "good-1", "good-2"]).await;
+    assert_eq!(failed(&skipped).len(), 4);
     let of = |handler: &str, runs: &[String]| runs.iter().filter(|run| run.starts_with(handler)).count();
     let runs = stand.runs.take();
     assert_eq!((of("moody", &runs), of("steady", &runs)), (1, 4), "{runs:?}");

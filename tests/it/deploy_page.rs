@@ -7,12 +7,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use learnink_consumer::backoff::delay;
 use learnink_local::pipeline::StackLimits;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::ministack_endpoint;
 use learnink_tests::signing::SECRET;
 use learnink_tests::{read, root};
-use learnink_webhook::backoff::delay;
 use serde_json::{Value, json};
 
 use crate::deployed::{MAKE_MINISTACK_POLL, Temporary, build, successful, venv, with_aws};

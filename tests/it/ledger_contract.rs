@@ -7,14 +7,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_connectors::progress::{Activity, LearnerAndCourse, Learners};
 use learnink_consumer::DynamoDbLedger;
-use learnink_consumer::ledger::{Ledger, UnreadableWindow};
-use learnink_tests::engine::Engine;
-use learnink_webhook::MessageId;
-use learnink_webhook::ledger::{
+use learnink_consumer::ledger::{
     Claim, ClaimRequest, Entry, EntryId, History, Lease, Recorded, Settlement, judge,
 };
-use learnink_webhook::newest::Version;
-use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
+use learnink_consumer::ledger::{Ledger, UnreadableWindow};
+use learnink_consumer::replay::{Closing, Coverage, ReplayWindow};
+use learnink_tests::engine::Engine;
+use learnink_webhook::MessageId;
+use learnink_webhook::newest::EventOrder;
 
 on_both_engines! {
     a_claim_is_exclusive_until_it_is_settled,
@@ -392,7 +392,7 @@ async fn the_earliest_start_and_the_latest_activity_stay_whatever_the_order(engi
             let (at_ms, activity, id, custom_id) = activities[index];
             let who = LearnerAndCourse { user_id: "u", course_id: "c", custom_id };
             let at = Timestamp::from_millisecond(at_ms).unwrap();
-            let version = Version::new(at, &MessageId::parse(id).unwrap());
+            let version = EventOrder::new(at, &MessageId::parse(id).unwrap());
             learners.record(who, activity, &version).await.unwrap();
         }
         let mut rows = learners.all().await.unwrap();

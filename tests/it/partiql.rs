@@ -15,10 +15,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use learnink_consumer::DynamoDbLedger;
 use learnink_consumer::ledger::Ledger;
+use learnink_consumer::ledger::Settlement;
 use learnink_local::pipeline::LEDGER_TABLE;
 use learnink_local::sdk_config;
 use learnink_tests::read;
-use learnink_webhook::ledger::Settlement;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use learnink_aws::{CallError, Env};
 use learnink_consumer::report::{Ended, Failure};
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
-use learnink_local::pipeline::{Left, StackLimits};
+use learnink_local::pipeline::{StackLimits, Unprocessed};
 use learnink_local::terminal::{option, quoted, visible};
 use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
 use learnink_receiver::{Outcome as ReceiverOutcome, PATH, Receipt, SecretSlot};
@@ -146,7 +146,7 @@ impl Screen {
 }
 
 /// What is kept for the next start.
-fn kept(Left { messages, dead_letters }: Left) -> String {
+fn kept(Unprocessed { messages, dead_letters }: Unprocessed) -> String {
     let messages = match messages {
         0 => "nothing is left on the queue".to_owned(),
         1 => "1 message is kept for the next start".to_owned(),
@@ -579,7 +579,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_counted() {
-        let kept = |messages, dead_letters| kept(Left { messages, dead_letters });
+        let kept = |messages, dead_letters| kept(Unprocessed { messages, dead_letters });
         assert_eq!(kept(0, 0), "nothing is left on the queue");
         assert_eq!(kept(0, 1), "nothing is left on the queue; 1 dead letter is kept");
         assert_eq!(kept(1, 0), "1 message is kept for the next start");

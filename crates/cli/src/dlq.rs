@@ -8,13 +8,13 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName};
 use jiff::Timestamp;
 use learnink_aws::CallFailed;
+use learnink_consumer::dead_letter::DeadLetterReason;
+use learnink_consumer::ledger::{Entry, EntryId};
 use learnink_consumer::queues::attribute as reason;
 use learnink_local::pipeline::DEAD_LETTER_QUEUE;
 use learnink_local::terminal::quoted;
 use learnink_local::{LocalSqs, sdk_config, state};
-use learnink_webhook::dead_letter::Why;
-use learnink_webhook::event::Label;
-use learnink_webhook::ledger::{Entry, EntryId};
+use learnink_webhook::event::EnvelopeHead;
 use learnink_webhook::message::{self, DecodeError, Part, attribute};
 use serde::Serialize;
 
@@ -287,14 +287,15 @@ fn dead_letter(
     DeadLetter {
         message_id: own(attribute::ID),
         // A part of a list leaves its type to the body.
-        event_type: own(attribute::EVENT_TYPE)
-            .or_else(|| decoded.as_ref().ok().and_then(|webhook| Label::read(&webhook.body).event_type)),
+        event_type: own(attribute::EVENT_TYPE).or_else(|| {
+            decoded.as_ref().ok().and_then(|webhook| EnvelopeHead::read(&webhook.body).event_type)
+        }),
         part: decoded.as_ref().ok().and_then(|webhook| webhook.part.as_ref()).map(Part::key),
         received_at: received_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         receive_count: counted.and_then(|count| count.parse().ok()),
         first_seen: since.or(in_ledger),
         handler: said(message, reason::HANDLER).filter(|handler| *handler != "-").map(str::to_owned),
-        reason: Why::find(said(message, reason::REASON), decoded, entry).to_string(),
+        reason: DeadLetterReason::find(said(message, reason::REASON), decoded, entry).to_string(),
         sqs_message_id: message.message_id.clone(),
     }
 }
@@ -321,7 +322,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use aws_sdk_sqs::types::MessageAttributeValue;
-    use learnink_webhook::ledger::{Lease, payload_sha256};
+    use learnink_consumer::ledger::{Lease, payload_sha256};
 
     use super::*;
 
@@ -397,7 +398,7 @@ mod tests {
             assert_eq!((letter.receive_count, letter.handler), (Some(9), None));
         }
         let crashed = shown(&message(&ATTRIBUTES, true), None);
-        assert_eq!(crashed.reason, Why::ConsumerStopped.to_string());
+        assert_eq!(crashed.reason, DeadLetterReason::ConsumerStopped.to_string());
     }
 
     #[test]

@@ -6,12 +6,12 @@ use anyhow::Context;
 use aws_config::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use learnink_consumer::DynamoDbLedger;
+use learnink_consumer::ledger::{Entry, EntryId};
 use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
+use learnink_consumer::replay::{Closing, ReplayWindow};
 use learnink_local::pipeline::LEDGER_TABLE;
 use learnink_local::terminal::quoted;
 use learnink_local::{LocalDynamoDb, sdk_config};
-use learnink_webhook::ledger::{Entry, EntryId};
-use learnink_webhook::replay::{Closing, ReplayWindow};
 
 use crate::aws::AwsClock;
 use crate::{aws, now, stored};

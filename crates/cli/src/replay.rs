@@ -10,10 +10,10 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use learnink_aws::Env;
+use learnink_consumer::replay::{Closing, Coverage, ReplayWindow};
 use learnink_local::pipeline::on_this_machine;
 use learnink_local::{sdk_config, terminal};
 use learnink_webhook::MessageId;
-use learnink_webhook::replay::{Closing, Coverage, ReplayWindow};
 use serde::Serialize;
 
 use crate::aws::{self, IN_AWS};

@@ -2,7 +2,7 @@
 //!
 //! Events arrive out of order and days late, so a row keeps the earliest start and the latest activity:
 //! whatever the order of arrival, it ends the same. What a phone whose clock is ahead dates into the future
-//! counts from when it was received, as [`Version`] says. An event that does not say when it happened has no place
+//! counts from when it was received, as [`EventOrder`] says. An event that does not say when it happened has no place
 //! in that order, and is dead-lettered.
 //!
 //! Of LearnInk's course events only `user.course.started` is documented in public. When you find another
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use learnink_aws::Env;
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::event::CourseStarted;
-use learnink_webhook::newest::Version;
+use learnink_webhook::newest::EventOrder;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Payload, Router};
 use serde::Serialize;
 
@@ -82,7 +82,7 @@ pub async fn record<P: CourseEvent + Sync>(event: Event<P>, learners: Learners) 
     if !is_key(who.user_id, LONGEST_ID_BYTES) || !is_key(who.course_id, 1024) {
         return Err(HandlerError::permanent("`user_id` or `course_id` is empty or too long to be a key"));
     }
-    let version = Version::of(&event)?;
+    let version = EventOrder::of(&event)?;
     learners.record(who, P::ACTIVITY, &version).await.map_err(HandlerError::quoting)
 }
 
@@ -135,7 +135,7 @@ impl Learners {
         &self,
         who: LearnerAndCourse<'_>,
         activity: Activity,
-        version: &Version,
+        version: &EventOrder,
     ) -> Result<(), TableError> {
         let key = [("user_id", who.user_id), ("course_id", who.course_id)];
         let row = RowKey { table: &self.table, key: &key };

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_aws::CallFailed;
-use learnink_webhook::newest::Version;
+use learnink_webhook::newest::EventOrder;
 
 /// A table did not answer, or holds a row that this program does not write. Retryable.
 ///
@@ -103,7 +103,7 @@ pub async fn set_if_newer(
     client: &Client,
     row: &RowKey<'_>,
     attributes: impl IntoIterator<Item = (&'static str, Option<AttributeValue>)>,
-    version: &Version,
+    version: &EventOrder,
 ) -> Result<Written, TableError> {
     let occurred_at_ms = AttributeValue::N(version.occurred_at_ms.to_string());
     let mut set = vec!["occurred_at_ms = :occurred_at_ms".to_owned(), "message_id = :message_id".to_owned()];
@@ -234,7 +234,7 @@ mod tests {
     async fn what_dynamodb_says_of_a_row_reaches_no_reason() {
         let client = client().await;
         let row = RowKey { table: "learners", key: &[("user_id", "u")] };
-        let version = Version::new(Timestamp::UNIX_EPOCH, &MessageId::parse("msg_1").unwrap());
+        let version = EventOrder::new(Timestamp::UNIX_EPOCH, &MessageId::parse("msg_1").unwrap());
         let written = set_if_newer(&client, &row, [], &version).await.unwrap_err();
         let put = client.put_item().table_name("unknown").send().await.unwrap_err();
         let read = read_all("learners", client.scan(), |_| Some(())).await.unwrap_err();

@@ -19,18 +19,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::dead_letter::PAYLOAD_MISMATCH;
+use crate::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, Settlement, payload_sha256};
+use crate::replay::{ReplayWindow, SeenMessage, Task, forget_deliveries, note_failed_delivery, tasks};
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use futures_util::future::{Either, join, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use learnink_webhook::breaker::Breaker;
-use learnink_webhook::dead_letter::PAYLOAD_MISMATCH;
 use learnink_webhook::error::with_causes;
 use learnink_webhook::items::ItemLog;
-use learnink_webhook::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, Settlement, payload_sha256};
 use learnink_webhook::message::Part;
-use learnink_webhook::replay::{Known, ReplayWindow, Task, forget_deliveries, note_failed_delivery, tasks};
 use learnink_webhook::router::Handler;
 use learnink_webhook::{Envelope, Event, FailureClass, HandlerError, Message};
 use tokio::sync::OnceCell;
@@ -39,12 +39,12 @@ use tokio::time::Instant;
 use crate::breaker::Trials;
 use crate::group::{Group, group};
 use crate::ledger::{Ledger, LedgerError, StoredWindow};
-use crate::queues::{CopyError, DeadLetter, Queues, attribute_text};
+use crate::queues::{CopyError, DeadLetter, Queues, to_attribute_value};
 use crate::record::Record;
 use crate::report::{
     BatchReport, Degraded, Ended, EngineFailure, Failure, HandlerReport, Outcome, RecordReport,
 };
-use crate::verdict::{Deliveries, Verdict, Wait, verdict};
+use crate::verdict::{Deliveries, RetryAfter, Verdict, verdict};
 use crate::{CALL_LIMIT, Consumer};
 
 /// Time reserved at the end of an invocation for recording results: a quarter of it, at most this. A settlement, a
@@ -167,7 +167,7 @@ impl Batch<'_> {
             id: acquired.request.id.clone(),
             owner: acquired.request.owner.clone(),
             done: acquired.history.done.clone(),
-            failure_reason: failure.map(|failure| attribute_text(&failure.text())),
+            failure_reason: failure.map(|failure| to_attribute_value(&failure.text())),
             now: self.invocation.now(),
         };
         let mut recorded = self.settlements.ask(settlement()).await;
@@ -199,14 +199,20 @@ struct Ending {
     /// Why it could not be copied to the queue where it belongs.
     copy_error: Option<String>,
     /// How long it waits, if it is delivered again.
-    wait: Wait,
+    wait: RetryAfter,
     /// How many deliveries in a row it has failed, if that is not its receive count because a list made progress.
     failures: Option<u32>,
 }
 
 impl Ending {
     const fn good(outcome: Outcome) -> Self {
-        Self { outcome, failure: None, copy_error: None, wait: Wait::Backoff(Duration::ZERO), failures: None }
+        Self {
+            outcome,
+            failure: None,
+            copy_error: None,
+            wait: RetryAfter::Backoff(Duration::ZERO),
+            failures: None,
+        }
     }
 
     /// Another record, in this consumer or another, has claimed this message. A delivery before its lease ends
@@ -246,10 +252,10 @@ impl Ending {
             own.reason = format!("{}; before that, {}", own.reason, handlers.text());
         }
         match verdict {
-            Verdict::Again { wait: Wait::Backoff(minimum), .. }
-            | Verdict::AgainAfresh { wait: Wait::Backoff(minimum), .. } => self.at_least(*minimum),
-            Verdict::Again { wait: Wait::AtOnce, .. }
-            | Verdict::AgainAfresh { wait: Wait::AtOnce, .. }
+            Verdict::Again { wait: RetryAfter::Backoff(minimum), .. }
+            | Verdict::AgainAfresh { wait: RetryAfter::Backoff(minimum), .. } => self.at_least(*minimum),
+            Verdict::Again { wait: RetryAfter::Now, .. }
+            | Verdict::AgainAfresh { wait: RetryAfter::Now, .. }
             | Verdict::Done
             | Verdict::Never(_) => self,
         }
@@ -298,7 +304,7 @@ impl Delivery<'_> {
         history: &History,
         batch: &Batch<'_>,
     ) -> Vec<&'w ReplayWindow> {
-        let seen = Known {
+        let seen = SeenMessage {
             id: &self.message.id,
             event_type: &self.envelope.event_type,
             first_seen_ms: history.first_seen_ms,
@@ -427,7 +433,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Err(ending) => return ending,
         };
         if delivery.handlers.is_empty() {
-            return self.leave(record, &delivery, None, Outcome::Ignored).await;
+            return self.end_without_work(record, &delivery, None, Outcome::Ignored).await;
         }
         if Instant::now() >= batch.invocation.end_of_work() {
             let reason = "the invocation has no time left for it";
@@ -568,7 +574,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     if is_ours {
                         batch.settle(&acquired, Some(&failure)).await?;
                     }
-                    let wait = Wait::Backoff(Duration::ZERO);
+                    let wait = RetryAfter::Backoff(Duration::ZERO);
                     return Err(match deliveries {
                         Deliveries::Left => {
                             let failures = without_progress.map(|deliveries| deliveries.saturating_add(1));
@@ -591,7 +597,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 return Ok(Acquired { request, history, tasks, failures: None });
             }
             if tasks.is_empty() {
-                return Err(self.leave(record, delivery, history.first_seen(), Outcome::Duplicate).await);
+                return Err(self
+                    .end_without_work(record, delivery, history.first_seen(), Outcome::Duplicate)
+                    .await);
             }
             // All was done, and an operator asks for it again: those tasks have to be claimed too.
             request.keys = tasks.into_iter().map(|task| task.key).collect();
@@ -757,13 +765,13 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             return report(Ended::TooLate);
         }
         let permit = tokio::time::timeout_at(end_of_starts, batch.trials.ask(task.handler)).await;
-        let Ok(Some(leave)) = permit else {
-            return report(Ended::Spared);
+        let Ok(Some(permit)) = permit else {
+            return report(Ended::SkippedByBreaker);
         };
         let called = Instant::now();
         if called >= end_of_starts {
             // Claiming took the time. Nothing was called, so nothing is known about the downstream.
-            leave.untried();
+            permit.release_unused();
             let reason = "the invocation had no time left to call the handler";
             return report(Ended::Unfinished(HandlerError::unfinished(reason)));
         }
@@ -771,7 +779,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let work = AssertUnwindSafe(async { handler.call(event).await }).catch_unwind();
         let work = tokio::time::timeout_at(end, work).await;
         if let Some(items) = log.cut_of(&task.key) {
-            leave.untried();
+            permit.release_unused();
             return report(self.queue_parts(task, items, run).await);
         }
         let made_progress = log.has_progress_of(&task.key);
@@ -795,7 +803,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         match note {
             Some(note) => self.breakers.note(task.handler, note),
-            None => leave.untried(),
+            None => permit.release_unused(),
         }
         report(ended)
     }
@@ -865,7 +873,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
 
     /// Ends a record without tasks: on the dead-letter queue if its body is not an event, else as `otherwise`
     /// says.
-    async fn leave(
+    async fn end_without_work(
         &self,
         record: Record<'_>,
         delivery: &Delivery<'_>,
@@ -879,7 +887,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
     }
 
     /// Sends a record once more after its last delivery. If that fails, it stays where it is.
-    async fn send_again(&self, record: Record<'_>, failure: Failure, wait: Wait) -> Ending {
+    async fn send_again(&self, record: Record<'_>, failure: Failure, wait: RetryAfter) -> Ending {
         let delay = wait.delay(1, (self.random)());
         match self.queues.send_again(record, None, delay).await {
             Ok(()) => Ending { failure: Some(failure), ..Ending::good(Outcome::SentAgain) },
@@ -894,7 +902,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         failure: Failure,
         first_seen: Option<Timestamp>,
     ) -> Ending {
-        let reason = attribute_text(&failure.reason);
+        let reason = to_attribute_value(&failure.reason);
         let why = DeadLetter { reason: &reason, handler: failure.handler, first_seen };
         let sent = self.queues.dead_letter(record, why).await;
         let failure = Failure { reason, ..failure };

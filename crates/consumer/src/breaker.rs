@@ -38,7 +38,7 @@ pub(crate) struct Trials<'a> {
 }
 
 /// A permit to call a handler. It is kept until the call has ended and is noted.
-pub(crate) struct Leave<'a> {
+pub(crate) struct Permit<'a> {
     breakers: &'a Breakers,
     handler: &'static str,
     trial: Option<AsyncMutexGuard<'a, bool>>,
@@ -52,30 +52,30 @@ impl<'a> Trials<'a> {
 
     /// Asks for a permit to call a handler, which may wait for another record's trial. `None` if the trial has
     /// failed: the handler must not be called.
-    pub(crate) async fn ask(&'a self, handler: &'static str) -> Option<Leave<'a>> {
-        let leave = |trial| Leave { breakers: self.breakers, handler, trial };
+    pub(crate) async fn ask(&'a self, handler: &'static str) -> Option<Permit<'a>> {
+        let permit = |trial| Permit { breakers: self.breakers, handler, trial };
         if !self.breakers.is_open(handler) {
-            return Some(leave(None));
+            return Some(permit(None));
         }
         let trial = self.failed.get(handler)?.lock().await;
         if !self.breakers.is_open(handler) {
-            Some(leave(None))
+            Some(permit(None))
         } else if *trial {
             None
         } else {
-            Some(leave(Some(trial)))
+            Some(permit(Some(trial)))
         }
     }
 }
 
-impl Leave<'_> {
+impl Permit<'_> {
     /// Returns the permit unused: the call says nothing about the downstream, and another record may try.
-    pub(crate) fn untried(mut self) {
+    pub(crate) fn release_unused(mut self) {
         self.trial = None;
     }
 }
 
-impl Drop for Leave<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if let Some(trial) = &mut self.trial {
             **trial = self.breakers.is_open(self.handler);
@@ -98,12 +98,12 @@ mod tests {
         }
         let trials = Trials::new(&breakers, ["push"]);
         let records = (0..10).map(async |_| {
-            let leave = trials.ask("push").await;
-            if leave.is_some() {
+            let permit = trials.ask("push").await;
+            if permit.is_some() {
                 tokio::task::yield_now().await;
                 breakers.note("push", &call);
             }
-            leave.is_some()
+            permit.is_some()
         });
         join_all(records).await.into_iter().filter(|called| *called).count()
     }

@@ -1,17 +1,18 @@
 //! The ledger as the engine sees it: who works on which message, and what is done.
 //!
-//! The rules are [`learnink_webhook::ledger`]'s. A [`Ledger`] keeps the entries and applies the rules atomically:
+//! The rules are plain functions in `rules`. A [`Ledger`] keeps the entries and applies the rules atomically:
 //! each of several concurrent requests gets an answer that takes the others into account. [`DynamoDbLedger`] is
 //! the one in production; the model test has one in memory that fails on purpose.
 
 mod dynamodb;
+mod rules;
 
 use std::future::Future;
 
-use learnink_webhook::ledger::{Claim, ClaimRequest, EntryId, Recorded, Settlement};
-use learnink_webhook::replay::ReplayWindow;
+use crate::replay::ReplayWindow;
 
 pub use dynamodb::DynamoDbLedger;
+pub use rules::*;
 
 /// The ledger did not answer, or holds an entry that it did not write. Retryable.
 #[derive(Debug, thiserror::Error)]

@@ -9,19 +9,25 @@
 //! | [`batch`] | the engine: a batch in, the failed ids out |
 //! | [`report`] | what happened to a record: its line, its metrics, the answer |
 //! | [`record`] | one record as SQS delivers it |
-//! | [`ledger`] | claims and completions, in DynamoDB |
+//! | [`ledger`] | who may run which handler for which message: the rules, and their store in DynamoDB |
+//! | [`replay`] | replay windows, under which an operator runs finished work again |
+//! | [`backoff`] | how long a failed delivery waits |
+//! | [`dead_letter`] | why a message is on the dead-letter queue |
 //! | [`queues`] | the dead-letter queue, what is sent again, and how long a failed message waits |
 //! | [`config`] | the configuration, from environment variables |
 //! | [`lambda`] | all of it as a Lambda function |
 
+pub mod backoff;
 pub mod batch;
 mod breaker;
 pub mod config;
+pub mod dead_letter;
 mod group;
 pub mod lambda;
 pub mod ledger;
 pub mod queues;
 pub mod record;
+pub mod replay;
 pub mod report;
 mod verdict;
 

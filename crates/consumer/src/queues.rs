@@ -224,7 +224,7 @@ fn copy(attribute: &SqsMessageAttribute) -> Result<MessageAttributeValue, BuildE
 }
 
 /// A reason that SQS accepts as an attribute: not empty, not long, without control characters.
-pub(crate) fn attribute_text(reason: &str) -> String {
+pub(crate) fn to_attribute_value(reason: &str) -> String {
     let refused = |char: char| char.is_control() || matches!(char, '\u{FFFE}' | '\u{FFFF}');
     let cut = &reason[..reason.floor_char_boundary(LONGEST_REASON_BYTES)];
     match cut.replace(refused, " ") {
@@ -239,9 +239,9 @@ mod tests {
 
     #[test]
     fn any_reason_becomes_one_that_sqs_takes() {
-        assert_eq!(attribute_text("the plan is not one we sell"), "the plan is not one we sell");
-        assert_eq!(attribute_text("red \u{1b}[31m\0\u{FFFF}"), "red  [31m  ");
-        assert_eq!(attribute_text(" \n"), "no reason given");
-        assert_eq!(attribute_text(&"é".repeat(2_000)).len(), 1_024);
+        assert_eq!(to_attribute_value("the plan is not one we sell"), "the plan is not one we sell");
+        assert_eq!(to_attribute_value("red \u{1b}[31m\0\u{FFFF}"), "red  [31m  ");
+        assert_eq!(to_attribute_value(" \n"), "no reason given");
+        assert_eq!(to_attribute_value(&"é".repeat(2_000)).len(), 1_024);
     }
 }

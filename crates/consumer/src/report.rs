@@ -91,7 +91,7 @@ pub enum Ended {
     /// Nothing failed, but the work needs another invocation.
     Unfinished(HandlerError),
     /// Skipped, because its circuit breaker is open.
-    Spared,
+    SkippedByBreaker,
 }
 
 impl Ended {
@@ -107,7 +107,7 @@ impl Ended {
             Self::Failed(error) | Self::Unfinished(error) => Some(error.clone()),
             Self::Panicked => Some(HandlerError::retryable("the handler panicked")),
             Self::TimedOut => Some(HandlerError::retryable("the handler did not finish in time")),
-            Self::Spared => Some(HandlerError::retryable(
+            Self::SkippedByBreaker => Some(HandlerError::retryable(
                 "the handler was not called, because its last calls failed one after the other",
             )),
         }
@@ -126,7 +126,7 @@ impl Ended {
             Self::Panicked => "panicked",
             Self::TimedOut => "timed_out",
             Self::Unfinished(_) => "unfinished",
-            Self::Spared => "spared",
+            Self::SkippedByBreaker => "skipped_by_breaker",
         }
     }
 }
@@ -367,7 +367,7 @@ impl RecordReport {
             None if self.message_id.is_some() => line.metric("NotAnEvent", Unit::Count, 1, BY_FUNCTION),
             _ => {}
         }
-        for (name, ended) in [("TooLate", Ended::TooLate), ("Spared", Ended::Spared)] {
+        for (name, ended) in [("TooLate", Ended::TooLate), ("SkippedByBreaker", Ended::SkippedByBreaker)] {
             let count = self.handlers.iter().filter(|run| run.ended == ended).count();
             line.metric(name, Unit::Count, (count > 0).then_some(count), BY_FUNCTION);
         }
@@ -459,9 +459,12 @@ mod tests {
 
         let mut failed = record("sqs-1", Outcome::Retry);
         failed.known = false;
-        failed.handlers = vec![run("push", "push", Ended::Spared)];
-        failed.failure =
-            Some(Failure { handler: Some("push"), class: "spared", reason: "not called".to_owned() });
+        failed.handlers = vec![run("push", "push", Ended::SkippedByBreaker)];
+        failed.failure = Some(Failure {
+            handler: Some("push"),
+            class: "skipped_by_breaker",
+            reason: "not called".to_owned(),
+        });
         failed.retry_in = Some(Duration::from_secs(30));
         failed.degraded = BTreeSet::from([Degraded::Notes]);
         insta::assert_snapshot!("failed", line(&failed));

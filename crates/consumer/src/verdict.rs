@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use learnink_webhook::{FailureClass, HandlerError, backoff};
+use learnink_webhook::{FailureClass, HandlerError};
 
+use crate::backoff;
 use crate::report::{Ended, Failure, HandlerReport};
 
 /// What happens to a message, by how its handlers ended.
@@ -13,28 +14,28 @@ pub(crate) enum Verdict {
     Done,
     /// At least one may succeed later. Those that never will run again with it, because a handler that waits for a
     /// retry would not run from the dead-letter queue.
-    Again { failure: Failure, wait: Wait },
+    Again { failure: Failure, wait: RetryAfter },
     /// As `Again`, but the message has used its deliveries. It is sent again, because its list made progress.
-    AgainAfresh { failure: Failure, wait: Wait },
+    AgainAfresh { failure: Failure, wait: RetryAfter },
     /// The rest will never succeed, or its deliveries are used up.
     Never(Failure),
 }
 
 /// How long a message waits before it comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub(crate) enum RetryAfter {
     /// Not at all: it made progress.
-    AtOnce,
+    Now,
     /// By its receive count, and at least this long.
     Backoff(Duration),
 }
 
-impl Wait {
+impl RetryAfter {
     /// At least so long.
     pub(crate) fn at_least(self, duration: Duration) -> Self {
         match self {
-            Self::AtOnce if duration.is_zero() => self,
-            Self::AtOnce => Self::Backoff(duration),
+            Self::Now if duration.is_zero() => self,
+            Self::Now => Self::Backoff(duration),
             Self::Backoff(minimum) => Self::Backoff(minimum.max(duration)),
         }
     }
@@ -42,7 +43,7 @@ impl Wait {
     /// The delay after `receive_count` deliveries. `random` is uniform in `0..1`.
     pub(crate) fn delay(self, receive_count: u32, random: f64) -> Duration {
         match self {
-            Self::AtOnce => backoff::SHORTEST,
+            Self::Now => backoff::SHORTEST,
             Self::Backoff(minimum) => backoff::delay(receive_count, random, Some(minimum)),
         }
     }
@@ -116,10 +117,10 @@ pub(crate) fn verdict(handlers: &[HandlerReport]) -> Verdict {
         let wait = if failures(FailureClass::Retryable)
             .all(|(run, _)| matches!(run.ended, Ended::Unfinished(_)))
         {
-            Wait::AtOnce
+            RetryAfter::Now
         } else {
             let asked_for = failures(FailureClass::Retryable).filter_map(|(_, error)| error.minimum_delay());
-            Wait::Backoff(asked_for.max().unwrap_or_default())
+            RetryAfter::Backoff(asked_for.max().unwrap_or_default())
         };
         return Verdict::Again { failure, wait };
     }
@@ -150,7 +151,7 @@ mod tests {
         ];
         let again = Verdict::Again {
             failure: failure("c", "retryable", "busy; b: no such plan"),
-            wait: Wait::Backoff(Duration::ZERO),
+            wait: RetryAfter::Backoff(Duration::ZERO),
         };
         assert_eq!(verdict(&runs), again);
         assert_eq!(verdict(&runs[..2]), Verdict::Never(failure("b", "permanent", "no such plan")));
@@ -158,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_too_late_is_done_and_what_was_spared_panicked_or_cut_off_comes_back() {
+    fn what_was_too_late_is_done_and_what_was_skipped_panicked_or_cut_off_comes_back() {
         assert_eq!(verdict(&[run("a", Ended::TooLate)]), Verdict::Done);
-        for ended in [Ended::Spared, Ended::Panicked, Ended::TimedOut] {
+        for ended in [Ended::SkippedByBreaker, Ended::Panicked, Ended::TimedOut] {
             let class = ended.name();
             let Verdict::Again { failure, .. } = verdict(&[run("a", ended)]) else { panic!("{class}") };
             assert_eq!(failure.class, class);
@@ -177,7 +178,7 @@ mod tests {
             run("c", asked(1)),
         ];
         let Verdict::Again { wait, .. } = verdict(&runs) else { panic!("two may succeed later") };
-        assert_eq!(wait, Wait::Backoff(Duration::from_hours(2)));
+        assert_eq!(wait, RetryAfter::Backoff(Duration::from_hours(2)));
     }
 
     #[test]
@@ -190,8 +191,8 @@ mod tests {
             || run("push", Ended::Unfinished(HandlerError::unfinished("9 of 10 items were not tried")));
         assert_eq!(wait(&[unfinished()]).delay(7, 1.0), backoff::SHORTEST);
         let busy = run("bus", Ended::Failed(HandlerError::retryable("busy")));
-        assert_eq!(wait(&[unfinished(), busy]), Wait::Backoff(Duration::ZERO));
-        assert_eq!(Wait::AtOnce.at_least(Duration::from_secs(9)).delay(1, 0.0), Duration::from_secs(9));
+        assert_eq!(wait(&[unfinished(), busy]), RetryAfter::Backoff(Duration::ZERO));
+        assert_eq!(RetryAfter::Now.at_least(Duration::from_secs(9)).delay(1, 0.0), Duration::from_secs(9));
     }
 
     #[test]
@@ -213,10 +214,10 @@ mod tests {
             assert_eq!(of(receive_count, without), expected, "{receive_count} {without:?}");
         }
         let busy = || failure("push", "retryable", "busy");
-        let again = || Verdict::Again { failure: busy(), wait: Wait::AtOnce };
+        let again = || Verdict::Again { failure: busy(), wait: RetryAfter::Now };
         assert_eq!(again().within(Deliveries::Left), again());
         assert_eq!(again().within(Deliveries::UsedUp), Verdict::Never(busy()));
-        let afresh = Verdict::AgainAfresh { failure: busy(), wait: Wait::AtOnce };
+        let afresh = Verdict::AgainAfresh { failure: busy(), wait: RetryAfter::Now };
         assert_eq!(again().within(Deliveries::SendAgain), afresh);
         for deliveries in [Deliveries::Left, Deliveries::SendAgain, Deliveries::UsedUp] {
             assert_eq!(Verdict::Done.within(deliveries), Verdict::Done);

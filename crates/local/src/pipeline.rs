@@ -122,7 +122,7 @@ pub enum StartError {
 
 /// What a pipeline leaves for the next start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left {
+pub struct Unprocessed {
     /// Messages that wait for a retry or were not finished in time, and those that SQS itself had moved to
     /// the dead-letter queue: the next start delivers them.
     pub messages: usize,
@@ -255,7 +255,7 @@ impl Pipeline {
     }
 
     /// Stops taking requests, handles what was acknowledged, for up to `patience`, and stops.
-    pub async fn stop(mut self, patience: Duration) -> Left {
+    pub async fn stop(mut self, patience: Duration) -> Unprocessed {
         let until = tokio::time::Instant::now() + patience;
         self.stop_front.send_replace(true);
         // A client that never ends its request must not use up the time of what was acknowledged.
@@ -267,7 +267,7 @@ impl Pipeline {
         if tokio::time::timeout_at(until, polled).await.is_err() {
             self.kill_pollers().await;
         }
-        Left {
+        Unprocessed {
             messages: self.messages_sent_to(QUEUE).await,
             dead_letters: self.messages_sent_to(DEAD_LETTER_QUEUE).await,
         }

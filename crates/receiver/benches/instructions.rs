@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use learnink_receiver::request::SignatureHeaders;
 use learnink_receiver::{GatewayEvent, Unverified, VerifiedWebhook, Verifier};
 use learnink_webhook::Message;
-use learnink_webhook::event::Label;
+use learnink_webhook::event::EnvelopeHead;
 use learnink_webhook::message::{DecodeError, EncodeError, MessageId, QueueMessage};
 use serde_json::json;
 use svix::webhooks::Webhook;
@@ -120,8 +120,8 @@ fn verify(delivery: (Verifier, SignatureHeaders, Vec<u8>)) -> Result<VerifiedWeb
 
 #[library_benchmark(setup = body)]
 #[benches::bytes(400, 10_000, 200_000)]
-fn label(body: String) -> Label {
-    Label::read(black_box(body.as_bytes()))
+fn label(body: String) -> EnvelopeHead {
+    EnvelopeHead::read(black_box(body.as_bytes()))
 }
 
 #[library_benchmark(setup = message)]

@@ -25,7 +25,7 @@ use std::time::Instant;
 use futures_util::future::join;
 use jiff::Timestamp;
 use learnink_aws::RefreshCause;
-use learnink_webhook::event::Label;
+use learnink_webhook::event::EnvelopeHead;
 use learnink_webhook::message::{LARGEST_BODY_BYTES, QueueMessage};
 
 pub use aws::OPERATION_TIMEOUT;
@@ -76,7 +76,7 @@ impl Receiver {
         }
         let webhook = webhook?;
 
-        let Label { event_type, occurred_at } = Label::read(webhook.body());
+        let EnvelopeHead { event_type, occurred_at } = EnvelopeHead::read(webhook.body());
         receipt.message_id = Some(webhook.id().to_string());
         receipt.event_type.clone_from(&event_type);
         receipt.occurred_at = occurred_at;

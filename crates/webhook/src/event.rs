@@ -29,7 +29,7 @@ pub const API_VERSION: &str = "2022-11-15";
 /// The fields that every event has around its `data`. `Debug` leaves the payload out.
 ///
 /// Any JSON object can be read as one: a field that is missing, or of another kind, fails only the code that needs
-/// it. Of several fields with one name the first counts, so that [`Label`] need not read a long `data` to its end.
+/// it. Of several fields with one name the first counts, so that [`EnvelopeHead`] need not read a long `data` to its end.
 pub struct Envelope {
     /// The event type, such as `user.course.started`; empty if it is missing, or not text.
     pub event_type: String,
@@ -161,14 +161,14 @@ impl Envelope {
 /// It agrees with [`Envelope::parse`], and also reads bodies that this refuses. It stops as soon as it has both,
 /// so that a long `data` after them costs nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Label {
+pub struct EnvelopeHead {
     /// The `type` of the event, unless it is empty, or longer than any name.
     pub event_type: Option<String>,
     /// The `timestamp` of the event: when it happened.
     pub occurred_at: Option<Timestamp>,
 }
 
-impl Label {
+impl EnvelopeHead {
     /// Reads the fields that exist.
     pub fn read(body: &[u8]) -> Self {
         let body = body.strip_prefix(BOM.as_bytes()).unwrap_or(body);
@@ -673,7 +673,7 @@ mod tests {
     fn envelope(fields: &str) -> Envelope {
         let body = format!("{{{fields}}}");
         let envelope = Envelope::parse(body.as_bytes()).unwrap();
-        let label = Label::read(body.as_bytes());
+        let label = EnvelopeHead::read(body.as_bytes());
         assert_eq!(label.event_type.as_deref().unwrap_or_default(), envelope.event_type, "{fields}");
         assert_eq!(label.occurred_at, envelope.occurred_at, "{fields}");
         envelope
@@ -731,7 +731,7 @@ mod tests {
     fn a_byte_order_mark_is_not_a_part_of_the_body() {
         let body = format!("\u{FEFF}{STARTED}");
         let envelope = Envelope::parse(body.as_bytes()).unwrap();
-        assert_eq!(Label::read(body.as_bytes()).event_type, Some(envelope.event_type));
+        assert_eq!(EnvelopeHead::read(body.as_bytes()).event_type, Some(envelope.event_type));
         assert!(matches!(Envelope::parse("\u{FEFF}".as_bytes()), Err(EventError::NotJson { .. })));
     }
 
@@ -854,18 +854,19 @@ mod tests {
 
     #[test]
     fn a_body_is_labelled_as_far_as_it_says_what_it_is() {
-        let label = Label::read(STARTED.as_bytes());
+        let label = EnvelopeHead::read(STARTED.as_bytes());
         assert_eq!(label.event_type.as_deref(), Some("user.course.started"));
         assert_eq!(label.occurred_at, Some("2022-11-04T09:58:58.233Z".parse().unwrap()));
         for body in [&b""[..], b"{}", b"[]", b"{\"type\":1}", b"not json", b"\xFF", b"{\"type\":null}"] {
-            assert_eq!(Label::read(body), Label::default());
+            assert_eq!(EnvelopeHead::read(body), EnvelopeHead::default());
         }
         for body in [r#"{"timestamp":"yesterday","type":"a"}"#, r#"{"type":"a","data":{"type":"b"},"timest"#]
         {
-            let label = Label::read(body.as_bytes());
+            let label = EnvelopeHead::read(body.as_bytes());
             assert_eq!((label.event_type.as_deref(), label.occurred_at), (Some("a"), None), "{body}");
         }
-        let long = |bytes: usize| Label::read(format!(r#"{{"type":"{}"}}"#, "x".repeat(bytes)).as_bytes());
+        let long =
+            |bytes: usize| EnvelopeHead::read(format!(r#"{{"type":"{}"}}"#, "x".repeat(bytes)).as_bytes());
         assert!(long(LONGEST_EVENT_TYPE_BYTES).event_type.is_some());
         assert!(long(LONGEST_EVENT_TYPE_BYTES + 1).event_type.is_none());
     }

@@ -2,7 +2,7 @@
 //!
 //! A message id alone is too coarse: a message goes to several handlers, a handler may send hundreds of
 //! notifications for it, and an operator may replay all of it. So a key names the message, the handler, the
-//! [replay window](crate::replay) if there is one, and the item:
+//! replay window if there is one, and the item:
 //!
 //! ```text
 //! msg_2Xb/push          msg_2Xb/push/17          msg_2Xb/push@1f0c/17
@@ -67,7 +67,7 @@ impl fmt::Display for IdempotencyKey {
 }
 
 /// The ledger's key of a handler that a replay window runs again.
-pub(crate) fn replay_key(handler: &str, window: &str) -> String {
+pub fn replay_key(handler: &str, window: &str) -> String {
     format!("{handler}{REPLAY}{window}")
 }
 
@@ -92,17 +92,17 @@ pub(crate) fn refusal_key(task: &str, index: usize, reason: &str) -> String {
 }
 
 /// The ledger's key of a list that made progress, but not in the last `deliveries` deliveries.
-pub(crate) fn without_progress_key(task: &str, deliveries: u32) -> String {
+pub fn without_progress_key(task: &str, deliveries: u32) -> String {
     format!("{task}{WITHOUT_PROGRESS}{deliveries}")
 }
 
 /// The number of deliveries without progress since a task's list last made some, from the keys of what is done.
-pub(crate) fn without_progress_of<'a>(task: &str, mut done: impl Iterator<Item = &'a str>) -> Option<u32> {
+pub fn without_progress_of<'a>(task: &str, mut done: impl Iterator<Item = &'a str>) -> Option<u32> {
     done.find_map(|key| key.strip_prefix(task)?.strip_prefix(WITHOUT_PROGRESS)?.parse().ok())
 }
 
 /// Splits the ledger's key of a list that made progress into its task, and the deliveries without progress since.
-pub(crate) fn split_without_progress(key: &str) -> Option<(&str, u32)> {
+pub fn split_without_progress(key: &str) -> Option<(&str, u32)> {
     let (task, deliveries) = key.split_once(WITHOUT_PROGRESS)?;
     // The reason of a refusal may have anything in it.
     if task.contains(REFUSED) { None } else { Some((task, deliveries.parse().ok()?)) }
@@ -120,7 +120,7 @@ pub(crate) fn refusals_of<'a>(
 }
 
 /// Whether a key belongs to the list of an unfinished task: an item, a part, a refusal or a mark.
-pub(crate) fn is_of_list(task: &str, key: &str) -> bool {
+pub fn is_of_list(task: &str, key: &str) -> bool {
     key.strip_prefix(task).is_some_and(|rest| rest.starts_with([PART, REFUSED, WITHOUT_PROGRESS]))
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn is_progress_of(task: &str, key: &str) -> bool {
 }
 
 /// Whether a key records that an item of a task's list was refused, or why.
-pub(crate) fn is_refusal_of(task: &str, key: &str) -> bool {
+pub fn is_refusal_of(task: &str, key: &str) -> bool {
     let rest = key.strip_prefix(task);
     rest.is_some_and(|rest| rest.starts_with(REFUSED) || (rest.starts_with(PART) && rest.ends_with(REFUSED)))
 }

@@ -1,5 +1,5 @@
-//! The types and rules that all other crates share: the webhook and its encoding for the queue, the event, the
-//! choice of its handlers, and the deduplication of work.
+//! The types and rules that handlers and both Lambdas share: the webhook and its encoding for the queue, the event,
+//! the choice of its handlers, and their idempotency keys.
 //!
 //! Nothing here does I/O, reads a clock or knows AWS. Decisions are plain functions over plain data; the receiver,
 //! the consumer and the handlers do the I/O.
@@ -15,28 +15,20 @@
 //! | [`json`] | JSON as other programs write it |
 //! | [`newest`] | which of two events about the same thing is the newer one |
 //! | [`personal`] | personal data that cannot be printed by accident |
-//! | [`ledger`] | who may run which handler for which message |
-//! | [`replay`] | replay windows, under which an operator runs finished work again |
-//! | [`dead_letter`] | why a message is on the dead-letter queue |
-//! | [`backoff`] | how long a failed delivery waits |
 //! | [`breaker`] | the circuit breaker of a handler's downstream |
 //! | [`config`] | how configuration is read |
 //! | `testing` | a consumer in memory, for tests of handlers (feature `testing`) |
 
-pub mod backoff;
 pub mod breaker;
 pub mod config;
-pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod idempotency;
 pub mod items;
 pub mod json;
-pub mod ledger;
 pub mod message;
 pub mod newest;
 pub mod personal;
-pub mod replay;
 pub mod router;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,6 +1,6 @@
 //! Which of two events about the same thing is the newer one.
 //!
-//! Events arrive out of order and days late. A handler that keeps a state writes it with the [`Version`] of its
+//! Events arrive out of order and days late. A handler that keeps a state writes it with the [`EventOrder`] of its
 //! event, and only over an older one. The final state is then the same for any order of arrival.
 
 use jiff::Timestamp;
@@ -16,14 +16,14 @@ use crate::message::MessageId;
 /// time of receipt is used instead: otherwise it would be the newest until that time. A clock that is behind looks
 /// like a late event, and is believed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
+pub struct EventOrder {
     /// When it happened, or was received if that is earlier, in milliseconds since the epoch.
     pub occurred_at_ms: i64,
     /// The message that brought it.
     pub message_id: MessageId,
 }
 
-impl Version {
+impl EventOrder {
     /// The version of an event that happened at a time, brought by a message.
     pub fn new(occurred_at: Timestamp, message_id: &MessageId) -> Self {
         Self { occurred_at_ms: occurred_at.as_millisecond(), message_id: message_id.clone() }
@@ -57,13 +57,13 @@ mod tests {
     const RECEIVED_AT: &str = "2026-03-01T12:00:00Z";
 
     /// The version of an event with this timestamp.
-    fn of_event(occurred_at: &str) -> Result<Version, HandlerError> {
+    fn of_event(occurred_at: &str) -> Result<EventOrder, HandlerError> {
         let body =
             format!(r#"{{"type":"example.type","timestamp":"{occurred_at}","data":{{}}}}"#).into_bytes();
         let envelope = Arc::new(Envelope::parse(&body).unwrap());
         let message = Message { received_at: RECEIVED_AT.parse().unwrap(), ..testing::message(body) };
         let now = "2040-01-01T00:00:00Z".parse().unwrap();
-        Version::of(&Event::new(message.into(), envelope, "a", now, &BTreeSet::new(), Arc::default()))
+        EventOrder::of(&Event::new(message.into(), envelope, "a", now, &BTreeSet::new(), Arc::default()))
     }
 
     #[test]
@@ -86,8 +86,9 @@ mod tests {
 
     #[test]
     fn the_later_event_is_the_newer_and_the_message_id_decides_between_equals() {
-        let version =
-            |ms, id| Version::new(Timestamp::from_millisecond(ms).unwrap(), &MessageId::parse(id).unwrap());
+        let version = |ms, id| {
+            EventOrder::new(Timestamp::from_millisecond(ms).unwrap(), &MessageId::parse(id).unwrap())
+        };
         assert!(version(2, "a") > version(1, "b"));
         assert!(version(1, "b") > version(1, "a"));
         assert_eq!(version(1, "a"), version(1, "a"));

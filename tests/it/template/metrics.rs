@@ -72,7 +72,7 @@ fn reports() -> impl Iterator<Item = RecordReport> {
         failure: matches!(outcome, End::DeadLettered | End::Retry).then(|| failure.clone()),
         retry_in: Some(Duration::ZERO),
         degraded: BTreeSet::from([Degraded::Delay]),
-        handlers: [Ended::TooLate, Ended::Spared].map(run).into(),
+        handlers: [Ended::TooLate, Ended::SkippedByBreaker].map(run).into(),
         ended_at: Timestamp::UNIX_EPOCH,
     })
 }

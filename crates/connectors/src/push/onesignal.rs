@@ -62,14 +62,14 @@ pub(super) fn request(
 
 /// What `OneSignal` says with a 200, and in part with a 400.
 #[derive(Deserialize)]
-struct Said {
+struct AnswerBody {
     /// The message's id; absent or empty where none was made.
     id: Option<String>,
     /// Texts, or `invalid_aliases` with the ids that nobody has.
     errors: Option<Value>,
 }
 
-impl Said {
+impl AnswerBody {
     fn says_not_subscribed(&self) -> bool {
         self.errors.as_ref().is_some_and(|errors| errors.to_string().contains("not subscribed"))
     }
@@ -86,11 +86,11 @@ impl Said {
 
 /// What `OneSignal`'s answer means.
 pub(super) fn judge(answer: &Answer) -> SendOutcome {
-    let said: Option<Said> = serde_json::from_slice(&answer.body).ok();
+    let said: Option<AnswerBody> = serde_json::from_slice(&answer.body).ok();
     match answer.status {
         200..=299 => match said {
             // Also beside `invalid_aliases`: with an id, one subscription at least has it.
-            Some(Said { id: Some(id), .. }) if !id.is_empty() => SendOutcome::Sent,
+            Some(AnswerBody { id: Some(id), .. }) if !id.is_empty() => SendOutcome::Sent,
             Some(said) if said.names_an_unknown_learner() => SendOutcome::Unreachable,
             // "All included players are not subscribed".
             Some(said) if said.says_not_subscribed() => SendOutcome::Unreachable,

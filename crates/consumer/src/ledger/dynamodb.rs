@@ -9,6 +9,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use crate::ledger::{
+    Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
+};
+use crate::replay::{Closing, ReplayWindow};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -20,10 +24,6 @@ use aws_sdk_dynamodb::types::{
 };
 use futures_util::future::join_all;
 use learnink_aws::CallFailed;
-use learnink_webhook::ledger::{
-    Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
-};
-use learnink_webhook::replay::{Closing, ReplayWindow};
 
 use super::{Ledger, LedgerError, StoredWindow, UnreadableWindow};
 use crate::call_limits;

@@ -157,7 +157,7 @@ impl Environment {
         for (queued, record) in records.iter().zip(&report.records) {
             let ended =
                 |how: fn(&Ended) -> bool| record.handlers.iter().filter(|run| how(&run.ended)).count() as u64;
-            state.seen.spared += ended(|ended| *ended == Ended::Spared);
+            state.seen.skipped_by_breaker += ended(|ended| *ended == Ended::SkippedByBreaker);
             state.seen.lists_that_made_progress += ended(|ended| matches!(ended, Ended::Unfinished(_)));
             state.seen.lists_in_parts += ended(|ended| *ended == Ended::InParts);
             state.seen.sent_again += u64::from(record.outcome == Outcome::SentAgain);

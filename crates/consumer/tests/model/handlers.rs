@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use learnink_consumer::ledger::EntryId;
 use learnink_webhook::event::{CourseStarted, NotificationsSent, Payload};
-use learnink_webhook::ledger::EntryId;
 use learnink_webhook::{
     Event, HandlerError, HandlerResult, IdempotencyKey, Message, MessageId, Permits, Router,
 };

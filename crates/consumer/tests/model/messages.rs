@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aws_lambda_events::sqs::{SqsMessage, SqsMessageAttribute};
 use jiff::Timestamp;
-use learnink_webhook::ledger::EntryId;
+use learnink_consumer::ledger::EntryId;
 use learnink_webhook::message::Part;
 use learnink_webhook::{Message, MessageId};
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use learnink_consumer::dead_letter::DeadLetterReason;
+use learnink_consumer::ledger::{Entry, EntryId, payload_sha256};
+use learnink_consumer::replay::{Closing, Coverage, ReplayWindow, SeenMessage};
 use learnink_webhook::MessageId;
-use learnink_webhook::dead_letter::Why;
-use learnink_webhook::ledger::{Entry, EntryId, payload_sha256};
-use learnink_webhook::replay::{Closing, Coverage, Known, ReplayWindow};
 use tokio::time::{Instant, sleep};
 
 use crate::environment;
@@ -191,9 +191,9 @@ fn check(world: &World, messages: &[Sent]) {
         for why in reasons {
             assert!(!why.to_string().trim().is_empty(), "{sent:?} is dead-lettered without a reason");
             // An entry or a reason that exists is never reported as missing.
-            assert!(why != Why::NeverClaimed || entry.is_none(), "{sent:?}: {entry:?}");
+            assert!(why != DeadLetterReason::NeverClaimed || entry.is_none(), "{sent:?}: {entry:?}");
             assert!(
-                why != Why::NothingFailed || (is_done && !is_dead),
+                why != DeadLetterReason::NothingFailed || (is_done && !is_dead),
                 "{sent:?} was let go without a reason: {entry:?}"
             );
         }
@@ -219,8 +219,8 @@ fn check(world: &World, messages: &[Sent]) {
     check_replays(state);
 }
 
-const fn known<'a>(sent: &'a Sent, entry: &Entry) -> Known<'a> {
-    Known { id: &sent.id, event_type: sent.event_type(), first_seen_ms: entry.first_seen_ms }
+const fn known<'a>(sent: &'a Sent, entry: &Entry) -> SeenMessage<'a> {
+    SeenMessage { id: &sent.id, event_type: sent.event_type(), first_seen_ms: entry.first_seen_ms }
 }
 
 /// Checks that a message sent again under an open window has run each handler that the window asks for, unless the

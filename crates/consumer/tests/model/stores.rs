@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use learnink_consumer::ledger::{
+    Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, SHORTEST_LEASE, Settlement, judge, judge_settlement,
+};
 use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
 use learnink_consumer::queues::{CopyError, DeadLetter, Queues};
 use learnink_consumer::record::Record;
-use learnink_webhook::ledger::{
-    Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, SHORTEST_LEASE, Settlement, judge, judge_settlement,
-};
 use learnink_webhook::message::Part;
 use tokio::time::{Instant, sleep};
 

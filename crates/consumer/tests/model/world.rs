@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use learnink_webhook::dead_letter::Why;
-use learnink_webhook::ledger::{Entry, EntryId};
+use learnink_consumer::dead_letter::DeadLetterReason;
+use learnink_consumer::ledger::{Entry, EntryId};
+use learnink_consumer::replay::ReplayWindow;
 use learnink_webhook::message::Part;
-use learnink_webhook::replay::ReplayWindow;
 use tokio::time::Instant;
 
 use crate::messages::Sent;
@@ -155,9 +155,9 @@ impl State {
     }
 
     /// Why a message is on the dead-letter queue, as the person on call finds out.
-    pub(crate) fn why(&self, letter: &DeadLettered) -> Why {
+    pub(crate) fn why(&self, letter: &DeadLettered) -> DeadLetterReason {
         let entry = self.ledger.get(&letter.sent.entry_id());
-        Why::find(letter.reason.as_deref(), Ok(&letter.sent.message()), entry)
+        DeadLetterReason::find(letter.reason.as_deref(), Ok(&letter.sent.message()), entry)
     }
 }
 
@@ -218,5 +218,5 @@ seen! {
     payload_mismatches,
     unknown_events,
     bodies_that_are_no_event,
-    spared,
+    skipped_by_breaker,
 }

@@ -6,16 +6,17 @@
 
 use std::fmt;
 
-use crate::event::Envelope;
+use learnink_webhook::event::Envelope;
+use learnink_webhook::message::{DecodeError, Message};
+
 use crate::ledger::{Entry, payload_sha256};
-use crate::message::{DecodeError, Message};
 
 /// The reason why a message is never run if its id was seen with another payload: one of the two is not genuine.
 pub const PAYLOAD_MISMATCH: &str = "the same message id came with another payload before";
 
 /// Why a message is on the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum DeadLetterReason {
     /// The reason that the consumer gave.
     Said(String),
     /// Its last delivery failed for this reason.
@@ -33,7 +34,7 @@ pub enum Why {
     NeverClaimed,
 }
 
-impl Why {
+impl DeadLetterReason {
     /// Finds the reason from the attribute `said` beside the message, from the message, and from its ledger entry.
     pub fn find(said: Option<&str>, message: Result<&Message, DecodeError>, entry: Option<&Entry>) -> Self {
         if let Some(said) = said {
@@ -56,7 +57,7 @@ impl Why {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for DeadLetterReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Said(reason) | Self::Unreadable(reason) => f.write_str(reason),
@@ -83,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::Lease;
-    use crate::testing;
+    use learnink_webhook::testing;
 
     fn message(body: &str) -> Message {
         testing::message(body)
@@ -108,16 +109,19 @@ mod tests {
         let event = message(EVENT);
         let no_event = message("no event");
         let busy = entry(Some("push: busy"));
-        let text = |said, message, entry| Why::find(said, message, entry).to_string();
+        let text = |said, message, entry| DeadLetterReason::find(said, message, entry).to_string();
         assert_eq!(text(Some("no such plan"), Ok(&event), Some(&busy)), "no such plan");
         assert_eq!(text(None, Ok(&event), Some(&busy)), "push: busy (on its last delivery)");
-        assert_eq!(Why::find(None, Ok(&event), Some(&entry(None))), Why::NothingFailed);
+        assert_eq!(
+            DeadLetterReason::find(None, Ok(&event), Some(&entry(None))),
+            DeadLetterReason::NothingFailed
+        );
         let forged = message(&EVENT.replace("{}", "[]"));
-        assert_eq!(Why::find(None, Ok(&forged), Some(&busy)), Why::PayloadMismatch);
+        assert_eq!(DeadLetterReason::find(None, Ok(&forged), Some(&busy)), DeadLetterReason::PayloadMismatch);
         let lease = Some(Lease { owner: "1/0".to_owned(), until_ms: 0 });
         let held = Entry { lease, ..entry(None) };
-        assert_eq!(Why::find(None, Ok(&event), Some(&held)), Why::ConsumerStopped);
-        assert_eq!(Why::find(None, Ok(&event), None), Why::NeverClaimed);
+        assert_eq!(DeadLetterReason::find(None, Ok(&event), Some(&held)), DeadLetterReason::ConsumerStopped);
+        assert_eq!(DeadLetterReason::find(None, Ok(&event), None), DeadLetterReason::NeverClaimed);
         assert_eq!(text(None, Ok(&no_event), None), "the body is not JSON (line 1, column 2)");
         let foreign = || Message::decode("", |_| None).unwrap_err();
         assert_eq!(text(None, Err(foreign()), None), foreign().to_string());

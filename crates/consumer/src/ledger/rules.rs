@@ -1,7 +1,7 @@
 //! The ledger's rules: who may do which part of the work for a message.
 //!
 //! The ledger has one entry per message, under its message id, which survives retries, resends, replays and
-//! redrives. The entry records the [keys](crate::idempotency) of what is done: of each finished handler, of the
+//! redrives. The entry records the [keys](learnink_webhook::idempotency) of what is done: of each finished handler, of the
 //! finished items of an unfinished one, of replays. It says who works on the rest, and until when. A store keeps
 //! entries and applies these rules with conditional writes; see `ledger` in the consumer.
 
@@ -10,9 +10,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use learnink_webhook::message::{Message, MessageId, Part};
 use sha2::{Digest, Sha256};
-
-use crate::message::{Message, MessageId, Part};
 
 /// How long an entry is remembered. It must outlive every automatic path by which a message returns: 28 hours of
 /// the sender's retries, 4 days on the queue, 14 days on the dead-letter queue.

@@ -2,17 +2,16 @@
 //!
 //! LearnInk's *Resend* and *Replay* keep the message id and are not marked, so that the ledger takes them for
 //! duplicates. While a window is open, an arriving message that it covers runs again: each handler once per
-//! window, under [keys](crate::idempotency) of its own. A window says who opened it and why, and closes by itself.
+//! window, under [keys](learnink_webhook::idempotency) of its own. A window says who opened it and why, and closes by itself.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
-use crate::idempotency::{
+use learnink_webhook::idempotency::{
     is_of_list, is_refusal_of, replay_key, split_without_progress, without_progress_key, without_progress_of,
 };
-use crate::message::MessageId;
+use learnink_webhook::message::MessageId;
+use serde::{Deserialize, Serialize};
 
 /// A permission to run finished work again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +67,7 @@ pub enum Coverage {
 
 /// The properties of a message by which a window covers it or not.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct SeenMessage<'a> {
     /// The message id.
     pub id: &'a MessageId,
     /// The event's type.
@@ -98,7 +97,7 @@ impl ReplayWindow {
 
     /// Whether it covers a message. A message first seen after the window was opened is not a replay: it runs for
     /// the first time.
-    pub fn covers(&self, message: Known<'_>) -> bool {
+    pub fn covers(&self, message: SeenMessage<'_>) -> bool {
         if message.first_seen_ms >= self.opened_at.as_millisecond() {
             return false;
         }
@@ -314,7 +313,7 @@ mod tests {
     #[test]
     fn a_window_covers_ids_or_what_was_first_seen_in_its_range() {
         let id = MessageId::parse("msg_1").unwrap();
-        let seen = |at: &str| Known {
+        let seen = |at: &str| SeenMessage {
             id: &id,
             event_type: "notifications.sent",
             first_seen_ms: time(at).as_millisecond(),
@@ -339,7 +338,7 @@ mod tests {
     #[test]
     fn a_message_that_came_first_while_the_window_was_open_is_not_done_again() {
         let id = MessageId::parse("msg_1").unwrap();
-        let seen = |ms| Known { id: &id, event_type: "t", first_seen_ms: ms };
+        let seen = |ms| SeenMessage { id: &id, event_type: "t", first_seen_ms: ms };
         let window = window("w1", &[]);
         let opened_ms = window.opened_at.as_millisecond();
         assert!(window.covers(seen(opened_ms - 1)));
