@@ -14,14 +14,11 @@
 //!
 //! Several records that ask the ledger at the same time share one call: see `group`.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::dead_letter::PAYLOAD_MISMATCH;
-use crate::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, Settlement, payload_sha256};
-use crate::replay::{ReplayWindow, SeenMessage, Task, forget_deliveries, note_failed_delivery, tasks};
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use futures_util::future::{Either, join, join_all, select};
 use futures_util::stream::FuturesUnordered;
@@ -36,236 +33,32 @@ use learnink_webhook::{Envelope, Event, FailureClass, HandlerError, Message};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use crate::Consumer;
 use crate::breaker::Trials;
-use crate::group::{Group, group};
-use crate::ledger::{Ledger, LedgerError, StoredWindow};
+use crate::claims::{Acquired, Batch, LONGEST_PAUSE};
+use crate::dead_letter::PAYLOAD_MISMATCH;
+use crate::ending::{Ending, lease_lost};
+use crate::group::group;
+use crate::invocation::Invocation;
+use crate::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, payload_sha256};
+use crate::ledger::{Ledger, StoredWindow};
 use crate::queues::{CopyError, DeadLetter, Queues, to_attribute_value};
 use crate::record::Record;
+use crate::replay::{ReplayWindow, SeenMessage, Task, forget_deliveries, note_failed_delivery, tasks};
 use crate::report::{
     BatchReport, Degraded, Ended, EngineFailure, Failure, HandlerReport, Outcome, RecordReport,
 };
 use crate::verdict::{Deliveries, RetryAfter, Verdict, verdict};
-use crate::{CALL_LIMIT, Consumer};
-
-/// Time reserved at the end of an invocation for recording results: a quarter of it, at most this. A settlement, a
-/// dead letter and a delay take milliseconds. At its slowest each takes two seconds, and a settlement that is tried
-/// twice takes four. Work that is not recorded in time is retried by the next delivery.
-const LONGEST_MARGIN: Duration = CALL_LIMIT.saturating_mul(3);
-
-/// Added to a handler's longest call for the time in which it finishes what it began.
-const DRAIN_MARGIN: Duration = Duration::from_millis(500);
-
-/// Time reserved after a record's work to copy it to a queue or to hide it: a tenth of an invocation, at most this.
-const LONGEST_LAST_STEP: Duration = Duration::from_millis(1_500);
-
-/// Time reserved after that to answer: after a late answer, SQS delivers the whole batch again.
-const LONGEST_ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// Time between two writes of finished items to the ledger. After a crash, the items that finished since the last
 /// write run again.
 const BETWEEN_NOTES: Duration = Duration::from_millis(200);
-
-/// The longest pause before a statement that the ledger did not carry out is tried again; the shortest is a
-/// quarter of it. All records of a batch pause equally long, so that they ask together again. A statement that was
-/// throttled would be throttled again a millisecond later.
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// How many parts of a list are sent concurrently. Each may be as large as a message can be.
 const PARTS_AT_ONCE: usize = 8;
 
 /// A handler that was cut off earlier than this says nothing about its downstream.
 const LEAST_TIME_FOR_A_DOWNSTREAM: Duration = Duration::from_secs(1);
-
-/// One invocation of the consumer.
-#[derive(Debug, Clone)]
-pub struct Invocation {
-    id: String,
-    now: Timestamp,
-    remaining: Duration,
-    started: Instant,
-}
-
-impl Invocation {
-    /// An invocation that starts now, at clock time `now`, and that Lambda ends after `remaining`. `id` is
-    /// Lambda's request id: part of the name under which claims are made.
-    pub fn new(id: impl Into<String>, now: Timestamp, remaining: Duration) -> Self {
-        Self { id: id.into(), now, remaining, started: Instant::now() }
-    }
-
-    /// The current clock time.
-    fn now(&self) -> Timestamp {
-        self.now.saturating_add(self.started.elapsed()).unwrap_or(self.now)
-    }
-
-    /// How much of the invocation is left.
-    fn left(&self) -> Duration {
-        self.remaining.saturating_sub(self.started.elapsed())
-    }
-
-    /// From here on nothing is started, and handlers that still run are cut off.
-    fn end_of_work(&self) -> Instant {
-        self.started + self.remaining.saturating_sub((self.remaining / 4).min(LONGEST_MARGIN))
-    }
-
-    /// From here on no handler whose calls take up to `longest_call` starts, and no item of its list. Those in
-    /// flight can finish by the end of work, so that none is cut off between its effect and the record of it. An
-    /// invocation that is too short for that still starts work in the first half of its time for work.
-    fn end_of_starts(&self, longest_call: Duration) -> Instant {
-        let end = self.end_of_work();
-        end - ((end - self.started) / 2).min(longest_call.saturating_add(DRAIN_MARGIN))
-    }
-
-    /// By then the work on each record has ended. What remains is to copy or hide it.
-    fn end_of_records(&self) -> Instant {
-        self.started + self.remaining.saturating_sub((self.remaining / 10).min(LONGEST_LAST_STEP))
-    }
-
-    /// By then the answer is given, even if something is unfinished.
-    fn end_of_answers(&self) -> Instant {
-        self.started + self.remaining.saturating_sub((self.remaining / 20).min(LONGEST_ANSWER_MARGIN))
-    }
-}
-
-/// What the records of a batch share.
-struct Batch<'a> {
-    invocation: &'a Invocation,
-    claims: Group<ClaimRequest, Result<Claim, LedgerError>>,
-    settlements: Group<Settlement, Result<Recorded, LedgerError>>,
-    /// The messages, and parts of messages, that a record of the batch has taken.
-    taken: Mutex<HashSet<EntryId>>,
-    /// Read once, when the first record asks; or the reason why they could not be read.
-    windows: &'a OnceCell<Result<Vec<StoredWindow>, String>>,
-    trials: &'a Trials<'a>,
-    /// Before the ledger is asked once more.
-    pause: Duration,
-}
-
-impl Batch<'_> {
-    /// Takes a message for one record; `false` if another record of the batch has taken it.
-    fn take(&self, id: &EntryId) -> bool {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.insert(id.clone())
-    }
-
-    /// Asks the ledger for a claim, and once more if it did not answer: the SDK does not retry a single statement
-    /// of a batch that was throttled.
-    async fn claim(&self, request: &ClaimRequest) -> Result<Claim, Ending> {
-        if let Some(Ok(claim)) = self.claims.ask(request.clone()).await {
-            return Ok(claim);
-        }
-        tokio::time::sleep(self.pause).await;
-        match self.claims.ask(request.clone()).await {
-            Some(Ok(claim)) => Ok(claim),
-            failed => Err(Ending::ledger_failed(failed.and_then(Result::err), self.lease_left(request))),
-        }
-    }
-
-    /// Records what is done and why the rest is not, and releases the claim. Tries once more if that fails, for
-    /// the same reason: without the record, all of it would run again.
-    async fn settle(&self, acquired: &Acquired, failure: Option<&Failure>) -> Result<(), Ending> {
-        let settlement = || Settlement {
-            id: acquired.request.id.clone(),
-            owner: acquired.request.owner.clone(),
-            done: acquired.history.done.clone(),
-            failure_reason: failure.map(|failure| to_attribute_value(&failure.text())),
-            now: self.invocation.now(),
-        };
-        let mut recorded = self.settlements.ask(settlement()).await;
-        if !matches!(recorded, Some(Ok(_))) {
-            tokio::time::sleep(self.pause).await;
-            recorded = self.settlements.ask(settlement()).await;
-        }
-        match recorded {
-            Some(Ok(Recorded::Yes)) => Ok(()),
-            Some(Ok(Recorded::LeaseLost)) => Err(lease_lost()),
-            failed => {
-                let error = failed.and_then(Result::err);
-                Err(Ending::ledger_failed(error, self.lease_left(&acquired.request)))
-            }
-        }
-    }
-
-    /// How long a claim, if it was carried out, still keeps other consumers from the message.
-    fn lease_left(&self, request: &ClaimRequest) -> Duration {
-        let left_ms = request.lease_until_ms().saturating_sub(self.invocation.now().as_millisecond());
-        Duration::from_millis(left_ms.try_into().unwrap_or_default())
-    }
-}
-
-/// An ending with its failure, before it becomes part of a report.
-struct Ending {
-    outcome: Outcome,
-    failure: Option<Failure>,
-    /// Why it could not be copied to the queue where it belongs.
-    copy_error: Option<String>,
-    /// How long it waits, if it is delivered again.
-    wait: RetryAfter,
-    /// How many deliveries in a row it has failed, if that is not its receive count because a list made progress.
-    failures: Option<u32>,
-}
-
-impl Ending {
-    const fn good(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            failure: None,
-            copy_error: None,
-            wait: RetryAfter::Backoff(Duration::ZERO),
-            failures: None,
-        }
-    }
-
-    /// Another record, in this consumer or another, has claimed this message. A delivery before its lease ends
-    /// would be wasted.
-    fn in_progress(lease_left: Duration) -> Self {
-        let reason = "another delivery of it is being handled";
-        Self::retry(Failure::of_engine(EngineFailure::InProgress, reason)).at_least(lease_left)
-    }
-
-    fn retry(failure: Failure) -> Self {
-        Self { failure: Some(failure), ..Self::good(Outcome::Retry) }
-    }
-
-    /// The engine was cut off, perhaps after the handlers' verdict.
-    fn cut_off(why: EngineFailure, reason: &str, handlers: Option<Failure>) -> Self {
-        let before = handlers.map(|handlers| format!("; before that, {}", handlers.text()));
-        Self::retry(Failure::of_engine(why, format!("{reason}{}", before.unwrap_or_default())))
-    }
-
-    /// Why the record was not processed, and why it could not be copied.
-    fn into_failure(self) -> Option<Failure> {
-        let mut failure = self.failure?;
-        if let Some(error) = self.copy_error {
-            failure.reason = format!("{}; {error}", failure.reason);
-        }
-        Some(failure)
-    }
-
-    fn ledger_failed(error: Option<LedgerError>, lease_left: Duration) -> Self {
-        let reason = error.map_or_else(|| "the ledger has no answer".to_owned(), |error| with_causes(&error));
-        Self::retry(Failure::of_engine(EngineFailure::Ledger, reason)).at_least(lease_left)
-    }
-
-    /// The ending of a record whose handlers' verdict could not be recorded.
-    fn after(mut self, verdict: &Verdict) -> Self {
-        if let (Some(own), Some(handlers)) = (&mut self.failure, verdict.failure()) {
-            own.reason = format!("{}; before that, {}", own.reason, handlers.text());
-        }
-        match verdict {
-            Verdict::Again { wait: RetryAfter::Backoff(minimum), .. }
-            | Verdict::AgainAfresh { wait: RetryAfter::Backoff(minimum), .. } => self.at_least(*minimum),
-            Verdict::Again { wait: RetryAfter::Now, .. }
-            | Verdict::AgainAfresh { wait: RetryAfter::Now, .. }
-            | Verdict::Done
-            | Verdict::Never(_) => self,
-        }
-    }
-
-    /// Waits so long at least.
-    fn at_least(self, duration: Duration) -> Self {
-        Self { wait: self.wait.at_least(duration), ..self }
-    }
-}
 
 /// The context in which the handlers of a record run.
 #[derive(Clone, Copy)]
@@ -275,15 +68,6 @@ struct Run<'a> {
     done: &'a BTreeSet<String>,
     log: &'a Arc<ItemLog>,
     batch: &'a Batch<'a>,
-}
-
-/// A claimed record: its lease, its history, and the tasks that are left.
-struct Acquired {
-    request: ClaimRequest,
-    history: History,
-    tasks: Vec<Task>,
-    /// See [`Ending`].
-    failures: Option<u32>,
 }
 
 /// The decoded content of a record.
@@ -368,7 +152,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             retry_in: None,
             degraded: BTreeSet::new(),
             handlers: Vec::new(),
-            ended_at: invocation.now,
+            ended_at: invocation.now(),
         };
         let owner = format!("{}/{index}", invocation.id);
         let work = AssertUnwindSafe(self.process(record, owner, batch, &mut report)).catch_unwind();
@@ -910,36 +694,5 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(()) => Ending { failure: Some(failure), ..Ending::good(Outcome::DeadLettered) },
             Err(error) => Ending { copy_error: Some(with_causes(&error)), ..Ending::retry(failure) },
         }
-    }
-}
-
-fn lease_lost() -> Ending {
-    Ending::retry(Failure::of_engine(EngineFailure::LeaseLost, "the lease ended before the work did"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn work_ends_while_there_is_time_to_record_it_and_answers_come_before_lambdas_end() {
-        let invocation = |seconds| Invocation::new("1", Timestamp::UNIX_EPOCH, Duration::from_secs(seconds));
-        let start = Instant::now();
-        let ends = |seconds| {
-            let invocation = invocation(seconds);
-            [invocation.end_of_work(), invocation.end_of_answers()].map(|end| (end - start).as_millis())
-        };
-        assert_eq!(ends(30), [24_000, 29_500]);
-        assert_eq!(ends(2), [1_500, 1_900]);
-        assert_eq!(ends(0), [0, 0]);
-        let starts = |seconds, call_s| {
-            let end = invocation(seconds).end_of_starts(Duration::from_secs(call_s));
-            (end - start).as_millis()
-        };
-        // Work that began by then has its longest call, and a little more, until the end of work.
-        assert_eq!([starts(30, 5), starts(30, 10)], [18_500, 13_500]);
-        assert_eq!([starts(2, 5), starts(0, 5)], [750, 0]);
-        let records = |seconds| (invocation(seconds).end_of_records() - start).as_millis();
-        assert_eq!([30, 2, 0].map(records), [28_500, 1_800, 0]);
     }
 }

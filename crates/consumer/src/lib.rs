@@ -20,9 +20,12 @@
 pub mod backoff;
 pub mod batch;
 mod breaker;
+mod claims;
 pub mod config;
 pub mod dead_letter;
+mod ending;
 mod group;
+mod invocation;
 pub mod lambda;
 pub mod ledger;
 pub mod queues;
@@ -31,8 +34,8 @@ pub mod replay;
 pub mod report;
 mod verdict;
 
-pub use batch::Invocation;
 pub use config::Config;
+pub use invocation::Invocation;
 pub use ledger::DynamoDbLedger;
 pub use queues::SqsQueues;
 pub use report::{BatchReport, HandlerReport, Outcome, RecordReport};

@@ -9,10 +9,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use crate::ledger::{
-    Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
-};
-use crate::replay::{Closing, ReplayWindow};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -27,6 +23,10 @@ use learnink_aws::CallFailed;
 
 use super::{Ledger, LedgerError, StoredWindow, UnreadableWindow};
 use crate::call_limits;
+use crate::ledger::{
+    Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
+};
+use crate::replay::{Closing, ReplayWindow};
 
 /// The attributes of an item.
 mod attribute {
