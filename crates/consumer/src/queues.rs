@@ -24,8 +24,8 @@ pub mod attribute {
     pub const REASON: &str = "dead-letter-reason";
     /// The handler that said so; `-` where no handler ran.
     pub const HANDLER: &str = "dead-letter-handler";
-    /// How often it had been delivered, and since when, if the ledger knows it: `3` or `3 since
-    /// 2026-01-02T10:00:00Z`. One attribute, because SQS has no room for two.
+    /// How often it had been delivered, and since when, if the ledger knows it: `3` or
+    /// `3 since 2026-01-02T10:00:00Z`. One attribute, because SQS does not have room for two.
     pub const DELIVERIES: &str = "dead-letter-deliveries";
 }
 
