@@ -1,22 +1,22 @@
 //! Every webhook: the compliance record.
 //!
-//! The signed bytes are kept with the three headers that prove them, one object per message, written once and
-//! never again. Switched on by `LEARNINK_ARCHIVE`, a URL:
+//! Keeps the signed bytes with the three headers that prove them, one object per message, written once and never
+//! again. Switched on by `LEARNINK_ARCHIVE`, a URL:
 //!
 //! | URL | keeps records in |
 //! |---|---|
 //! | `s3://bucket/prefix` | a bucket; the function may `s3:PutObject` and `s3:GetObject` in it |
 //! | `file:///folder` | a folder: for `learnink dev` |
 //!
-//! The path is taken as it stands, without escapes. The bucket is in the region that `AWS_REGION` names.
+//! The path is used verbatim, without escapes. The bucket is in the region that `AWS_REGION` names.
 //!
-//! A record stands under its type and the day on which it was received; [`Name`] says why that day.
-//! `learnink archive verify` proves years later, with the signing secret of that time, that LearnInk sent
-//! what is kept; `learnink archive export` makes a table of it. Both leave out what does not have the name of a
-//! record, such as a read-me or the empty objects that S3's console makes for folders. Records hold personal data: who may read the
-//! bucket, and when its lifecycle deletes from it, is for whoever owns it to decide. The bucket of
-//! `template.yaml` keeps the versions of what others delete or replace; S3 Object Lock, with a retention that
-//! is theirs to decide as well, keeps them from deleting those.
+//! A record is stored under its type and the day on which it was received; [`Name`] says why that day.
+//! `learnink archive verify` proves years later, with the signing secret of that time, that LearnInk sent the
+//! stored records; `learnink archive export` makes a table of them. Both skip objects that are not named like
+//! records, such as a read-me or the empty objects that S3's console makes for folders. Records hold personal
+//! data: the bucket's owner decides who may read it, and when its lifecycle deletes records. The bucket of
+//! `template.yaml` keeps the old versions of objects that others delete or replace. S3 Object Lock, with a
+//! retention that the owner also chooses, prevents the deletion of those.
 
 mod name;
 mod place;
@@ -46,18 +46,18 @@ use place::Place;
 use record::LARGEST_BYTES;
 pub use record::{Record, RecordError};
 
-/// How the ledger remembers the handler.
+/// The handler's name in the ledger.
 const NAME: &str = "archive";
 
 /// The variable that switches the handler on.
 const VARIABLE: &str = "LEARNINK_ARCHIVE";
 
-/// How many listings run at a time.
+/// How many listings run concurrently.
 const LISTINGS_AT_ONCE: usize = 16;
 
-/// The handler; none where `LEARNINK_ARCHIVE` is not set.
+/// The handler; none if `LEARNINK_ARCHIVE` is not set.
 ///
-/// Read are, for S3, `AWS_REGION`, the credentials that Lambda sets and, for emulators and private endpoints,
+/// For S3 it reads `AWS_REGION`, the credentials that Lambda sets and, for emulators and private endpoints,
 /// `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`.
 ///
 /// # Errors
@@ -74,7 +74,7 @@ async fn keep(event: Event, archive: Archive) -> HandlerResult {
     let name = Name::of(&event.envelope.event_type, message.received_at, &message.id);
     match archive.keep(&name, &Record::from(message)).await {
         Ok(()) => Ok(()),
-        // Trying again cannot help, and writing over it would end what it is there for.
+        // Trying again cannot help, and overwriting the object would defeat its purpose.
         Err(error @ (ArchiveError::Taken(_) | ArchiveError::TooLarge { .. })) => {
             Err(HandlerError::permanent(error.to_string()))
         }
@@ -84,22 +84,22 @@ async fn keep(event: Event, archive: Archive) -> HandlerResult {
 
 /// The archive could not be written to or read.
 ///
-/// Its text is made of our own words, names of objects and codes of errors: what a store answers may quote
-/// the request, and with it the session's token.
+/// Its text has only our own words, names of objects and error codes: a store's answer may quote the request, and
+/// with it the session's token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveError {
     /// The store refused or did not answer. Retryable.
     #[error("could not {operation} the archive: {problem}")]
     Store {
-        /// What was asked of it.
+        /// The operation.
         operation: &'static str,
-        /// What became of it.
+        /// The problem.
         problem: String,
     },
-    /// Something else stands under the record's name. Permanent.
+    /// Another object has the record's name. Permanent.
     #[error("the archive has an object of other content under this record's name: {0}")]
     Taken(Name),
-    /// An object is no record, and may be larger than memory: it is not read. Permanent.
+    /// An object is too large for a record, perhaps for memory: it is not read. Permanent.
     #[error("it has {bytes} bytes, more than any record")]
     TooLarge {
         /// Its size.
@@ -110,23 +110,23 @@ pub enum ArchiveError {
 /// Which records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Those of one type; without it, of all.
+    /// Records of one type; without it, of all.
     pub event_type: Option<String>,
-    /// Those received from one day to another, both included, in UTC; without it, all.
+    /// Records received from one day to another, both included, in UTC; without it, all.
     pub days: Option<(Date, Date)>,
 }
 
-/// What an archive has.
+/// The objects of an archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Everything that has the name of a record, also where it is empty: somebody has emptied it.
+    /// All objects that are named like records, including those that somebody has emptied.
     pub records: Vec<Name>,
-    /// What somebody else put there: a read-me, an inventory, a file of the system's. The empty objects that stand
-    /// for folders, as S3's console makes them, are left out.
+    /// Other objects: a read-me, an inventory, a file of the system's. The empty objects that S3's console makes
+    /// for folders are left out.
     pub others: Vec<Name>,
 }
 
-/// The store of records. `Debug` shows where it is, and no credentials.
+/// The store of records. `Debug` shows its location, and no credentials.
 #[derive(Clone)]
 pub struct Archive {
     store: Arc<dyn ObjectStore>,
@@ -159,12 +159,12 @@ impl Archive {
         Router::new().on_any_webhook(NAME, keep).with_state(self)
     }
 
-    /// Writes a record, once: whatever stands under its name already is left as it is. That is a success
-    /// where it keeps the same message: an earlier attempt wrote it, and its answer was lost.
+    /// Writes a record, once: an existing object under its name is never changed. If that object keeps the same
+    /// message, the result is success: an earlier attempt wrote it, and its answer was lost.
     ///
     /// # Errors
     ///
-    /// [`ArchiveError::Taken`] where it is anything else, and [`ArchiveError::Store`].
+    /// [`ArchiveError::Taken`] if it is another object, and [`ArchiveError::Store`].
     pub async fn keep(&self, name: &Name, record: &Record) -> Result<(), ArchiveError> {
         let path = self.path(name)?;
         let put = self.store.put_opts(&path, record.encode().into(), PutMode::Create.into());
@@ -191,15 +191,15 @@ impl Archive {
         let path = self.path(name)?;
         let object = self.store.get(&path).await.map_err(|error| failed("read", &error))?;
         let bytes = object.meta.size;
-        // Compressed, a record is smaller than its JSON may become.
+        // A compressed record is smaller than the limit of its JSON.
         if bytes > LARGEST_BYTES as u64 {
             return Err(ArchiveError::TooLarge { bytes });
         }
         object.bytes().await.map_err(|error| failed("read", &error))
     }
 
-    /// What `selection` has, each in the order of its names. It takes as many requests as there are days with
-    /// records at most, however many days are asked for.
+    /// The objects of `selection`, ordered by name. It takes at most as many requests as there are days with
+    /// records, however many days are selected.
     ///
     /// # Errors
     ///
@@ -233,7 +233,7 @@ impl Archive {
         Ok(listing)
     }
 
-    /// The folders that have everything that is selected, and little else.
+    /// The folders that contain the whole selection, and little else.
     async fn folders(&self, selection: &Selection) -> object_store::Result<Vec<Path>> {
         let root = &self.root;
         let types = match (&selection.event_type, selection.days) {
@@ -263,7 +263,7 @@ impl Archive {
         from: Date,
         to: Date,
     ) -> object_store::Result<Vec<(Folder, Path)>> {
-        // Where it can be only one, it need not be looked for.
+        // If only one is possible, it need not be looked for.
         if let Some((below, name)) = folder.only_one_between(from, to) {
             return Ok(vec![(below, path.join(name))]);
         }
@@ -300,16 +300,16 @@ fn failed(operation: &'static str, error: &object_store::Error) -> ArchiveError 
     ArchiveError::Store { operation, problem: problem(error) }
 }
 
-/// Whether S3 could not decide on a conditional write, because something else happens to the object at the same
-/// time: it answers 409, asks for another try, and has not said that the object is there. `object_store` takes it
-/// for that. Source: Amazon S3 user guide, "How to prevent object overwrites with conditional writes".
+/// Whether S3 could not decide on a conditional write, because of a concurrent operation on the object: it answers
+/// 409 and asks for another try, which does not mean that the object exists. `object_store` interprets it so.
+/// Source: Amazon S3 user guide, "How to prevent object overwrites with conditional writes".
 fn is_conflict(error: &object_store::Error) -> bool {
     let object_store::Error::AlreadyExists { source, .. } = error else { return false };
-    // Of an object that is there S3 says 412, and what is not S3 may say 409 without a code.
+    // For an object that exists, S3 answers 412. A server that is not S3 may answer 409 without a code.
     !source.is::<object_store::Error>() && code(&answer(error)).is_some()
 }
 
-/// What went wrong, without a word of the store's answer but the code of its error.
+/// The problem, with nothing from the store's answer except the error code.
 fn problem(error: &object_store::Error) -> String {
     use object_store::Error as E;
     if let Some(elsewhere) = causes(error).find_map(|error| error.downcast_ref::<s3::OtherRegion>()) {
@@ -329,12 +329,12 @@ fn problem(error: &object_store::Error) -> String {
     detail.map_or_else(|| what.to_owned(), |detail| format!("{what} ({detail})"))
 }
 
-/// An error and what caused it.
+/// An error and its causes.
 fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     iter::successors(Some(error as &dyn Error), |error| (*error).source())
 }
 
-/// The kind of an error of the system, or of the connection.
+/// The kind of a system error or a connection error.
 fn cause_of_the_system(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return Some(error.kind().to_string());
@@ -343,7 +343,7 @@ fn cause_of_the_system(error: &(dyn Error + 'static)) -> Option<String> {
     Some(format!("{:?}", error.kind()).to_lowercase())
 }
 
-/// The code of an error that S3 answered with, or the status where there is no code.
+/// The error code of S3's answer, or the status if there is no code.
 fn answered(error: &object_store::Error) -> Option<String> {
     let answer = answer(error);
     let status = || {
@@ -353,7 +353,7 @@ fn answered(error: &object_store::Error) -> Option<String> {
     code(&answer).or_else(status).map(str::to_owned)
 }
 
-/// The innermost error, which has S3's answer in it; around it stand the request and its path.
+/// The innermost error, which contains S3's answer. The outer errors quote the request and its path.
 fn answer(error: &object_store::Error) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! Every event: on an event bus, for the automations of others.
+//! Every event: on an event bus, for other teams' automations.
 //!
-//! Each event becomes one on Amazon EventBridge: `source` is `learnink`, `detail-type` the event's type, the
-//! time when it happened, and the detail:
+//! Each event becomes one on Amazon EventBridge: `source` is `learnink`, `detail-type` is the event's type, the
+//! time is when it happened, and the detail is:
 //!
 //! ```json
 //! {
@@ -13,27 +13,27 @@
 //!
 //! An event may come twice; `key` is the same both times.
 //!
-//! **Personal data stays behind** unless you ask for it: a bus has readers whom nobody here knows. A type that
-//! nobody has seen yet may hold a phone number as text, as a number, as another id, or as the name under which
-//! something is filed, and nothing tells the first name `mary` from the name of a field. So only what is known is
-//! handed on: of `data`, and of the entries of its `notifications`, the ids `id`, `user_id`, `custom_id` and
-//! `course_id`, where they are written like ids: integers, `null`, and texts of one word that are neither a phone
-//! number with its `+` nor an e-mail address. `LEARNINK_EVENT_BUS_FIELDS` adds fields by their names, separated by
-//! commas, with all that is in them; `*` hands on everything.
+//! **Personal data is left out** unless you ask for it: the readers of a bus are not known here. An unknown type
+//! may hold a phone number as text, as a number, as another id, or as the name of a field, and the first name
+//! `mary` cannot be told from the name of a field. So only known fields are passed on: of `data`, and of the
+//! entries of its `notifications`, the ids `id`, `user_id`, `custom_id` and `course_id`, if they look like ids:
+//! integers, `null`, and texts of one word that are neither a phone number with its `+` nor an e-mail address.
+//! `LEARNINK_EVENT_BUS_FIELDS` adds fields by their names, separated by commas, with their whole content; `*`
+//! passes on everything.
 //!
-//! What is handed on is what was sent, digit by digit, with two exceptions: an integer beyond 64 bits becomes a text
-//! of the same digits, because EventBridge has no such integers, and half a character becomes U+FFFD, because no
-//! text has such halves. Of several fields of one name the last is handed on. What has no `type` is not an event,
-//! and is not put on the bus. One that does not say when it happened has no `timestamp`, and the time at which it was
-//! received.
+//! Values are passed on as they were sent, digit by digit, with two exceptions: an integer beyond 64 bits becomes
+//! a text of the same digits, because EventBridge does not have such integers, and half a character becomes
+//! U+FFFD, because text cannot have such halves. Of several fields of one name the last is passed on. A webhook
+//! without a `type` is not an event, and is not put on the bus. An event that does not say when it happened has no
+//! `timestamp`, and its time is when it was received.
 //!
 //! **EventBridge has a limit.** AWS documents 256 KB for an event, and since January 2026 1 MB. With the default
-//! fields, a `notifications.sent` comes to 256 KB with about 2,500 learners. One that EventBridge does not take
-//! is dead-lettered, with its size as the reason.
+//! fields, a `notifications.sent` comes to 256 KB with about 2,500 learners. An event that is too large for
+//! EventBridge is dead-lettered, with its size as the reason.
 //!
-//! **The bus has to be there.** EventBridge answers for a bus that does not exist as for any other, with an id for
-//! the event, and drops it. So the bus is asked for before the first event, and until it is found, events
-//! come back. One that is deleted later is missed by the next execution environment only.
+//! **The bus has to exist.** For a bus that does not exist, EventBridge answers as for any other, with an id for
+//! the event, and drops the event. So the handler looks up the bus before the first event, and until it is found,
+//! events are retried. If the bus is deleted later, only the next execution environment notices.
 //! Source: Amazon EventBridge user guide, "Sending events with `PutEvents`".
 
 use std::collections::BTreeSet;
@@ -54,55 +54,55 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 
-/// Who puts the events on the bus.
+/// The `source` of the events on the bus.
 const SOURCE: &str = "learnink";
 
-/// EventBridge takes no longer `detail-type`.
+/// The longest `detail-type` that EventBridge accepts.
 /// Source: Amazon EventBridge API reference, `PutEventsRequestEntry`.
 const LONGEST_TYPE_CHARACTERS: usize = 128;
 
-/// No entry can be larger, in bytes. A limit of 256 KB may hold still: EventBridge says so itself.
+/// The largest entry in bytes. The older limit of 256 KB may still apply: EventBridge then says so itself.
 /// Source: AWS Compute blog, January 2026.
 const LARGEST_ENTRY_BYTES: usize = 1024 * 1024;
 
-/// So many bytes the time of an entry counts.
+/// How many bytes the time of an entry counts.
 /// Source: Amazon EventBridge user guide, "Calculating `PutEvents` event entry size".
 const TIME_BYTES: usize = 14;
 
-/// EventBridge takes no deeper JSON. Its older documentation says 1,000, and what it does with levels in between it
-/// says itself.
+/// The deepest JSON that EventBridge accepts. Its older documentation says 1,000; for levels in between, its
+/// answer decides.
 /// Source: Amazon EventBridge API reference, `PutEvents`.
 const DEEPEST_LEVELS: usize = 1100;
 
-/// The ids that are handed on always: LearnInk's, and the one that the customer gave a learner.
+/// The ids that are always passed on: LearnInk's, and the one that the customer gave a learner.
 const IDS: [&str; 4] = ["id", "user_id", "custom_id", "course_id"];
 
-/// What may hold such ids: the lists and objects that LearnInk documents.
+/// The lists and objects, documented by LearnInk, that may hold such ids.
 const HOLDERS: [&str; 1] = ["notifications"];
 
 /// The longest text that counts as an id, in bytes.
 const LONGEST_ID_BYTES: usize = 256;
 
-/// How the ledger remembers the handler.
+/// The handler's name in the ledger.
 const NAME: &str = "bus";
 
 /// The variable that switches the handler on: the bus's name or ARN.
 const VARIABLE: &str = "LEARNINK_EVENT_BUS";
 
-/// The variable that says which fields are handed on.
+/// The variable that names the fields to pass on.
 const FIELDS: &str = "LEARNINK_EVENT_BUS_FIELDS";
 
-/// Which fields of `data` are handed on.
+/// Which fields of `data` are passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fields {
     /// All of them.
     All,
-    /// The ids that are known, and the fields of these names with all that is in them.
+    /// The known ids, and the fields of these names with their whole content.
     IdsAnd(BTreeSet<String>),
 }
 
-/// The handler; none where `LEARNINK_EVENT_BUS` is not set. The function needs `events:DescribeEventBus` and
-/// `events:PutEvents` on the bus, also where it is another account's.
+/// The handler; none if `LEARNINK_EVENT_BUS` is not set. The function needs `events:DescribeEventBus` and
+/// `events:PutEvents` on the bus, even if it is in another account.
 ///
 /// # Errors
 ///
@@ -112,8 +112,8 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
     Ok(bus.router())
 }
 
-/// Whether EventBridge takes it for the name of a bus. Otherwise it would refuse every event, as if that were
-/// the event's fault.
+/// Whether EventBridge accepts it as the name of a bus. Otherwise it would refuse every event, as if the events
+/// were at fault.
 /// Source: Amazon EventBridge API reference, `PutEventsRequestEntry`, `EventBusName`.
 fn is_name_or_arn(text: &str) -> bool {
     let name = match text.split_once(":event-bus/") {
@@ -180,7 +180,7 @@ impl Bus {
         Router::new().on_any(NAME, put).with_state(self)
     }
 
-    /// Asks for the bus, unless it has been found before. A failure is not remembered.
+    /// Looks up the bus, unless it was found before. A failure is not remembered.
     async fn find(&self) -> HandlerResult {
         let describe = || async {
             let asked = Box::pin(self.client.describe_event_bus().name(&*self.name).send()).await;
@@ -207,7 +207,7 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
         return Err(too_large(bytes));
     }
     bus.find().await?;
-    // Of the attempts at an event all say the same time.
+    // All attempts at an event have the same time.
     let time = event.occurred_at().unwrap_or(event.message.received_at);
     let entry = PutEventsRequestEntry::builder()
         .event_bus_name(&*bus.name)
@@ -219,7 +219,7 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
     let answer = Box::pin(bus.client.put_events().entries(entry).send()).await;
     let answer =
         answer.map_err(|error| match error.raw_response().map(|answer| answer.status().as_u16()) {
-            // With an empty body, or a proxy's.
+            // The body is empty, or a proxy's.
             Some(413) => too_large(bytes),
             _ => call_failed(&error, |code| refused(code, bytes)),
         })?;
@@ -236,7 +236,7 @@ fn too_large(bytes: usize) -> HandlerError {
     ))
 }
 
-/// What goes on the bus of an event, as others read it.
+/// The detail of an event on the bus.
 #[derive(Serialize)]
 struct Detail<'a> {
     id: &'a str,
@@ -248,10 +248,10 @@ struct Detail<'a> {
     data: Box<RawValue>,
 }
 
-/// What goes on the bus of an event, as JSON.
+/// The detail of an event on the bus, as JSON.
 fn detail(event: &Event, fields: &Fields) -> Result<String, HandlerError> {
     let (data, levels) = handed_on(event.envelope.raw_data().get(), fields);
-    // The detail itself is one more.
+    // The detail itself is one more level.
     let levels = levels + 1;
     if levels > DEEPEST_LEVELS {
         return Err(HandlerError::permanent(format!(
@@ -271,7 +271,7 @@ fn detail(event: &Event, fields: &Fields) -> Result<String, HandlerError> {
     serde_json::to_string(&detail).map_err(not_json)
 }
 
-/// JSON without what is not handed on, and how many levels are left; `{}` where nothing is.
+/// JSON of only the values that are passed on, and how many levels it has; `{}` if there are none.
 fn handed_on(data: &str, fields: &Fields) -> (String, usize) {
     let data = json::repaired(data, Overflow::Keep);
     let mut selection = Selection { fields, text: &data, json: String::new(), open: Vec::new(), levels: 0 };
@@ -282,36 +282,36 @@ fn handed_on(data: &str, fields: &Fields) -> (String, usize) {
     (selection.json, selection.levels)
 }
 
-/// How much of a value is handed on.
+/// How much of a value is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Share {
     All,
-    /// It itself, where it is written like an id.
+    /// The value, if it looks like an id.
     Id,
-    /// What is known in it.
+    /// The known fields in it.
     Known,
     Nothing,
 }
 
 /// An object or an array that is being written.
 struct Open {
-    /// How much of what is in it is handed on.
+    /// How much of its content is passed on.
     share: Share,
-    /// Where it starts in what is written, with its name.
+    /// Where it starts in the output, including its name.
     start: usize,
-    /// Whether anything in it is written.
+    /// Whether any of its content is written.
     has_any: bool,
 }
 
-/// Copies what is handed on, token by token: values may be nested as deep as they are long.
+/// Copies the selected values, token by token: values may be nested as deep as they are long.
 struct Selection<'a> {
     fields: &'a Fields,
     text: &'a str,
-    /// What is written.
+    /// The output.
     json: String,
-    /// What is open around the next token.
+    /// The open objects and arrays around the next token.
     open: Vec<Open>,
-    /// The most that were ever open of what is written.
+    /// The deepest nesting in the output.
     levels: usize,
 }
 
@@ -319,7 +319,7 @@ impl<'a> Selection<'a> {
     fn select(&mut self) {
         let mut tokens = Tokens::of(self.text).peekable();
         let mut name = None;
-        // How deep the next token is in something that is left out.
+        // How deep the next token is in a value that is left out.
         let mut left_out = 0_usize;
         while let Some(token) = tokens.next() {
             let is_start = matches!(token.kind, TokenKind::ObjectStart | TokenKind::ArrayStart);
@@ -344,7 +344,7 @@ impl<'a> Selection<'a> {
         }
     }
 
-    /// How much of the value of this name is handed on; without one, of an item of a list, or of all there is.
+    /// How much of the value of this name is passed on; without a name, of a list item, or of the whole.
     fn share(&self, name: Option<Token>) -> Share {
         let around = self.open.last().map_or(Share::Known, |open| open.share);
         match (self.fields, name) {
@@ -374,7 +374,8 @@ impl<'a> Selection<'a> {
         self.open.push(Open { share, start, has_any: false });
     }
 
-    /// Ends what is open, and takes it back where nothing in it is handed on, so that no name stands by itself.
+    /// Closes an object or array, and removes it if nothing in it is passed on, so that no name is left without a
+    /// value.
     fn close(&mut self, token: Token) {
         let levels = self.open.len();
         let Some(closed) = self.open.pop() else { return };
@@ -420,7 +421,7 @@ fn is_integer(number: &str) -> bool {
     !number.contains(['.', 'e', 'E'])
 }
 
-/// Whether a value is written like an id, and not like what is said of a person.
+/// Whether a value looks like an id, and not like personal data.
 fn is_id(raw: &str, kind: TokenKind) -> bool {
     match kind {
         TokenKind::Number => is_integer(raw),
@@ -433,12 +434,12 @@ fn is_id(raw: &str, kind: TokenKind) -> bool {
     }
 }
 
-/// What an error code of EventBridge means for the message. What is wrong with the event itself stays wrong;
-/// what is wrong with the bus, or with our rights, somebody can put right.
+/// What an error code of EventBridge means for the message. A fault of the event is permanent; a fault of the bus,
+/// or of our rights, can be fixed.
 /// Source: Amazon EventBridge API reference, `PutEventsResultEntry` and "Common Error Types".
 fn refused(code: &str, bytes: usize) -> HandlerError {
     match code {
-        // Also for what is too large.
+        // Also for an entry that is too large.
         "InvalidArgument"
         | "MalformedDetail"
         | "RedactionFailure"
@@ -464,7 +465,7 @@ fn refused(code: &str, bytes: usize) -> HandlerError {
     }
 }
 
-/// What an error code means where the bus was asked for: never that something is wrong with the event.
+/// What an error code means in the lookup of the bus: never that the event is wrong.
 fn not_described(code: &str) -> HandlerError {
     match code {
         "ResourceNotFoundException" => unknown_bus(),
@@ -482,7 +483,7 @@ fn unknown_bus() -> HandlerError {
     HandlerError::retryable(format!("EventBridge does not know the bus; check {VARIABLE}"))
 }
 
-/// Why a call failed; `meaning` is what the code of an answer means.
+/// Why a call failed; `meaning` interprets the code of an answer.
 fn call_failed<E: ProvideErrorMetadata>(
     error: &SdkError<E>,
     meaning: impl Fn(&str) -> HandlerError,
@@ -494,7 +495,7 @@ fn call_failed<E: ProvideErrorMetadata>(
     }
 }
 
-/// The code of an error, as far as it is one.
+/// The code of an error, if it looks like one.
 fn code(code: Option<&str>) -> &str {
     code.and_then(service_code).unwrap_or("no code")
 }
@@ -543,12 +544,12 @@ mod tests {
         Fields::IdsAnd(names.iter().map(ToString::to_string).collect())
     }
 
-    /// What is on the bus of an event with this `data`.
+    /// The bus's version of this `data`, parsed.
     fn on_the_bus(data: &str, fields: &Fields) -> Value {
         serde_json::from_str(&detail(&event_of(data), fields).unwrap()).unwrap()
     }
 
-    /// The text of what is on the bus of this `data`.
+    /// The bus's version of this `data`, as text.
     fn handed_on(data: &str, fields: &Fields) -> String {
         super::handed_on(data, fields).0
     }
@@ -661,7 +662,7 @@ mod tests {
         assert_eq!(detail, expected);
     }
 
-    /// JSON in which everything has a name, and the names that are known are frequent.
+    /// JSON in which everything has a name, often a known one.
     fn any_json() -> impl Strategy<Value = Value> {
         let scalar = prop_oneof![
             Just(Value::Null),
@@ -681,7 +682,7 @@ mod tests {
         })
     }
 
-    /// What is handed on of a value by default, said another way; `None` where nothing is.
+    /// The part of a value that is passed on by default, computed another way; `None` if nothing is.
     fn known(value: &Value) -> Option<Value> {
         match value {
             Value::Object(members) => {
@@ -724,7 +725,7 @@ mod tests {
         }
     }
 
-    /// An EventBridge that answers the calls in turn, and a bus there. Each answer is a status and a body.
+    /// An EventBridge with a bus, which answers the calls in turn. Each answer is a status and a body.
     async fn bus(answers: &[(u16, &'static str)]) -> (Bus, Arc<Mutex<Vec<String>>>) {
         let calls = Arc::new(Mutex::new(Vec::new()));
         let (seen, answers) = (calls.clone(), answers.to_vec());

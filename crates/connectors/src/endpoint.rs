@@ -12,14 +12,14 @@ use svix::webhooks::Webhook;
 
 use crate::http::{Answer, Request, SendOutcome};
 
-/// How the endpoint is called in reasons.
+/// The endpoint's name in reasons.
 pub(crate) const NAME: &str = "the endpoint";
 
 /// A signing secret has this many bytes at least.
 /// Source: Standard Webhooks specification, "Signature scheme".
 const SHORTEST_KEY_BYTES: usize = 24;
 
-/// The keys that requests are signed with: one, or several while the endpoint moves from one to another.
+/// The keys that requests are signed with: one, or several while the endpoint rotates its key.
 #[derive(Debug)]
 pub(crate) struct SigningKeys(Vec<Webhook>);
 
@@ -55,7 +55,7 @@ impl SigningKeys {
         now: Timestamp,
         body: Vec<u8>,
     ) -> Result<Request, HandlerError> {
-        // A full stop separates the parts of what is signed. Today no key has one.
+        // A full stop separates the parts of the signed content. Today keys do not have one.
         let id = key.as_str().replace('.', "_");
         let sign = |key: &Webhook| key.sign(&id, now.as_second(), &body);
         let signatures = self.0.iter().map(sign).collect::<Result<Vec<_>, _>>();
@@ -75,10 +75,10 @@ pub(crate) fn judge(answer: &Answer, secret: &str, url: &str) -> SendOutcome {
     match answer.status {
         200..=299 => SendOutcome::Sent,
         401 | 403 => SendOutcome::misconfigured(NAME, answer, secret),
-        // It is not there, or moved; a wrong address must not use up the deliveries.
+        // The endpoint does not exist, or moved; a wrong address must not use up the deliveries.
         300..=399 | 404 | 405 | 410 => SendOutcome::misconfigured(NAME, answer, url),
         status @ (400 | 413 | 422) => SendOutcome::Refused(format!("{NAME} refused it with {status}")),
-        // A conflict with an attempt under way, a proxy's word, and whatever else does not say never.
+        // A conflict with an attempt in flight, a proxy's answer, and any other status that does not mean never.
         _ => SendOutcome::again(NAME, answer),
     }
 }

@@ -1,8 +1,8 @@
 //! Any event: posted to your own HTTPS endpoint, in any language.
 //!
-//! For whoever writes no Rust: the endpoint gets verified, deduplicated events, with retries, a circuit breaker and
-//! dead letters before it. Each is a webhook signed by the scheme of
-//! [Standard Webhooks](https://www.standardwebhooks.com), with a secret of yours, so that Svix's packages verify it:
+//! For code that is not Rust: the endpoint gets verified, deduplicated events, with retries, a circuit breaker and
+//! dead letters. Each is a webhook signed by the scheme of [Standard Webhooks](https://www.standardwebhooks.com),
+//! with a secret of yours, so that Svix's packages verify it:
 //!
 //! ```text
 //! POST LEARNINK_FORWARD_URL
@@ -14,21 +14,23 @@
 //! {"object":"event","type":"user.course.started","api_version":"2022-11-15","data":{…},"timestamp":"…"}
 //! ```
 //!
-//! The body is the one that LearnInk signed, byte by byte, with the personal data in it. The id is the same at every
-//! attempt. A crash between your answer and the record of it repeats an event, so remember the ids of a day.
+//! The body is the one that LearnInk signed, byte by byte, including personal data. The id is the same at every
+//! attempt. Delivery is at least once: a crash between your answer and the record of it repeats an event, so
+//! remember the ids of a day.
 //!
-//! Answer within five seconds: 2xx for done, 400, 413 or 422 for never, 429 or 503 for later, with `Retry-After` if you
-//! know when. 401, 403, 404, 405, 410 and redirects count as a mistake in our configuration: the event comes back.
+//! Answer within five seconds: 2xx for done, 400, 413 or 422 for never, 429 or 503 for later, with `Retry-After`
+//! if you know when. 401, 403, 404, 405, 410 and redirects count as a mistake in our configuration: the event is
+//! retried.
 //!
 //! | variable | holds |
 //! |---|---|
-//! | `LEARNINK_FORWARD_URL` | the endpoint's address; not set, the handler is switched off |
+//! | `LEARNINK_FORWARD_URL` | the endpoint's address; if it is not set, the handler is switched off |
 //! | `LEARNINK_FORWARD_SECRET` | the signing secret, `whsec_...`, or several separated by spaces |
 //! | `LEARNINK_FORWARD_SECRET_ID` | in its place, the name of a secret in AWS Secrets Manager |
-//! | `LEARNINK_FORWARD_TYPES` | the event types to forward, separated by commas; not set, every event |
+//! | `LEARNINK_FORWARD_TYPES` | the event types to forward, separated by commas; every event if it is not set |
 //!
-//! An event whose type is named there counts as known, and is not kept by [`unknown`](crate::unknown) too. Without a
-//! list of types, every event is forwarded, and those of a type without another handler are kept as well.
+//! An event whose type is in that list counts as known, and [`unknown`](crate::unknown) does not keep it. Without
+//! a list of types, every event is forwarded, and events of a type without another handler are also kept.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,7 +42,7 @@ use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 use crate::endpoint::{self, SigningKeys};
 use crate::http::{Http, SendOutcome, TIME_LIMIT};
 
-/// How the ledger remembers the handler.
+/// The handler's name in the ledger.
 const NAME: &str = "forward";
 
 /// The variable that switches the handler on: the endpoint's address.
@@ -52,10 +54,10 @@ const TYPES: &str = "LEARNINK_FORWARD_TYPES";
 /// Where to look when the endpoint does not accept a signature.
 const WHERE_TO_LOOK: &str = "LEARNINK_FORWARD_SECRET, or the secret that LEARNINK_FORWARD_SECRET_ID names";
 
-/// A batch has so many messages, and each is one request.
+/// A batch has at most this many messages, and each is one request.
 const AT_ONCE: usize = 10;
 
-/// The handler; none where `LEARNINK_FORWARD_URL` is not set.
+/// The handler; none if `LEARNINK_FORWARD_URL` is not set.
 ///
 /// # Errors
 ///
@@ -75,7 +77,7 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
     Ok(router.with_state(Arc::new(endpoint)))
 }
 
-/// Without an address, nobody who has set the rest must wait for events in vain.
+/// Without an address, the other variables are an error: otherwise somebody would wait for events in vain.
 fn off(env: &Env) -> Result<Router, ConfigError> {
     match [SECRET, TYPES].into_iter().find(|name| env.text(name).is_some()) {
         Some(name) => {
@@ -87,10 +89,10 @@ fn off(env: &Env) -> Result<Router, ConfigError> {
     }
 }
 
-/// The types that are named; none where all are meant.
+/// The named types; `None` for all.
 fn types(env: &Env) -> Result<Option<BTreeSet<String>>, ConfigError> {
     let Some(text) = env.text(TYPES) else { return Ok(None) };
-    // As Svix has it. Source: Svix API reference, "Event Type".
+    // As Svix defines it. Source: Svix API reference, "Event Type".
     let is_of_a_type = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let names = || text.split(',').map(str::trim);
     if names().all(|name| !name.is_empty() && name.bytes().all(is_of_a_type)) {
@@ -101,7 +103,7 @@ fn types(env: &Env) -> Result<Option<BTreeSet<String>>, ConfigError> {
     Err(ConfigError::unusable(TYPES, problem))
 }
 
-/// The endpoint, with its connections. `Debug` shows its host alone.
+/// The endpoint, with its connections. `Debug` shows only its host.
 #[derive(Debug)]
 struct Endpoint {
     url: HttpsUrl,

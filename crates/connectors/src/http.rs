@@ -1,4 +1,4 @@
-//! The HTTP client of the connectors, and what came of a call as plain data.
+//! The HTTP client of the connectors, and the results of calls as plain data.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,18 +12,18 @@ use learnink_aws::http::builder;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Url};
 
-/// One request may take this long, from the connection to the last byte of the answer. A consumer has some
-/// twenty seconds for all items of a message, so that one that hangs must not hold up the others.
+/// One request may take this long, from the connection to the last byte of the answer. A consumer has some twenty
+/// seconds for all items of a message, so one that hangs must not delay the others.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// An idle connection is closed after this time: senders close theirs after a minute or so, and a frozen
 /// execution environment does not see it.
 const IDLE_FOR: Duration = Duration::from_secs(30);
 
-/// No more of an answer is read. The documented ones are a few hundred bytes.
+/// How much of an answer is read. The documented ones are a few hundred bytes.
 const LARGEST_ANSWER_BYTES: usize = 64 * 1024;
 
-/// A POST as it goes out. `Debug` shows neither headers nor body: they hold secrets and personal data.
+/// A POST to send. `Debug` shows neither headers nor body: they hold secrets and personal data.
 pub(crate) struct Request {
     pub(crate) url: Url,
     /// Beside `content-type`.
@@ -38,7 +38,7 @@ impl fmt::Debug for Request {
     }
 }
 
-/// What came back. `Debug` leaves the body out: a sender may repeat in it what it was sent.
+/// The answer to a request. `Debug` leaves the body out: it may quote the request.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The wait that the sender asks for.
@@ -52,13 +52,12 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// What an answer means for what was sent. Reasons are fragments that fit after "failed:", without anything of
-/// what was sent.
+/// The outcome of a request. Reasons are fragments that fit after "failed:", and do not quote the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SendOutcome {
-    /// It was taken.
+    /// The sender accepted it.
     Sent,
-    /// The push sender knows no device that would show it.
+    /// The push sender does not know a device that would show it.
     Unreachable,
     /// It will never be sent.
     Refused(String),
@@ -74,14 +73,14 @@ impl SendOutcome {
         Self::Again(format!("{who} answered {}", answer.status), answer.retry_after)
     }
 
-    /// The answer of a sender that does not let us in, or is not there. `check` says where to look.
+    /// The answer of a sender that denies us access, or does not exist. `check` says where to look.
     pub(crate) fn misconfigured(who: &str, answer: &Answer, check: &str) -> Self {
         Self::Misconfigured(format!("{who} answered {}; check {check}", answer.status))
     }
 }
 
-/// Why there is no answer, as a phrase that follows the sender's name. The HTTP client's own words are left
-/// out: they have the URL in them.
+/// Why there is no answer, as a phrase that follows the sender's name. The HTTP client's own text is left out: it
+/// contains the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("did not answer in time")]
@@ -113,12 +112,11 @@ impl From<reqwest::Error> for CallError {
 pub(crate) struct Http(Option<Client>);
 
 impl Http {
-    /// Connections for `at_once` requests to `address`. A program that has not installed a TLS provider
-    /// panics here.
+    /// Connections for `at_once` requests to `address`. Panics if the program has not installed a TLS provider.
     pub(crate) fn new(address: &HttpsUrl, at_once: usize, time_limit: Duration) -> Self {
         let client = builder(time_limit).pool_idle_timeout(IDLE_FOR).pool_max_idle_per_host(at_once);
         let client = if address.is_this_machine() { client.no_proxy() } else { client };
-        // Fails without root certificates, and then there is nobody to send to; a call says so.
+        // Fails without root certificates; then every call reports it.
         Self(client.build().ok())
     }
 
@@ -136,8 +134,8 @@ impl Http {
             retry_after: asked_for.and_then(|value| retry_after(value, now)),
             body: Vec::new(),
         };
-        // To the end, so that the connection can be used again. An answer that breaks off has its status all
-        // the same, and that says whether it was taken.
+        // To the end, so that the connection can be used again. An answer that breaks off still has its status,
+        // which says whether the request was accepted.
         while let Ok(Some(part)) = response.chunk().await {
             answer.body.extend_from_slice(&part);
             if answer.body.len() > LARGEST_ANSWER_BYTES {
@@ -148,17 +146,17 @@ impl Http {
     }
 }
 
-/// The longest wait that is understood, in seconds: over a century. Who asks for a longer one gets this, and the
-/// queue waits for half a day at most.
+/// The longest wait that is read, in seconds: over a century. A longer one is cut to this, and the queue waits for
+/// half a day at most.
 const LONGEST_WAIT_S: u32 = u32::MAX;
 
-/// The wait that a `Retry-After` header asks for: seconds, or until a date. `None` for what is neither, or
-/// over.
+/// The wait that a `Retry-After` header asks for: seconds, or until a date. `None` if it is neither, or the date
+/// has passed.
 /// Source: RFC 9110, section 10.2.3.
 pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // What has more digits than the type is longer than the longest.
+        // A number with too many digits for the type is longer than the longest wait.
         let seconds = value.parse().unwrap_or(LONGEST_WAIT_S);
         return Some(Duration::from_secs(seconds.into()));
     }
@@ -193,7 +191,7 @@ fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
     if year.len() != 2 {
         return at(number(year)?);
     }
-    // Of a year of two digits the century is ours, unless that is more than 50 years ahead.
+    // A year of two digits is in this century, unless that is more than 50 years ahead.
     let this_year = TimeZone::UTC.to_datetime(now).year();
     let year = this_year - this_year % 100 + number::<i16>(year)?;
     at(if year > this_year + 50 { year - 100 } else { year })
@@ -203,7 +201,7 @@ fn is_name(part: &str) -> bool {
     part.bytes().all(|byte| byte.is_ascii_alphabetic())
 }
 
-/// A number of digits alone.
+/// A number of only digits.
 fn number<N: FromStr>(digits: &str) -> Option<N> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
@@ -228,9 +226,9 @@ mod tests {
             ("Sun Dec  6 17:00:00 2026", Some(11 * 86_400)),
             (" Sun Dec 6 17:00:00 2026 ", Some(11 * 86_400)),
             ("Wed, 25 Nov 2026 17:01:60 GMT", Some(119)),
-            // The name of the day is another's.
+            // The name of the day does not match the date.
             ("Fri, 25 Nov 2026 17:01:30 GMT", Some(90)),
-            // A year of two digits that is more than 50 years ahead is of the century before.
+            // A year of two digits that is more than 50 years ahead is in the previous century.
             ("Tuesday, 25-Nov-77 17:01:30 GMT", None),
             ("Wednesday, 25-Nov-76 17:00:00 GMT", Some(18_263 * 86_400)),
             ("Wed, 32 Nov 2026 17:01:30 GMT", None),

@@ -1,13 +1,13 @@
-//! Handlers that come along: each is a module, and a room of its own.
+//! The handlers that are included: each is a module, its room.
 //!
 //! A room reads its own variables, makes its own clients and names its own handlers, behind one function,
-//! `router(&Env) -> Result<Router, ConfigError>`. Where it is switched off, the router has no handlers. What
-//! runs is the list of rooms in `crates/handlers`.
+//! `router(&Env) -> Result<Router, ConfigError>`. If it is switched off, the router has no handlers.
+//! `crates/handlers` has the list of rooms that run.
 //!
 //! | module | takes | does | switched on by |
 //! |---|---|---|---|
-//! | [`progress`] | `user.course.started` | keeps what learners do in their courses in a table | always |
-//! | [`push`] | `notifications.sent` | hands each notification to your own push sender | `LEARNINK_PUSH` |
+//! | [`progress`] | `user.course.started` | keeps learners' progress in their courses in a table | always |
+//! | [`push`] | `notifications.sent` | passes each notification to your own push sender | `LEARNINK_PUSH` |
 //! | [`archive`] | every webhook | keeps the signed bytes as a compliance record | `LEARNINK_ARCHIVE` |
 //! | [`bus`] | every type | puts it on an event bus for automations | `LEARNINK_EVENT_BUS` |
 //! | [`forward`] | every type, or those named | posts it to your own HTTPS endpoint | `LEARNINK_FORWARD_URL` |
@@ -33,7 +33,7 @@ mod tests {
     use learnink_aws::{Env, sdk_config};
     use tokio::net::TcpListener;
 
-    /// How to reach an AWS that `server` plays.
+    /// The configuration for an AWS that `server` simulates.
     pub(crate) async fn aws_with(server: HttpRouter) -> SdkConfig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());

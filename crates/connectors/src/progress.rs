@@ -1,7 +1,7 @@
-//! `user.course.*`: what each learner does in each course, in a table.
+//! `user.course.*`: the progress of each learner in each course, in a table.
 //!
-//! Events arrive out of order and days late, so a row keeps the earliest start and the latest activity:
-//! whatever the order of arrival, it ends the same. What a phone whose clock is ahead dates into the future
+//! Events arrive out of order and days late, so a row keeps the earliest start and the latest activity, and ends
+//! the same for any order of arrival. An event with a time in the future, from a phone whose clock is ahead,
 //! counts from when it was received, as [`EventOrder`] says. An event that does not say when it happened has no place
 //! in that order, and is dead-lettered.
 //!
@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::table::{Row, RowKey, TableError, read_all, set_if_less, set_if_newer};
 
-/// How the ledger remembers the handler.
+/// The handler's name in the ledger.
 const NAME: &str = "progress";
 
 /// The handler. Its table is `LEARNINK_LEARNERS_TABLE`.
@@ -37,7 +37,7 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
     Ok(Router::new().on(NAME, record::<CourseStarted>).with_state(learners))
 }
 
-/// The payload of an event that tells what a learner did in a course.
+/// The payload of an event about a learner's activity in a course.
 pub trait CourseEvent: Payload {
     /// What the learner did.
     const ACTIVITY: Activity;
@@ -46,7 +46,7 @@ pub trait CourseEvent: Payload {
     fn learner_and_course(&self) -> LearnerAndCourse<'_>;
 }
 
-/// What a learner did in a course, as far as the table tells it apart.
+/// A learner's activity in a course, as the table distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
     /// Started it.
@@ -62,7 +62,7 @@ pub struct LearnerAndCourse<'a> {
     pub user_id: &'a str,
     /// LearnInk's id of the course.
     pub course_id: &'a str,
-    /// The learner's id in the customer's own system, where there is one.
+    /// The learner's id in the customer's own system, if there is one.
     pub custom_id: Option<&'a str>,
 }
 
@@ -70,7 +70,7 @@ impl CourseEvent for CourseStarted {
     const ACTIVITY: Activity = Activity::Start;
 
     fn learner_and_course(&self) -> LearnerAndCourse<'_> {
-        // The row is not known by it, so that one of another kind is as none.
+        // It is not part of the row's key, so an id of another kind is ignored.
         let custom_id = self.custom_id.read("custom_id").ok().flatten();
         LearnerAndCourse { user_id: &self.user_id, course_id: &self.course_id, custom_id }
     }
@@ -86,10 +86,10 @@ pub async fn record<P: CourseEvent + Sync>(event: Event<P>, learners: Learners) 
     learners.record(who, P::ACTIVITY, &version).await.map_err(HandlerError::quoting)
 }
 
-/// The longest id of a learner in bytes, as DynamoDB takes it for a key.
+/// The longest id of a learner in bytes: DynamoDB's limit for a key.
 const LONGEST_ID_BYTES: usize = 2048;
 
-/// Whether DynamoDB takes it as a part of a key.
+/// Whether DynamoDB accepts it as part of a key.
 /// Source: DynamoDB developer guide, "Constraints in Amazon DynamoDB".
 const fn is_key(value: &str, longest_bytes: usize) -> bool {
     !value.is_empty() && value.len() <= longest_bytes
@@ -102,13 +102,12 @@ pub struct LearnersCourse {
     pub user_id: String,
     /// LearnInk's id of the course.
     pub course_id: String,
-    /// The id in the customer's own system, where there is one.
+    /// The id in the customer's own system, if there is one.
     pub custom_id: Option<String>,
-    /// When the learner first started it, if that was told, and never later than that was received;
-    /// milliseconds are kept.
+    /// When the learner first started it, if an event says so, and never later than that event was received; in
+    /// milliseconds.
     pub first_started_at: Option<Timestamp>,
-    /// When the learner last did something in it, and never later than that was received; milliseconds are
-    /// kept.
+    /// When the learner was last active in it, and never later than that event was received; in milliseconds.
     pub last_activity_at: Timestamp,
 }
 
@@ -125,8 +124,8 @@ impl Learners {
         Self { client: Client::new(aws), table: table.into() }
     }
 
-    /// Records what was done at a time, as two conditional writes that may be repeated, or come in any
-    /// order: the latest activity stays, and the earliest start.
+    /// Records an activity, as two conditional writes that may be repeated, or arrive in any order: the latest
+    /// activity and the earliest start are kept.
     ///
     /// # Errors
     ///
@@ -139,7 +138,7 @@ impl Learners {
     ) -> Result<(), TableError> {
         let key = [("user_id", who.user_id), ("course_id", who.course_id)];
         let row = RowKey { table: &self.table, key: &key };
-        // A longer one could make the row too large to be written, and is as none.
+        // A longer one could make the row too large to be written, and is ignored.
         let custom_id = who.custom_id.filter(|id| id.len() <= LONGEST_ID_BYTES);
         let custom_id = custom_id.map(|id| AttributeValue::S(id.to_owned()));
         let latest = set_if_newer(&self.client, &row, [("custom_id", custom_id)], version);
@@ -165,7 +164,7 @@ impl Learners {
                 course_id: row.text("course_id")?,
                 custom_id: row.text("custom_id"),
                 first_started_at: row.time_ms("first_started_at_ms"),
-                // Of a row that has only its start so far, because the other write has failed.
+                // For a row that has only its start so far, because the other write has failed.
                 last_activity_at: row
                     .time_ms("occurred_at_ms")
                     .or_else(|| row.time_ms("first_started_at_ms"))?,

@@ -1,20 +1,20 @@
 //! `notifications.sent`: the customer's own push sender gets each notification.
 //!
-//! LearnInk cannot push to learners who use it inside another app, so each entry of the event goes to whoever
-//! can. The environment chooses:
+//! LearnInk cannot push to learners who use it inside another app, so each entry of the event goes to a sender
+//! that can. The environment chooses it:
 //!
 //! | `LEARNINK_PUSH` | sends through | to | `LEARNINK_PUSH_SECRET` |
 //! |---|---|---|---|
-//! | `endpoint` | your endpoint, `LEARNINK_PUSH_URL` | whom you find by the ids | `whsec_...`, or several |
+//! | `endpoint` | your endpoint, `LEARNINK_PUSH_URL` | the learner, by id | `whsec_...`, or several |
 //! | `onesignal` | `OneSignal`, app `LEARNINK_ONESIGNAL_APP_ID` | the external id `custom_id` | App API key |
 //! | `fcm` | Firebase Cloud Messaging | a topic per learner | JSON of a service account's key |
 //! | not set | nobody: the handler is switched off | | |
 //!
 //! `LEARNINK_PUSH_SECRET_ID` with the name of a secret in AWS Secrets Manager replaces the secret in the
-//! environment. It is read when it is first needed, when it is five minutes old, and after the sender has not
-//! accepted it. `LEARNINK_PUSH_URL` is another base address for `onesignal` and `fcm` too, such as a proxy's.
-//! An event older than `LEARNINK_PUSH_MAX_AGE` hours, 24 unless set, is recorded and not sent. So is the sample
-//! in `events/`: `learnink send --count 2` gives it fresh times.
+//! environment. It is read when it is first needed, again when it is five minutes old, and after the sender did
+//! not accept it. `LEARNINK_PUSH_URL` is another base address for `onesignal` and `fcm` too, such as a proxy's. An
+//! event older than `LEARNINK_PUSH_MAX_AGE` hours (24 by default) is recorded and not sent. That includes the
+//! sample in `events/`: `learnink send --count 2` gives it fresh times.
 //!
 //! # What your endpoint gets
 //!
@@ -29,32 +29,33 @@
 //!  "user_id":"le2bB6Fi4CMgrIOIqMCJryZb9PR2","custom_id":"3c2143e4-3e8e-478a-bf0b-9dc6e284fa33"}
 //! ```
 //!
-//! `custom_id` is `null` for a learner whom you created without one. `path` is where the `WebView` opens on a
-//! tap: always a path of one `/` and more, never another site. The id is the same at every attempt; remember
-//! those of a day, and a notification whose answer was lost is not shown twice. A phone number is never sent.
+//! `custom_id` is `null` for a learner whom you created without one. `path` is where the `WebView` opens on a tap:
+//! always a path that begins with a single `/`, never another site. The id is the same at every attempt; remember
+//! those of a day, so that a notification whose answer was lost is not shown twice. A phone number is never sent.
 //!
 //! Answer within five seconds: 2xx for done, 400, 413 or 422 for never, 429 or 503 for later, with `Retry-After`
-//! if you know when. 401, 403, 404, 405, 410 and redirects count as our configuration's fault and come back.
+//! if you know when. 401, 403, 404, 405, 410 and redirects count as a mistake in our configuration, and are
+//! retried.
 //!
-//! # What the topics of FCM are
+//! # The topics of FCM
 //!
-//! `LEARNINK_FCM_TOPIC_PREFIX`, `learner-` unless set, and `custom_id`, or `user_id` where there is none; other
-//! characters than letters, digits, `-`, `_`, `.` and `~` percent-encoded. The app subscribes each learner to
-//! theirs, and nobody needs to keep a registry of device tokens. **Whoever knows an id can subscribe an app of
-//! yours to its topic**, so that this is for ids that cannot be guessed, as random UUIDs cannot. A topic takes
-//! messages of 2048 bytes.
+//! A topic is `LEARNINK_FCM_TOPIC_PREFIX` (`learner-` by default), then `custom_id`, or `user_id` if there is
+//! none; characters other than letters, digits, `-`, `_`, `.` and `~` are percent-encoded. The app subscribes each
+//! learner to their own topic, so that no registry of device tokens is needed. **Anybody who knows an id can
+//! subscribe an app of yours to its topic**, so use this only for ids that cannot be guessed, such as random
+//! UUIDs. A topic takes messages of 2048 bytes.
 //!
-//! # What becomes of each
+//! # The result of each notification
 //!
-//! An item that was sent is recorded and not sent again. So is one that cannot reach anybody: without an id
-//! that the sender knows, or to a learner who has no subscription. One whose sender is busy, broken or closed
-//! to us comes back. One that the sender refuses, or that has another shape or no proper `path`, is recorded as
-//! refused and does not stop the others: once they are sent, the message goes to the dead-letter queue, with
-//! the positions of the refused in the reason, and a redrive tries those alone. One log line per run counts
+//! An item that was sent is recorded and not sent again. So is an item that cannot reach anybody: it has no id
+//! that the sender knows, or its learner has no subscription. If the sender is busy, broken or denies us access,
+//! the item is retried. An item that the sender refuses, or that has another shape or no valid `path`, is recorded
+//! as refused and does not stop the others: once they are sent, the message goes to the dead-letter queue, with
+//! the positions of the refused items in the reason, and a redrive tries only those. One log line per run counts
 //! them all.
 //!
-//! More than 100 notifications travel on in parts of 100, each a message of its own, which all execution
-//! environments send side by side. The ids stay those of the whole list.
+//! A list of more than 100 notifications is cut into parts of 100, each a message of its own, which all execution
+//! environments send concurrently. The ids stay those of the whole list.
 
 mod config;
 mod endpoint;
@@ -85,15 +86,15 @@ use onesignal::ApiKey;
 use crate::endpoint::{NAME as ENDPOINT, SigningKeys, judge};
 use crate::http::{Answer, Http, Request, SendOutcome, TIME_LIMIT};
 
-/// How the ledger remembers the handler.
+/// The handler's name in the ledger.
 const NAME: &str = "push";
 
-/// How many notifications are under way at once in one execution environment, of all its messages. With the ten
-/// environments that `template.yaml` allows that is 160; FCM takes 1,000 at once for a project.
+/// How many notifications are in flight at once in one execution environment, over all its messages. With the ten
+/// environments that `template.yaml` allows, that is 160; FCM accepts 1,000 at once for a project.
 /// Source: Firebase guides, "Throttling and quotas".
 const AT_ONCE: usize = 16;
 
-/// The handler; none where `LEARNINK_PUSH` is not set.
+/// The handler; none if `LEARNINK_PUSH` is not set.
 ///
 /// # Errors
 ///
@@ -107,8 +108,8 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
     Ok(Push::new(sender, config::max_age(env)?).router())
 }
 
-/// Who sends notifications, with its connections and what it knows us by. Cloned, these are shared. `Debug`
-/// shows no secret.
+/// The sender of notifications, with its connections and our credentials. Cloned, these are shared. `Debug` does
+/// not show secrets.
 #[derive(Clone)]
 struct Push(Arc<Inner>);
 
@@ -130,7 +131,7 @@ enum Sender {
 }
 
 impl Push {
-    /// Nothing is read or connected to before it is needed.
+    /// Secrets and connections are used only when they are needed.
     fn new(sender: Sender, max_age: Duration) -> Self {
         let time_limit = match sender {
             Sender::Fcm { .. } => fcm::TIME_LIMIT,
@@ -145,7 +146,7 @@ impl Push {
         Self(Arc::new(Inner { sender, http, permits, time_limit, max_age }))
     }
 
-    /// The handler, which is not called for events that are too old.
+    /// The handler, which skips events that are too old.
     fn router(self) -> Router {
         let (max_age, time_limit) = (self.0.max_age, self.0.time_limit);
         let router = Router::new().on(NAME, send).max_age(NAME, max_age).longest_call(NAME, time_limit);
@@ -173,24 +174,24 @@ async fn send(event: Event<NotificationsSent>, push: Push) -> HandlerResult {
     let notifications = &event.data.notifications;
     let result = event.for_each_item(notifications, &inner.permits, |one, key| run.send(one, key)).await;
     if is_doubtful.into_inner() {
-        // Not with a permit in hand: it may wait for Google's token.
+        // Not while holding a permit: it may wait for Google's token.
         inner.sender.doubt().await;
     }
     result
 }
 
-/// What became of the notifications of one run, but for those that come back: they are in its result. Written
-/// to the log when the run ends, also where it is cut off.
+/// The counts of one run's notifications, except those to be retried, which are in its result. Logged when the run
+/// ends, even if it is cut off.
 #[derive(Debug)]
 struct Tally<'a> {
     message: &'a MessageId,
     sender: &'static str,
     sent: AtomicUsize,
-    /// The sender knows no device of the learner's.
+    /// The sender does not know a device of the learner.
     unreachable: AtomicUsize,
     /// The learner has no id that the sender could know.
     without_id: AtomicUsize,
-    /// The sender will never send it, or it is no notification.
+    /// The sender will never send it, or it is not a notification.
     refused: AtomicUsize,
 }
 
@@ -217,13 +218,13 @@ impl Drop for Tally<'_> {
     }
 }
 
-/// What one run sends with.
+/// The context of one run.
 #[derive(Clone, Copy)]
 struct Run<'a> {
     inner: &'a Inner,
     session: &'a Session<'a>,
     tally: &'a Tally<'a>,
-    /// Whether the sender has not accepted what it knows us by, which may have been replaced a moment ago.
+    /// Whether the sender did not accept our credentials, which may have been replaced a moment ago.
     is_doubtful: &'a AtomicBool,
     now: Timestamp,
 }
@@ -300,7 +301,7 @@ impl Sender {
         }
     }
 
-    /// Gets ready to send: one look at the secret, and at the token, for all notifications of a message.
+    /// Prepares to send: reads the secret and the token once for all notifications of a message.
     async fn session(&self, http: &Http, now: Timestamp) -> Result<Session<'_>, HandlerError> {
         Ok(match self {
             Self::Endpoint { address, secret } => Session::Endpoint { address, keys: secret.get(now).await? },
@@ -321,7 +322,7 @@ impl Sender {
         })
     }
 
-    /// Has what we are known by looked at again by the next run.
+    /// Makes the next run read our credentials again.
     async fn doubt(&self) {
         match self {
             Self::Endpoint { secret, .. } => secret.doubt(),
@@ -334,7 +335,7 @@ impl Sender {
     }
 }
 
-/// A sender, and what it knows us by at the moment.
+/// A sender, with our current credentials for it.
 enum Session<'a> {
     Endpoint { address: &'a HttpsUrl, keys: Arc<SigningKeys> },
     OneSignal { address: &'a HttpsUrl, app_id: &'a str, key: Arc<ApiKey> },
@@ -342,7 +343,7 @@ enum Session<'a> {
 }
 
 impl Session<'_> {
-    /// The request for a notification; none where the learner has no id that the sender could know.
+    /// The request for a notification; `None` if the learner has no id that the sender could know.
     fn request(
         &self,
         one: &Notification,
@@ -370,14 +371,14 @@ impl Session<'_> {
     }
 }
 
-/// Whether a path stays within the app that opens it. Browsers take `//` and `/\` for the start of another
-/// host, and skip tabs and line feeds between the two.
+/// Whether a path stays within the app that opens it. Browsers read `//` and `/\` as the start of another host,
+/// and skip tabs and line feeds between the two.
 fn is_path(path: &str) -> bool {
     path.starts_with('/') && !path.starts_with("//") && !path.contains(|c: char| c == '\\' || c.is_control())
 }
 
-/// The id of a learner: the one in the customer's own system, or LearnInk's where there is none. Permanent, where
-/// that is of another kind: the learner may be known by it.
+/// The id of a learner: the one in the customer's own system, or LearnInk's if there is none. Permanent if the
+/// former is of another kind: the sender may know the learner by it.
 fn learner_id(one: &Notification) -> Result<Option<&str>, HandlerError> {
     match some_id(custom_id(one)?) {
         Some(id) => Ok(Some(id)),
@@ -393,13 +394,13 @@ fn user_id(one: &Notification) -> Result<Option<&str>, HandlerError> {
     one.user_id.read("user_id")
 }
 
-/// An id that somebody may be known by.
+/// An id, unless it is empty.
 fn some_id(id: Option<&str>) -> Option<&str> {
     id.filter(|id| !id.trim().is_empty())
 }
 
-/// A UUID that is the same for the same key: of the key's SHA-256, in the shape of version 4, which is the one
-/// that every check of a UUID takes.
+/// A UUID that is the same for the same key: from the key's SHA-256, in the shape of version 4, which every check
+/// of a UUID accepts.
 fn uuid_of(key: &IdempotencyKey) -> String {
     let hash = digest(&SHA256, key.as_str().as_bytes());
     let bits = u128::from_be_bytes(hash.as_ref().first_chunk().copied().unwrap_or_default());

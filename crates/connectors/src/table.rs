@@ -1,4 +1,4 @@
-//! What the adapters of the DynamoDB tables share: their error, how rows are read, and how the newest event
+//! Shared code of the adapters of DynamoDB tables: the error, reading rows, and writes by which the newest event
 //! wins.
 
 use std::collections::HashMap;
@@ -15,9 +15,8 @@ use learnink_webhook::newest::EventOrder;
 
 /// A table did not answer, or holds a row that this program does not write. Retryable.
 ///
-/// It says what was asked of which table and the code that DynamoDB answered with, and repeats nothing of the
-/// answer, which may quote the row: handlers hand its text on with
-/// [`HandlerError::quoting`](learnink_webhook::HandlerError::quoting).
+/// It has the operation, the table and DynamoDB's error code. It does not quote the answer, which may quote the
+/// row: handlers pass its text on with [`HandlerError::quoting`](learnink_webhook::HandlerError::quoting).
 #[derive(Debug, thiserror::Error)]
 #[error("could not {operation} the table `{table}`")]
 pub struct TableError {
@@ -26,7 +25,7 @@ pub struct TableError {
     source: TableFailure,
 }
 
-/// Why.
+/// The cause.
 #[derive(Debug, thiserror::Error)]
 enum TableFailure {
     #[error(transparent)]
@@ -35,7 +34,7 @@ enum TableFailure {
     ForeignRow,
 }
 
-/// How DynamoDB is called in reasons.
+/// DynamoDB's name in reasons.
 const SERVICE: &str = "DynamoDB";
 
 impl TableError {
@@ -52,15 +51,15 @@ impl TableError {
     }
 }
 
-/// DynamoDB takes no larger item. It would refuse one as often as it is asked.
+/// The largest item that DynamoDB accepts. It would refuse a larger one at every attempt.
 /// Source: DynamoDB developer guide, "Service, account, and table quotas".
 pub(crate) const LARGEST_ITEM_BYTES: usize = 400 * 1024;
 
-/// A number takes no more than this, with its sign.
+/// The largest size of a number, with its sign.
 /// Source: DynamoDB developer guide, "DynamoDB item sizes and formats".
 const LARGEST_NUMBER_BYTES: usize = 21;
 
-/// How many bytes an item of texts, numbers and bytes has at most, as DynamoDB counts them: names and values.
+/// The largest possible size of an item of texts, numbers and bytes, by DynamoDB's count: names and values.
 /// Source: as above.
 pub(crate) fn item_bytes(item: &HashMap<String, AttributeValue>) -> usize {
     let value_bytes = |value: &AttributeValue| match value {
@@ -76,7 +75,7 @@ pub(crate) fn item_bytes(item: &HashMap<String, AttributeValue>) -> usize {
 pub enum Written {
     /// It did.
     Yes,
-    /// The row shows what is newer, or this very value.
+    /// The row has a newer value, or this one already.
     Unchanged,
 }
 
@@ -89,12 +88,11 @@ pub struct RowKey<'a> {
     pub key: &'a [(&'static str, &'a str)],
 }
 
-/// Writes attributes of a row that tell of an event, unless the row has them from a newer one: whatever the
-/// order in which events arrive, and however often, the row ends the same. One conditional write; an
-/// attribute whose value is `None` is removed, and the row's others stay.
+/// Writes attributes of a row from an event, unless the row has them from a newer one: for any order and any
+/// repetition of events, the row ends the same. One conditional write; an attribute whose value is `None` is
+/// removed, and the row's others stay.
 ///
-/// The row gets two attributes besides, by which the next event is compared with it: `occurred_at_ms` and
-/// `message_id`.
+/// The row also gets two attributes with which the next event is compared: `occurred_at_ms` and `message_id`.
 ///
 /// # Errors
 ///
@@ -130,7 +128,7 @@ pub async fn set_if_newer(
     row.send(update).await
 }
 
-/// Writes a number of a row unless the row has a smaller one: the first time of something, say.
+/// Writes a number of a row unless the row has a smaller one, such as the first time of something.
 ///
 /// # Errors
 ///
@@ -211,7 +209,7 @@ mod tests {
     use super::*;
     use crate::tests::aws_with;
 
-    /// DynamoDB, which quotes what it was given.
+    /// A DynamoDB that quotes the request in its answer.
     async fn client() -> Client {
         let answer =
             r#"{"__type":"com.amazon.coral.validate#ValidationException","message":"+254705408079"}"#;

@@ -1,10 +1,9 @@
 //! Every type without a handler: the event is kept until you write one.
 //!
-//! LearnInk's catalog has more types than are public, and will have more than it has today. None may be lost or fail
-//! anything, so an event without a handler goes to a table, as it was signed. So does a genuine webhook without a type,
-//! such as the test event of LearnInk's sender, Svix.
-//! Once there is a handler, *Resend* in LearnInk's dashboard brings one such event back, and the handler runs: the
-//! ledger remembers per handler.
+//! LearnInk's catalog has more types than are public, and will get more. They must not be lost or cause failures,
+//! so an event without a handler goes to a table, as it was signed. So does a genuine webhook without a type, such
+//! as the test event of LearnInk's sender, Svix. Once there is a handler, *Resend* in LearnInk's dashboard sends
+//! one such event again, and the handler runs: the ledger records each handler separately.
 
 use std::collections::HashMap;
 
@@ -22,7 +21,7 @@ use crate::table::{LARGEST_ITEM_BYTES, Row, TableError, item_bytes, read_all};
 /// How long such an event is kept, in seconds: 90 days.
 const KEPT_FOR_S: i64 = 90 * 24 * 60 * 60;
 
-/// How the ledger remembers the handler.
+/// The handler's name in the ledger.
 const NAME: &str = "unknown";
 
 /// The handler. Its table is `LEARNINK_UNKNOWN_EVENTS_TABLE`.
@@ -38,7 +37,7 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
     Ok(Router::new().fallback(NAME, keep).with_state(UnknownEvents::new(env.tables()?, table)))
 }
 
-/// Keeps an event that nobody handles, or dead-letters one that the table has no room for.
+/// Keeps an event without a handler, or dead-letters one that is too large for the table.
 async fn keep(event: Event, unknown_events: UnknownEvents) -> HandlerResult {
     let item = item(&event);
     let bytes = item_bytes(&item);
@@ -69,14 +68,14 @@ fn item(event: &Event) -> HashMap<String, AttributeValue> {
     always.into_iter().chain(occurred_at_ms).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// What is shown of a kept event; its payload stays in the table.
+/// A kept event without its payload, which stays in the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct UnknownEvent {
-    /// The event type; empty for what is not an event, such as Svix's test of an endpoint.
+    /// The event type; empty for a webhook that is not an event, such as Svix's test of an endpoint.
     pub event_type: String,
-    /// Its `api_version`; empty where it does not say so.
+    /// Its `api_version`; empty if it has none.
     pub api_version: String,
-    /// When it happened, where it says so.
+    /// When it happened, if it says so.
     pub occurred_at: Option<Timestamp>,
     /// The message id, by which LearnInk's dashboard finds it.
     pub message_id: String,

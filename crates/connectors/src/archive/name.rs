@@ -1,18 +1,18 @@
-//! Where a record stands: `<type>/<yyyy>/<mm>/<dd>/<svix-id>.json.gz`, by the day on which it was received.
+//! The name of a record: `<type>/<yyyy>/<mm>/<dd>/<svix-id>.json.gz`, by the day on which it was received.
 //!
 //! By that day, and not by the one on which the event happened:
 //!
-//! - **A day that is over stays as it is.** A learner's phone sends events days late, and its clock may be
-//!   wrong by years. By their own days they would stand where nobody looks, and change months that have been
-//!   verified, exported and closed. Whoever looks for something that happened on a day reads from that day
-//!   on; the events say when they happened.
-//! - **It is written once.** When a message was received travels with it, so that it is the same on every
-//!   retry and redrive, and so is the name. A message that the sender posts again has another time, and the
-//!   ledger knows it by its id. Where the ledger has forgotten it, or a replay window lets it through, it is
-//!   either found under the same name, with the same body, or becomes a second record on another day: of what
-//!   was received then, with a signature of its own.
+//! - **A day that is over stays as it is.** A learner's phone sends events days late, and its clock may be wrong
+//!   by years. Under their own days, nobody would find them, and they would change months that have been verified,
+//!   exported and closed. To find events that happened on a day, read from that day on; the events say when they
+//!   happened.
+//! - **It is written once.** A message carries its time of receipt, so that time and name are the same on every
+//!   retry and redrive. A message that the sender posts again has another time, and the ledger deduplicates it by
+//!   its id. If the ledger has forgotten it, or a replay window covers it, it either finds its record under the
+//!   same name, with the same body, or becomes a second record on another day, of that receipt and with its own
+//!   signature.
 //!
-//! The type stands in front, because who may read and how long things are kept are decided by prefix.
+//! The type comes first, because rights to read and retention are set by prefix.
 
 use std::fmt;
 use std::fmt::Write;
@@ -23,23 +23,23 @@ use jiff::tz::Offset;
 use learnink_webhook::MessageId;
 use ring::digest;
 
-/// What the name of every record ends with.
+/// The ending of every record's name.
 const ENDING: &str = ".json.gz";
 
-/// Types and ids that are longer are cut, so that a name fits into what S3 and file systems take: 1024 bytes
-/// in all, and 255 for a file.
+/// Longer types and ids are cut, so that a name fits the limits of S3 and file systems: 1024 bytes in all, and 255
+/// for a file.
 /// Source: Amazon S3 user guide, "Naming Amazon S3 objects"; Linux, `NAME_MAX`.
 const LONGEST_SEGMENT_BYTES: usize = 128;
 
-/// How much of a type or id that is cut remains in front of its digest.
+/// How much of a cut type or id remains before its digest.
 const CUT_BYTES: usize = 48;
 
-/// The name of an object below the archive's URL: of a record, or of what somebody else put there.
+/// The name of an object below the archive's URL: of a record, or of another object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
 
 impl Name {
-    /// The name under which a message's record stands.
+    /// The name of a message's record.
     pub fn of(event_type: &str, received_at: Timestamp, id: &MessageId) -> Self {
         let day = day_of(received_at);
         let day = format!("{:04}/{:02}/{:02}", day.year(), day.month(), day.day());
@@ -56,7 +56,7 @@ impl Name {
         &self.0
     }
 
-    /// The day that it stands under; `None` where it stands under none.
+    /// The day in the name; `None` if it has none.
     pub fn day(&self) -> Option<Date> {
         let mut parts = self.0.split('/').skip(1);
         let folder = Folder::OF_A_TYPE;
@@ -64,14 +64,14 @@ impl Name {
         Some(day.first)
     }
 
-    /// Whether it is the name of a record: everything that [`Name::of`] makes is, and nothing that S3, a system or
-    /// a person leaves in an archive.
+    /// Whether it is the name of a record. All names that [`Name::of`] makes are; no object that S3, a system or a
+    /// person leaves in an archive has such a name.
     pub fn is_of_a_record(&self) -> bool {
         self.day().is_some() && self.0.split('/').count() == 5 && self.0.ends_with(ENDING)
     }
 }
 
-/// A folder of the archive, by the days that it has: those of a type, or of one of its years, months, days.
+/// A folder of the archive, by its range of days: all days of a type, or one of its years, months or days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Folder {
     first: Date,
@@ -88,10 +88,10 @@ enum Period {
 }
 
 impl Folder {
-    /// That of a type.
+    /// The folder of a type.
     pub(super) const OF_A_TYPE: Self = Self { first: Date::MIN, last: Date::MAX, period: Period::Type };
 
-    /// The folder of that name in it; none where it is not one of ours.
+    /// The folder of that name in it; `None` if it is not one of ours.
     pub(super) fn below(self, name: &str) -> Option<Self> {
         let is_number =
             |digits: usize| name.len() == digits && name.bytes().all(|byte| byte.is_ascii_digit());
@@ -111,7 +111,7 @@ impl Folder {
         })
     }
 
-    /// The folder in it that has all days between these, and its name, where it is one alone.
+    /// The folder in it that has all days between these, and its name, if it is only one.
     pub(super) fn only_one_between(self, from: Date, to: Date) -> Option<(Self, String)> {
         let (from, to) = (from.max(self.first), to.min(self.last));
         let name = |day: Date| match self.period {
@@ -123,13 +123,13 @@ impl Folder {
         (below.last >= to).then(|| (below, name(from)))
     }
 
-    /// Whether it may have any of these days.
+    /// Whether it can have any of these days.
     pub(super) fn has_any_of(self, from: Date, to: Date) -> bool {
         self.first <= to && from <= self.last
     }
 
-    /// Whether everything in it is listed at once: a month or a day of which every day is asked for. Years and
-    /// types would be lists of which only one page can be read at a time.
+    /// Whether everything in it is listed at once: a month or a day whose days are all selected. The lists of
+    /// years and types would be long, and only one page can be read at a time.
     pub(super) fn is_listed_whole(self, from: Date, to: Date) -> bool {
         match self.period {
             Period::Type | Period::Year => false,
@@ -150,11 +150,11 @@ fn day_of(time: Timestamp) -> Date {
     Offset::UTC.to_datetime(time).date()
 }
 
-/// A type or an id as one segment of a path, and never two of them as the same one.
+/// A type or an id as one segment of a path. Different texts give different segments.
 ///
-/// Letters, digits, `_`, `-` and full stops but a first one stay; every other byte becomes `!` and two
-/// hexadecimal digits. A type comes from a payload, and might say `../..`. Not `%`, which S3 asks to avoid
-/// in names, and which half of all tools would decode.
+/// Letters, digits, `_`, `-` and full stops stay, except a leading full stop; every other byte becomes `!` and two
+/// hexadecimal digits. A type comes from a payload, and might be `../..`. The escape is not `%`, because S3
+/// advises against it in names, and many tools would decode it.
 pub(super) fn segment(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -166,7 +166,7 @@ pub(super) fn segment(text: &str) -> String {
         }
     }
     match safe.len() {
-        // A segment cannot be empty, and no text becomes this one.
+        // A segment cannot be empty, and no other text becomes this one.
         0 => "!".to_owned(),
         1..=LONGEST_SEGMENT_BYTES => safe,
         _ => {

@@ -1,9 +1,9 @@
-//! What the URL of an archive says.
+//! The location of an archive, from its URL.
 
 use object_store::path::Path;
 use reqwest::Url;
 
-/// The longest prefix in bytes: with a record's name behind it, S3's 1024 are never reached.
+/// The longest prefix in bytes: with a record's name after it, it stays below S3's 1024.
 const LONGEST_PREFIX_BYTES: usize = 512;
 
 /// The form of a URL.
@@ -21,17 +21,16 @@ pub(super) enum Place {
 impl Place {
     /// Reads a URL, or says what is wrong with it.
     ///
-    /// The path is taken as it stands, as `aws s3` takes a URL and a shell `file://$PWD`: a space, `#` or a letter
-    /// beyond ASCII is a part of it. Of a percent sign with two hexadecimal digits nobody knows whether it was
-    /// meant so, or for another character, so that it is refused. A path alone, `/folder`, is a folder's, whatever
-    /// is in it.
+    /// The path is used verbatim, as `aws s3` uses a URL and a shell `file://$PWD`: a space, `#` or a letter
+    /// beyond ASCII is part of it. A percent sign with two hexadecimal digits is refused, because it may be meant
+    /// literally or as an escape. A path without a scheme, `/folder`, is a folder, whatever characters it has.
     pub(super) fn parse(url: &str) -> Result<Self, &'static str> {
         if url.starts_with('/') {
             return Ok(Self::Folder(path(url)?));
         }
         if let Some(rest) = url.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("file:")) {
             let rest = url.get(rest.len()..).unwrap_or_default();
-            // `file:/folder` names no host, and `file://host/folder` another machine.
+            // `file:/folder` does not name a host, and `file://host/folder` names another machine.
             let path = match rest.strip_prefix("//") {
                 None => rest,
                 Some(rest) => rest.strip_prefix("localhost").unwrap_or(rest),
@@ -71,7 +70,7 @@ fn literal(path: &str) -> Result<Path, &'static str> {
     self::path(path)
 }
 
-/// A path as it stands, but for the slashes at its ends and those that are doubled.
+/// A path verbatim, without slashes at its ends and without doubled ones.
 fn path(path: &str) -> Result<Path, &'static str> {
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
     let path = Path::parse(parts.join("/")).map_err(|_| "its path has a part that cannot be a name")?;

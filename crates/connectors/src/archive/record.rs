@@ -1,8 +1,8 @@
-//! One record: what LearnInk signed, and what proves it.
+//! One record: the bytes that LearnInk signed, and their proof.
 //!
-//! Records outlive every deploy, and perhaps this program: JSON with the headers' own names, in gzip, so that
-//! `gunzip` and a dozen lines in any language read and prove one. A change of shape gets another version
-//! number, and what reads version 1 stays.
+//! Records outlive every deploy, and perhaps this program. So a record is JSON with the headers' own names, in
+//! gzip: `gunzip` and a dozen lines in any language read and prove one. A change of shape gets another version
+//! number, and the code that reads version 1 stays.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -23,16 +23,16 @@ const VERSION: u32 = 1;
 /// are small.
 pub(super) const LARGEST_BYTES: usize = 6 * LARGEST_BODY_BYTES + 64 * 1024;
 
-/// The gzip header of every record: no flags, no time, no extra flags, no operating system. Nothing checks these
-/// bytes for whoever reads gzip, so that a record with others would be as good as it was.
+/// The gzip header of every record: no flags, no time, no extra flags, no operating system. Programs that read
+/// gzip do not check these bytes, so without this check a record with other bytes would pass.
 /// Source: RFC 1952, "File format specification".
 const HEADER: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, NO_OPERATING_SYSTEM];
 const NO_OPERATING_SYSTEM: u8 = 255;
 
-/// How many bytes gzip has behind what it compressed: a checksum and a length.
+/// The length of gzip's trailer in bytes: a checksum and a length.
 const TRAILER_BYTES: usize = 8;
 
-/// What is kept of a message. `Debug` shows neither the signature nor the body.
+/// The record of a message. `Debug` shows neither the signature nor the body.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     /// The `svix-id` header.
@@ -41,23 +41,23 @@ pub struct Record {
     pub signed_at_s: i64,
     /// The `svix-signature` header verbatim.
     pub signature: String,
-    /// When the receiver accepted it. Not signed: it is this system's own word, and within five minutes of
-    /// `svix-timestamp`, because the receiver accepts nothing else.
+    /// When the receiver accepted it. It is not signed, but this system's own statement. It is within five minutes
+    /// of `svix-timestamp`, because the receiver accepts nothing else.
     pub received_at: Timestamp,
     /// The body exactly as it was signed.
     pub body: Vec<u8>,
 }
 
-/// Bytes that are no record. It never repeats them.
+/// Bytes that are not a record. The error never quotes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// They are not gzip as [`Record::encode`] writes it, or any of them is another than it wrote.
+    /// They are not gzip as [`Record::encode`] writes it, or a byte was changed.
     #[error("it is not gzip, or damaged")]
     NotGzip,
-    /// They become more than any record has.
+    /// Decompressed, they are larger than any record.
     #[error("it is larger than any record")]
     TooLarge,
-    /// They are gzip of something else.
+    /// They are gzip, but not of a record.
     #[error("it does not have a record's fields, and these alone (line {line}, column {column})")]
     NotARecord {
         /// From 1.
@@ -68,10 +68,10 @@ pub enum RecordError {
     /// Another version of this program wrote it.
     #[error("it has version {0}, which this program does not read")]
     Version(u32),
-    /// `svix-id` or `svix-timestamp` is not written as the receiver accepts it.
+    /// `svix-id` or `svix-timestamp` does not have the form that the receiver accepts.
     #[error("its header `{0}` is malformed")]
     Header(&'static str),
-    /// It has no body, two, or one that is not base64.
+    /// It has no body, two bodies, or one that is not base64.
     #[error("it does not have one body")]
     Body,
 }
@@ -83,7 +83,7 @@ struct Shape {
     version: u32,
     received_at: Timestamp,
     headers: Headers,
-    /// The body where it is UTF-8, as JSON text: the same characters, so the same bytes.
+    /// The body, if it is UTF-8, as JSON text: the same characters, so the same bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     body: Option<String>,
     /// Any other body.
@@ -102,7 +102,7 @@ struct Headers {
     signature: String,
 }
 
-/// What tells the version, whatever else there is.
+/// The version, whatever the other fields are.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
@@ -130,8 +130,8 @@ impl Record {
         ]
     }
 
-    /// Whether both keep one message. A sender that posts a message again signs it anew, so time and
-    /// signature may differ; what either record proves is the same.
+    /// Whether both keep one message. A sender that posts a message again signs it anew, so time and signature may
+    /// differ, but both records prove the same.
     pub fn is_of_the_message_of(&self, other: &Self) -> bool {
         self.id == other.id && self.body == other.body
     }
@@ -153,11 +153,11 @@ impl Record {
         encoder.write_all(b"\n").and_then(|()| encoder.finish()).expect("a Vec takes every byte")
     }
 
-    /// Reads stored bytes. It proves nothing: that takes the signing secret.
+    /// Reads stored bytes. This is not a proof, which needs the signing secret.
     ///
     /// # Errors
     ///
-    /// [`RecordError`] when they are none that [`Record::encode`] may have returned.
+    /// [`RecordError`] if [`Record::encode`] cannot have returned them.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let json = decompressed(bytes, LARGEST_BYTES)?;
         if has_spare_bits(bytes, &json) {
@@ -172,7 +172,7 @@ impl Record {
         let shape: Shape = serde_json::from_slice(&json).map_err(not_a_record)?;
         let headers = shape.headers;
         let signed_at_s = headers.timestamp.parse().ok();
-        // Another way to write the number would be another header than the one that was kept.
+        // Another spelling of the number would be another header than the kept one.
         let signed_at_s = signed_at_s.filter(|second: &i64| second.to_string() == headers.timestamp);
         Ok(Self {
             id: MessageId::parse(&headers.id).map_err(|_| RecordError::Header("svix-id"))?,
@@ -188,12 +188,12 @@ impl Record {
     }
 }
 
-/// What gzip holds, where it is one member with a record's header, and nothing behind it.
+/// The content of gzip, if it is one member with a record's header, and nothing after it.
 fn decompressed(gzip: &[u8], limit_bytes: usize) -> Result<Vec<u8>, RecordError> {
     if !gzip.starts_with(&HEADER) {
         return Err(RecordError::NotGzip);
     }
-    // One byte more than allowed is enough to know, whatever the object claims to become.
+    // One byte more than allowed is enough to detect a larger object, whatever its size.
     let mut json = Vec::new();
     let mut limited = GzDecoder::new(gzip).take(limit_bytes as u64 + 1);
     match limited.read_to_end(&mut json) {
@@ -204,15 +204,15 @@ fn decompressed(gzip: &[u8], limit_bytes: usize) -> Result<Vec<u8>, RecordError>
     }
 }
 
-/// Whether a bit is set behind the end of what is compressed. Its last byte is rarely full; the bits that are left
-/// are zero, and whoever reads gzip skips them.
+/// Whether a bit is set after the end of the compressed data. Its last byte is rarely full; the unused bits are
+/// zero, and programs that read gzip ignore them.
 /// Source: RFC 1951, "Non-compressed blocks" and "Details of block format".
 fn has_spare_bits(gzip: &[u8], json: &[u8]) -> bool {
     let mut other = gzip.to_vec();
     let Some(last) = gzip.len().checked_sub(TRAILER_BYTES + 1).and_then(|at| other.get_mut(at)) else {
         return false;
     };
-    // They are the highest ones: without one that means something, the rest does not become the same.
+    // The unused bits are the highest ones. If a bit with a meaning is cleared, the decompressed data changes.
     let Some(highest) = last.checked_ilog2() else { return false };
     *last ^= 1 << highest;
     decompressed(&other, json.len()).is_ok_and(|same| same == json)
@@ -255,7 +255,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// This is read years later: a change here is a new version, beside this one.
+    /// Records are read years later: a change here is a new version, beside this one.
     #[test]
     fn a_record_is_json_with_the_headers_own_names() {
         insta::assert_snapshot!(json(&record("{\"test\": 2432232314,\n\"é\":\"\u{0}\"}".as_bytes())), @r#"{"version":1,"received_at":"2021-02-25T15:02:11.042Z","headers":{"svix-id":"msg_p5jXN8AQM9LWM0D4loKWxJek","svix-timestamp":"1614265330","svix-signature":"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="},"body":"{\"test\": 2432232314,\n\"é\":\"\u0000\"}"}"#);
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_record_in_which_any_bit_is_another_is_damaged() {
-        // Long enough to be compressed; the bodies' lengths move the end to each bit of the last byte.
+        // Long enough to be compressed; the lengths of the bodies move the end to each bit of the last byte.
         for length in 0..16 {
             let body =
                 format!(r#"{{"phone_number":"+254705408079","title":"{}"}}"#, "Hi Mary! ".repeat(length));

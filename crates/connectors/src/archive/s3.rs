@@ -1,4 +1,4 @@
-//! The client for a bucket, and what S3 says when the bucket is in another region.
+//! The client for a bucket, and S3's answer if the bucket is in another region.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,19 +18,20 @@ use reqwest::header::{HeaderMap, LOCATION};
 
 use super::{VARIABLE, problem};
 
-/// How long one request to S3 may take, and how long all tries of one together. The handler has 24 s of the
-/// consumer's 30. One that is cut off repeats the same write-once object, which does no harm.
+/// How long one request to S3 may take, and how long all its tries together. The handler has 24 s of the
+/// consumer's 30. A handler that is cut off writes the same write-once object again, which does no harm.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_RETRIES: usize = 2;
 
-/// How long a connection may take. What died while the environment was frozen is not waited for.
+/// How long a connection may take, so that a connection that died while the environment was frozen costs little
+/// time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The header in which S3 names the region of a bucket. Source: Amazon S3 API reference, `HeadBucket`.
 const BUCKET_REGION: &str = "x-amz-bucket-region";
 
-/// The codes with which S3 says that a bucket is in another region.
+/// S3's error codes for a bucket in another region.
 /// Source: Amazon S3 API reference, "List of error codes".
 const ELSEWHERE: [&str; 5] = [
     "PermanentRedirect",
@@ -40,7 +41,8 @@ const ELSEWHERE: [&str; 5] = [
     "IllegalLocationConstraintException",
 ];
 
-/// The client for a bucket, from what Lambda sets; credentials are good for the life of the process.
+/// The client for a bucket, from the variables that Lambda sets; credentials are valid for the life of the
+/// process.
 pub(super) fn client(
     bucket: &str,
     variable: impl Fn(&str) -> Option<String>,
@@ -80,7 +82,8 @@ pub(super) fn client(
     })
 }
 
-/// Where S3 is in a region that is not below `amazonaws.com`, as in China; `object_store` knows that one alone.
+/// S3's endpoint in a region that is not below `amazonaws.com`, such as China's; `object_store` knows only that
+/// domain.
 /// Source: botocore, `partitions.json`.
 fn endpoint_of(region: &str) -> Option<String> {
     let suffixes = [
@@ -95,8 +98,8 @@ fn endpoint_of(region: &str) -> Option<String> {
     Some(format!("https://s3.{region}.{suffix}"))
 }
 
-/// Makes clients that read what `object_store` does not: the region that a bucket is in, as the headers of an error and
-/// the body of a redirect say, and listings with names that it cannot hold.
+/// Makes clients that read two things that `object_store` does not: a bucket's region, from the headers of an
+/// error and the body of a redirect, and listings with names that it cannot represent.
 #[derive(Debug)]
 struct Connector;
 
@@ -144,10 +147,10 @@ impl HttpService for Reader {
     }
 }
 
-/// S3 says that the bucket is in another region than the one that the request was signed for.
+/// The bucket is in another region than the one that the request was signed for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) struct OtherRegion {
-    /// The region, where S3 names it.
+    /// The region, if S3 names it.
     region: Option<String>,
     /// S3's code for it.
     code: Option<String>,
@@ -160,7 +163,7 @@ impl OtherRegion {
         let region = header.or_else(|| element(body, "Region")).filter(|region| is_region(region));
         let is_said = code.is_some_and(|code| ELSEWHERE.contains(&code));
         let is_so = match status {
-            // Malformed it may be for another reason, and then there is no region.
+            // It may be malformed for another reason, and then there is no region.
             StatusCode::BAD_REQUEST => {
                 is_said && (region.is_some() || code != Some("AuthorizationHeaderMalformed"))
             }
@@ -181,8 +184,8 @@ impl fmt::Display for OtherRegion {
     }
 }
 
-/// A listing without the objects and folders whose names have an empty part, `.` or `..`, which S3 takes and
-/// `object_store` does not: one of them would fail the whole listing. No record has such a name.
+/// A listing without the objects and folders whose names have an empty part, `.` or `..`. S3 accepts them and
+/// `object_store` does not: one of them would fail the whole listing. Records never have such names.
 fn without_odd_names(listing: &str) -> String {
     let without = |listing: &str, element_of_one: &str, element_of_its_name: &str| {
         let (start, end) = (format!("<{element_of_one}>"), format!("</{element_of_one}>"));
@@ -210,7 +213,7 @@ pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     Some(text)
 }
 
-/// Whether it is the name of a region; anything else that an answer holds is not repeated.
+/// Whether it is the name of a region; other text in an answer is not repeated.
 fn is_region(text: &str) -> bool {
     let is_of_one = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=32).contains(&text.len()) && text.bytes().all(is_of_one)

@@ -33,7 +33,7 @@ fn first() -> Message {
     message(BODY, "2026-03-01T12:00:00Z")
 }
 
-/// What becomes of a message, as the consumer has it handled.
+/// The result of a message, as the consumer has it handled.
 async fn handled(archive: &Archive, message: &Message) -> HandlerResult {
     let message = Arc::new(message.clone());
     let envelope = Arc::new(Envelope::parse(&message.body).unwrap());
@@ -59,7 +59,7 @@ fn lambda(name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-/// An S3 that answers every request alike.
+/// An S3 that gives every request the same answer.
 async fn in_s3(status: u16, body: &'static str) -> Archive {
     in_s3_that_says((StatusCode::from_u16(status).unwrap(), body)).await
 }
@@ -79,10 +79,10 @@ async fn served(s3: HttpRouter) -> Archive {
 /// Names of objects, and their sizes.
 type Objects = Vec<(String, u64)>;
 
-/// The requests that a server was asked.
+/// The requests that a server received.
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// An S3 that has these objects, and lists them as S3 does. With it the requests that it was asked.
+/// An S3 with these objects, which it lists as S3 does, and the requests that it received.
 async fn in_s3_with(objects: Objects) -> (Archive, Asked) {
     let asked = Asked::default();
     let list = |State((objects, asked)): State<(Objects, Asked)>, request: Request| async move {
@@ -172,7 +172,7 @@ async fn an_object_that_is_larger_than_any_record_is_not_read() {
     let archive = in_folder(folder.path());
     handled(&archive, &first()).await.unwrap();
     let names = archive.list(&Selection::default()).await.unwrap().records;
-    // Of holes: it takes no space, and would fill the memory.
+    // A sparse file: it takes no space, but would fill the memory.
     let file = std::fs::File::create(folder.path().join(NAME)).unwrap();
     for bytes in [LARGEST_BYTES as u64 + 1, 5 << 40] {
         file.set_len(bytes).unwrap();
@@ -202,7 +202,7 @@ async fn a_store_that_fails_is_asked_again_and_its_answer_is_not_repeated() {
         assert_eq!(error.class(), FailureClass::Retryable);
         assert_eq!(error.to_string(), format!("could not write to the archive: {expected}"));
     }
-    // Of what is not S3's, the status is said.
+    // For an answer that is not S3's, the status is reported.
     let error = handled(&in_s3(418, "<html>t0k3n</html>").await, &first()).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -212,7 +212,7 @@ async fn a_store_that_fails_is_asked_again_and_its_answer_is_not_repeated() {
 
 #[tokio::test]
 async fn a_conflict_with_another_request_is_tried_again_as_one() {
-    // The role may write and read, and not list: S3 then denies what is not there.
+    // The role may write and read, but not list: S3 then denies access to objects that do not exist.
     let conflict = HttpRouter::new().fallback(|method: Method| async move {
         if method == Method::PUT {
             (StatusCode::CONFLICT, "<Error><Code>ConditionalRequestConflict</Code></Error>")
@@ -228,7 +228,7 @@ async fn a_conflict_with_another_request_is_tried_again_as_one() {
          (ConditionalRequestConflict)"
     );
 
-    // It is there and cannot be read: that is about rights.
+    // It exists and cannot be read: that is about rights.
     let there = HttpRouter::new().fallback(|method: Method| async move {
         if method == Method::PUT {
             (StatusCode::PRECONDITION_FAILED, "<Error><Code>PreconditionFailed</Code></Error>")
@@ -295,7 +295,7 @@ async fn a_bucket_in_another_region_is_said_to_be_and_where() {
     }
 }
 
-/// Records of three days, and what else is found in archives.
+/// Records of three days, and other objects that archives have.
 fn keys(prefix: &str) -> Objects {
     [
         ("", 0),

@@ -1,4 +1,4 @@
-//! The endpoint as a server on this machine that verifies what it gets, and misbehaves.
+//! The endpoint as a server on this machine that verifies its requests, and misbehaves.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const SENT: &str = include_str!("../../../../events/notifications.sent.json");
 
 type Received = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
 
-/// A consumer with this handler alone, and what its endpoint gets, which answers with this status.
+/// A consumer with only this handler, and the requests to its endpoint, which answers with this status.
 async fn consumer(status: u16, variables: &[(&str, &str)]) -> (TestConsumer, Received) {
     answered_by(variables, move || {
         let headers = [("retry-after", "7"), ("location", "https://elsewhere.test/")];
@@ -56,7 +56,7 @@ fn now() -> Timestamp {
 #[tokio::test]
 async fn the_endpoint_gets_the_signed_body_under_the_key_and_can_verify_it() {
     let (mut consumer, received) = consumer(204, &[]).await;
-    // Bytes that no serializer would write like this.
+    // White space that no serializer would write.
     let body = STARTED.replace(": ", " :\t");
     consumer.deliver(body.clone()).await.assert_done();
     consumer.deliver_again().await.assert_not_run();

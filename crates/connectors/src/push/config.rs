@@ -1,4 +1,4 @@
-//! What the environment has to say of the sender.
+//! The configuration of the sender, from environment variables.
 
 use std::time::Duration;
 
@@ -15,21 +15,21 @@ const SENDER: &str = "LEARNINK_PUSH";
 pub(super) const URL: &str = "LEARNINK_PUSH_URL";
 /// The variable that holds how old an event may be, in hours.
 const MAX_AGE: &str = "LEARNINK_PUSH_MAX_AGE";
-/// The variable that holds the secret with which the sender knows us.
+/// The variable that holds our credentials at the sender.
 const SECRET: &str = "LEARNINK_PUSH_SECRET";
 /// Where to look when the sender does not accept the secret.
 pub(super) const WHERE_TO_LOOK: &str =
     "LEARNINK_PUSH_SECRET, or the secret that LEARNINK_PUSH_SECRET_ID names";
 /// The variable that holds the id of the app at `OneSignal`.
 pub(super) const APP_ID: &str = "LEARNINK_ONESIGNAL_APP_ID";
-/// The variable that holds what the topics at FCM start with.
+/// The variable that holds the prefix of the topics at FCM.
 const TOPIC_PREFIX: &str = "LEARNINK_FCM_TOPIC_PREFIX";
 
 /// How old an event may be, in hours, unless the environment says otherwise.
 const DEFAULT_MAX_AGE_HOURS: u32 = 24;
 
-/// The sender; `None` where `LEARNINK_PUSH` is not set and the handler is switched off.
-/// A secret in the environment is checked here; one in AWS Secrets Manager when it is first needed.
+/// The sender; `None` if `LEARNINK_PUSH` is not set and the handler is switched off. A secret in the environment
+/// is checked here; one in AWS Secrets Manager when it is first needed.
 ///
 /// # Errors
 ///
@@ -59,7 +59,7 @@ pub(super) fn sender(env: &Env) -> Result<Option<Sender>, ConfigError> {
     }))
 }
 
-/// Without a sender, nobody who has set one up must wait for notifications in vain.
+/// Without a sender, the other variables are an error: otherwise somebody would wait for notifications in vain.
 fn off(env: &Env) -> Result<Option<Sender>, ConfigError> {
     match [URL, APP_ID, SECRET].into_iter().find(|name| env.text(name).is_some()) {
         Some(name) => {
@@ -73,7 +73,7 @@ fn off(env: &Env) -> Result<Option<Sender>, ConfigError> {
     }
 }
 
-/// How old an event may be that is sent.
+/// The largest age of an event that is sent.
 pub(super) fn max_age(env: &Env) -> Result<Duration, ConfigError> {
     let hours = match env.text(MAX_AGE) {
         None => DEFAULT_MAX_AGE_HOURS,
@@ -108,7 +108,7 @@ fn topic_prefix(env: &Env) -> Result<String, ConfigError> {
     }
 }
 
-/// The address below which an API has its paths: `default`, unless the environment has another.
+/// The base address of an API: `default`, unless the environment has another.
 fn base_address(env: &Env, default: &'static str) -> Result<HttpsUrl, ConfigError> {
     let text = env.text(URL).unwrap_or_else(|| default.to_owned());
     let address: HttpsUrl = text
@@ -137,7 +137,7 @@ mod tests {
     ];
     const FCM: [(&str, &str); 2] = [(SENDER, "fcm"), ("LEARNINK_PUSH_SECRET_ID", "learnink/fcm")];
 
-    /// The sender that `variables` make, of which the later ones win, and how old an event may be.
+    /// The sender by `variables`, of which later ones override earlier ones, and the largest age of an event.
     fn read(
         variables: &[(&str, &str)],
         others: &[(&str, &str)],

@@ -21,7 +21,7 @@ struct Posted<'a> {
     custom_id: Option<&'a str>,
 }
 
-/// The request for one notification, signed as of `now`; none where the learner has no id at all.
+/// The request for one notification, signed as of `now`; `None` if the learner has no id at all.
 pub(super) fn request(
     address: &HttpsUrl,
     keys: &SigningKeys,

@@ -27,35 +27,35 @@ use crate::http::{Answer, Http, Request, SendOutcome};
 use super::config::{URL, WHERE_TO_LOOK};
 use super::{learner_id, uuid_of};
 
-/// Where the API is.
+/// The address of the API.
 pub(super) const BASE_URL: &str = "https://fcm.googleapis.com";
 
-/// What topics start with, unless the environment says otherwise.
+/// The default prefix of topics.
 pub(super) const TOPIC_PREFIX: &str = "learner-";
 
-/// The longest prefix of a topic, in bytes. Ours: long enough for any, and room for the id.
+/// The longest prefix of a topic, in bytes. Our own limit, which leaves room for the id.
 pub(super) const LONGEST_TOPIC_PREFIX_BYTES: usize = 100;
 
-/// How FCM is called in reasons.
+/// FCM's name in reasons.
 pub(super) const NAME: &str = "FCM";
 
 /// What a token may do. Source: Firebase, "Authorize send requests".
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 
-/// A token that we ask for is good for an hour, which is the longest that Google grants.
+/// How long a requested token is valid: an hour, the longest that Google grants.
 const ASKED_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 /// A token is not used in the last minutes of its life: the run that it starts may take some.
 const MARGIN: SignedDuration = SignedDuration::from_mins(5);
 
-/// One request may take this long. FCM gives its own calls up to 10 s; who gives up earlier sends twice, for
-/// it knows no idempotency key. Source: "Best practices when sending FCM messages at scale".
+/// One request may take this long. FCM's own calls take up to 10 s. A shorter limit would send twice, because FCM
+/// does not support idempotency keys. Source: "Best practices when sending FCM messages at scale".
 pub(super) const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-/// The wait after an answer, or none, that names no other. Source: the same.
+/// The wait after an answer that does not name one, or after no answer. Source: the same.
 pub(super) const SHORT_WAIT: Duration = Duration::from_secs(10);
 
-/// The wait after a 429 that names none. Source: "Best practices when sending FCM messages at scale".
+/// The wait after a 429 that does not name one. Source: "Best practices when sending FCM messages at scale".
 const LONG_WAIT: Duration = Duration::from_mins(1);
 
 /// A service account's key, from the JSON file that Google hands out.
@@ -117,7 +117,7 @@ impl Credential for ServiceAccount {
 fn pkcs8(pem: &str) -> Option<Vec<u8>> {
     let (_, rest) = pem.split_once("-----BEGIN PRIVATE KEY-----")?;
     let (base64, _) = rest.split_once("-----END PRIVATE KEY-----")?;
-    // Where the file went through a shell, its line feeds may have stayed `\n`.
+    // In a file that went through a shell, line feeds may still be `\n`.
     BASE64.decode(base64.replace("\\n", "").split_whitespace().collect::<String>()).ok()
 }
 
@@ -133,7 +133,7 @@ impl ServiceAccount {
         })
     }
 
-    /// What says who we are: a JSON web token, signed with RS256.
+    /// The assertion of our identity: a JSON web token, signed with RS256.
     fn assertion(&self, now: Timestamp) -> Result<String, HandlerError> {
         let mut header = json!({ "alg": "RS256", "typ": "JWT" });
         if let (Some(id), Some(header)) = (&self.key_id, header.as_object_mut()) {
@@ -156,11 +156,11 @@ impl ServiceAccount {
     }
 }
 
-/// What a request to FCM needs: a project, and a token for it.
+/// The access to FCM: a project, and a token for it.
 pub(super) struct Access {
     project_id: String,
     token: String,
-    /// Whose token it is: of another account, or another key of it, there is another.
+    /// The owner of the token: another account, or another key of it, needs another token.
     client_email: String,
     key_id: Option<String>,
 }
@@ -185,7 +185,7 @@ struct Granted {
 }
 
 impl Tokens {
-    /// The token in hand, or a new one where it is about to expire.
+    /// The current token, or a new one if it is about to expire.
     pub(super) async fn get(
         &self,
         account: &ServiceAccount,
@@ -215,7 +215,7 @@ impl Tokens {
         Ok(access)
     }
 
-    /// Has a new one asked for at the next occasion, because FCM did not accept it.
+    /// Makes the next run request a new token, because FCM did not accept this one.
     pub(super) async fn doubt(&self) {
         *self.0.lock().await = None;
     }
@@ -265,7 +265,7 @@ fn topic(prefix: &str, id: &str) -> String {
     topic
 }
 
-/// The request for one notification; none where the learner has no id at all.
+/// The request for one notification; `None` if the learner has no id at all.
 pub(super) fn request(
     address: &HttpsUrl,
     topic_prefix: &str,
@@ -274,7 +274,8 @@ pub(super) fn request(
     key: &IdempotencyKey,
 ) -> Result<Option<Request>, HandlerError> {
     let Some(id) = learner_id(one)? else { return Ok(None) };
-    // FCM knows no idempotency key. With these, one that is sent twice replaces the first on the phone.
+    // FCM does not support idempotency keys. With these, a notification that is sent twice replaces the first on
+    // the phone.
     let tag = uuid_of(key);
     let body = json!({ "message": {
         "topic": topic(topic_prefix, id),
@@ -291,7 +292,7 @@ pub(super) fn request(
     }))
 }
 
-/// What FCM says with an error.
+/// The body of FCM's error answers.
 #[derive(Deserialize)]
 struct Failed {
     error: Status,
@@ -311,7 +312,7 @@ struct Detail {
     error_code: Option<String>,
 }
 
-/// The error code in parentheses, FCM's own where there is one, or nothing.
+/// The error code in parentheses, FCM's own if there is one, or nothing.
 fn error_code(body: &[u8]) -> String {
     let failed: Option<Failed> = serde_json::from_slice(body).ok();
     let found = failed.and_then(|Failed { error: Status { status, details } }| {
@@ -321,12 +322,12 @@ fn error_code(body: &[u8]) -> String {
     found.unwrap_or_default()
 }
 
-/// A code in parentheses, as far as it is one.
+/// A code in parentheses, if it looks like one.
 fn code(code: &str) -> Option<String> {
     service_code(code).map(|code| format!(" ({code})"))
 }
 
-/// What FCM's answer means. It does not say of a topic whether anybody has subscribed to it.
+/// What FCM's answer means. For a topic, it does not say whether anybody has subscribed to it.
 pub(super) fn judge(answer: &Answer) -> SendOutcome {
     let status = answer.status;
     let code = error_code(&answer.body);
@@ -342,7 +343,7 @@ pub(super) fn judge(answer: &Answer) -> SendOutcome {
             "that the service account may send messages and the project has the Firebase Cloud Messaging API \
              enabled",
         ),
-        // Of device tokens, to which we send nothing; should it come, there is no device.
+        // About device tokens, which we do not use. If it occurs, there is no device.
         404 if code.contains("UNREGISTERED") => SendOutcome::Unreachable,
         404 => check(&format!("the project_id in {WHERE_TO_LOOK}")),
         300..=399 | 405 | 410 => check(URL),
@@ -400,7 +401,7 @@ mod tests {
             format!("\u{feff}{file}\r\n"),
             format!("\u{200b}{file}\u{a0}"),
             format!("'{file}'"),
-            // A shell that did not read the escapes.
+            // As from a shell that did not interpret the escapes.
             file.replace("\\n", "\\\\n"),
         ] {
             assert_eq!(ServiceAccount::parse(&stored).unwrap().project_id, "acme", "{stored}");

@@ -14,13 +14,13 @@ use crate::http::{Answer, Request, SendOutcome};
 use super::config::{APP_ID, URL, WHERE_TO_LOOK};
 use super::{custom_id, some_id, uuid_of};
 
-/// Where the API is.
+/// The address of the API.
 pub(super) const BASE_URL: &str = "https://api.onesignal.com";
 
-/// How `OneSignal` is called in reasons.
+/// The name of `OneSignal` in reasons.
 pub(super) const NAME: &str = "OneSignal";
 
-/// The App API key, without the word before it in the header.
+/// The App API key, without the scheme before it in the header.
 pub(super) struct ApiKey(Token);
 
 impl Credential for ApiKey {
@@ -31,8 +31,8 @@ impl Credential for ApiKey {
     }
 }
 
-/// The request for one notification; none where the learner has no id in the customer's own system, which is
-/// the one that `OneSignal` knows.
+/// The request for one notification; `None` if the learner has no id in the customer's own system, the only one
+/// that `OneSignal` knows.
 pub(super) fn request(
     address: &HttpsUrl,
     app_id: &str,
@@ -60,12 +60,12 @@ pub(super) fn request(
     }))
 }
 
-/// What `OneSignal` says with a 200, and in part with a 400.
+/// The body of a 200 of `OneSignal`, and in part of a 400.
 #[derive(Deserialize)]
 struct AnswerBody {
-    /// The message's id; absent or empty where none was made.
+    /// The message's id; absent or empty if none was made.
     id: Option<String>,
-    /// Texts, or `invalid_aliases` with the ids that nobody has.
+    /// Texts, or `invalid_aliases` with unknown ids.
     errors: Option<Value>,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn judge(answer: &Answer) -> SendOutcome {
     let said: Option<AnswerBody> = serde_json::from_slice(&answer.body).ok();
     match answer.status {
         200..=299 => match said {
-            // Also beside `invalid_aliases`: with an id, one subscription at least has it.
+            // Even beside `invalid_aliases`: an id means that at least one subscription gets it.
             Some(AnswerBody { id: Some(id), .. }) if !id.is_empty() => SendOutcome::Sent,
             Some(said) if said.names_an_unknown_learner() => SendOutcome::Unreachable,
             // "All included players are not subscribed".

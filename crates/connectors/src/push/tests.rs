@@ -1,4 +1,4 @@
-//! Each sender, as a server on this machine that checks what it gets, and misbehaves.
+//! Each sender, as a server on this machine that checks its requests, and misbehaves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
@@ -26,10 +26,10 @@ const OTHER_SIGNING_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const API_KEY: &str = "os_v2_app_secret";
 const APP_ID: &str = "fcfd4df3-d387-49e8-a8a1-0a36084b0813";
 
-/// Of a service account that does not exist. PKCS#8, 2048 bits.
+/// The key of a service account that does not exist. PKCS#8, 2048 bits.
 const TEST_KEY: &[u8] = include_bytes!("test-key.pk8");
 
-/// Shorter than anybody waits, longer than anything here takes.
+/// Shorter than the real limits, longer than anything here takes.
 const SHORT_TIME_LIMIT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ enum Reply {
     Answer(u16, &'static [(&'static str, &'static str)], String),
     /// Closes the connection instead of an answer.
     Close,
-    /// Answers after anybody has given up.
+    /// Does not answer within any time limit.
     Never,
 }
 
@@ -124,7 +124,7 @@ async fn serve(
         let body = String::from_utf8(body.to_vec()).unwrap();
         log.received.push(Received { method, uri: uri.clone(), headers, body });
         match &uri {
-            // Google's, where a test has not another in mind.
+            // Google's answer, unless a test sets another.
             uri if uri.path() == "/token" => answer(200, r#"{"access_token":"a-token","expires_in":3599}"#),
             _ if log.replies.len() > 1 => log.replies.pop_front().unwrap(),
             _ => log.replies.front().cloned().unwrap(),
@@ -135,7 +135,7 @@ async fn serve(
             let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
             (StatusCode::from_u16(status).unwrap(), headers.collect(), body)
         }
-        // Without the message that a panic has.
+        // Without the output of a panic.
         Reply::Close => std::panic::resume_unwind(Box::new("the connection ends with its task")),
         Reply::Never => std::future::pending().await,
     }
@@ -415,7 +415,7 @@ async fn a_learner_without_a_subscription_is_done() {
 #[tokio::test]
 async fn what_was_sent_and_not_recorded_goes_out_again_under_the_same_id() {
     for (number, name) in ["endpoint", "onesignal", "fcm"].into_iter().enumerate() {
-        // The first is taken, and its answer never arrives.
+        // The first request is accepted, but its answer never arrives.
         let server = Server::start([Reply::Close, answer(200, r#"{"id":"515c0de5"}"#)]).await;
         let push = all(&server).into_iter().nth(number).unwrap();
         assert!(run(&push, &[mary()]).await.0.is_err());
@@ -446,7 +446,7 @@ async fn connections_are_used_again_and_every_notification_has_an_id_of_its_own(
     assert!(connections <= AT_ONCE, "{connections}");
 }
 
-/// What an answer comes to: a word, and the reason.
+/// The outcome of an answer: a word, and the reason.
 fn judged(judge: fn(&Answer) -> SendOutcome, status: u16, body: &str) -> (&'static str, String) {
     let wait = Some(Duration::from_secs(7));
     match judge(&Answer { status, retry_after: wait, body: body.into() }) {
