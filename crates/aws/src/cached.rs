@@ -1,26 +1,27 @@
-//! When something that is kept is read again.
+//! Cached values, and when they are read again.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What is kept for longer is read again, so that a rotation needs no deploy.
+/// A value that is cached for longer is read again, so that a rotation needs no deploy.
 pub const FRESH_FOR: SignedDuration = SignedDuration::from_mins(5);
 
-/// No two refreshes follow each other more closely, whatever asks for them.
+/// The shortest time between two refreshes, whatever their cause.
 pub const BETWEEN_REFRESHES: SignedDuration = SignedDuration::from_secs(30);
 
-/// Why something is read again.
+/// Why a value is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshCause {
-    /// It may have been kept for long enough.
+    /// It may be too old.
     Age,
     /// It was not accepted: a signature does not match it, or a service refuses it. A new value may be stored.
     NotAccepted,
 }
 
-/// A value that is read again from time to time, within an invocation: Lambda freezes what goes on after one.
+/// A value that is read again from time to time, within an invocation: Lambda freezes work that continues after
+/// one.
 ///
 /// It is read again when it is [`FRESH_FOR`] old, and after it was not accepted, but not before
 /// [`BETWEEN_REFRESHES`] have passed. A refresh that fails leaves the value in use.
@@ -44,12 +45,12 @@ impl<T> Cached<T> {
         self.with_held(|held| held.value.clone())
     }
 
-    /// Reads the value again with `read`, if it is time to; `None` if it is not. Of several callers at the same
-    /// time, one reads, and the others go on with the value in use.
+    /// Reads the value again with `read`, if it is time to; `None` if it is not. Of several concurrent callers,
+    /// one reads, and the others use the current value.
     ///
     /// # Errors
     ///
-    /// What `read` returned. The value in use stays.
+    /// The error of `read`. The value in use stays.
     pub async fn refresh<E>(
         &self,
         cause: RefreshCause,
@@ -72,7 +73,7 @@ impl<T> Cached<T> {
     }
 
     fn with_held<R>(&self, work: impl FnOnce(&mut Held<T>) -> R) -> R {
-        // Nothing that is done under the lock can panic halfway.
+        // Code under the lock cannot panic halfway.
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -83,7 +84,7 @@ impl<T> fmt::Debug for Cached<T> {
     }
 }
 
-/// Whether it is time to read a value again. A clock that went backwards makes it so.
+/// Whether it is time to read a value again. It is, too, if the clock went backwards.
 fn is_due(cause: RefreshCause, read_at: Timestamp, refreshed_at: Option<Timestamp>, now: Timestamp) -> bool {
     let elapsed = |since: Timestamp| now.duration_since(since).abs();
     let has_rested = refreshed_at.is_none_or(|refreshed_at| elapsed(refreshed_at) >= BETWEEN_REFRESHES);

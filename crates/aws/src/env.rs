@@ -1,4 +1,4 @@
-//! What a room of handlers is built from: the variables of its environment, and the clients that it makes.
+//! The environment from which a room of handlers is built: its variables, and its clients.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,10 +13,10 @@ use crate::secret::{Credential, Secret};
 type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
 type Connect = dyn Fn() -> Result<SdkConfig, ConfigError> + Send + Sync;
 
-/// The environment of the handlers: its variables, and what reaches the world. Cloned, it is shared.
+/// The environment of the handlers: its variables, and the means to make clients. Cloned, it is shared.
 ///
-/// A room reads its own variables from it, when the program starts. What is missing or malformed fails the start,
-/// with an error that names the variable and says what to do.
+/// A room reads its own variables from it, when the program starts. A missing or malformed variable fails the
+/// start, with an error that names it and says what to do.
 ///
 /// ```
 /// use learnink_aws::{Env, Secret, Token};
@@ -41,7 +41,7 @@ pub struct Env {
     connect: Arc<Connect>,
     /// Made when a room first asks for it.
     aws: Arc<OnceLock<SdkConfig>>,
-    /// How DynamoDB is reached, where that is not as the rest of AWS.
+    /// How DynamoDB is reached, if not like the rest of AWS.
     tables: Option<SdkConfig>,
 }
 
@@ -57,7 +57,7 @@ impl Env {
         Self { lookup, connect: Arc::new(connect), aws: Arc::default(), tables: None }
     }
 
-    /// An environment with these variables alone, for tests.
+    /// An environment with only these variables, for tests.
     pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let variables: Vec<_> =
             variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -79,7 +79,7 @@ impl Env {
         Self { lookup: Arc::new(overlaid), ..self }
     }
 
-    /// The same environment, with AWS reached as `connect` says, which is asked when a room first needs it.
+    /// The same environment, with AWS reached as `connect` says, which is called when a room first needs it.
     #[must_use]
     pub fn with_aws(
         self,
@@ -88,7 +88,7 @@ impl Env {
         Self { connect: Arc::new(connect), aws: Arc::default(), ..self }
     }
 
-    /// The same environment, with its DynamoDB tables elsewhere than the rest of AWS: in this process, say.
+    /// The same environment, with its DynamoDB tables elsewhere than the rest of AWS, such as in this process.
     #[must_use]
     pub fn with_tables(self, tables: SdkConfig) -> Self {
         Self { tables: Some(tables), ..self }
@@ -125,9 +125,9 @@ impl Env {
         self.optional(variable)?.ok_or_else(|| ConfigError::missing(variable, holds))
     }
 
-    /// A secret, from the variable or from AWS Secrets Manager, by the name or ARN in the variable of that name with
-    /// `_ID`. One in Secrets Manager is read while the program runs, so that it stands nowhere else and a rotation
-    /// needs no deploy; the function needs `secretsmanager:GetSecretValue` on it.
+    /// A secret, from the variable or from AWS Secrets Manager, by the name or ARN in the variable of that name
+    /// with `_ID`. A secret in Secrets Manager is read while the program runs, so that it is stored nowhere else
+    /// and a rotation needs no deploy; the function needs `secretsmanager:GetSecretValue` on it.
     ///
     /// # Errors
     ///
@@ -169,8 +169,8 @@ impl Env {
         Ok(self.aws.get_or_init(|| made))
     }
 
-    /// A client for HTTP APIs. It gives up on a call after five seconds, which is what the engine reckons with, and
-    /// follows no redirects: another host would get the request's credentials and personal data. Make one for each
+    /// A client for HTTP APIs. It gives up on a call after five seconds, as the engine expects, and does not
+    /// follow redirects: another host would get the request's credentials and personal data. Make one for each
     /// service and keep it, because it keeps the connections.
     ///
     /// # Errors

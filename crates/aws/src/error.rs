@@ -1,12 +1,12 @@
-//! What may be said of a call to AWS that failed.
+//! Errors of failed calls to AWS, without the text of the service.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use learnink_webhook::error::service_code;
 
-/// A call failed, by the status and the code that the service answered with. The SDK's own text is left out: it
-/// repeats the service's message, which can quote an item, a receipt handle or a whole request.
+/// A failed call, with the status and the code of the service's answer. The SDK's own text is left out: it repeats
+/// the service's message, which can quote an item, a receipt handle or a whole request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CallFailed(String);
@@ -26,7 +26,7 @@ impl CallFailed {
     }
 }
 
-/// What went wrong with a call, without anything of the request or the answer in it.
+/// Why a call failed, without text of the request or the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// AWS asks for fewer calls.
@@ -38,7 +38,7 @@ pub enum CallError {
     /// No answer within the limits.
     #[error("AWS did not answer in time")]
     TimedOut,
-    /// The call did not leave: no credentials, or no trust in the endpoint's certificate.
+    /// The call was not sent: no credentials, or no trust in the endpoint's certificate.
     #[error("the call could not be made; check the credentials and the endpoint's certificate")]
     NotSent,
     /// The connection could not be made, or broke.
@@ -50,7 +50,7 @@ pub enum CallError {
         /// AWS's code for it.
         code: String,
     },
-    /// The queue or the secret is not there.
+    /// The queue or the secret does not exist.
     #[error("AWS does not know the queue or secret ({code}); check the function's variables")]
     NotFound {
         /// AWS's code for it.
@@ -64,7 +64,7 @@ pub enum CallError {
         /// AWS's code, or `none`.
         code: String,
     },
-    /// AWS's answer was not what it answers on success.
+    /// AWS's answer was not a success that could be read.
     #[error("AWS's answer could not be understood")]
     Unconfirmed,
 }
@@ -90,7 +90,7 @@ impl<E: ProvideErrorMetadata> From<&SdkError<E, HttpResponse>> for CallError {
         match error {
             SdkError::TimeoutError(_) => Self::TimedOut,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::TimedOut,
-            // What the HTTP client knows, a broken connection say, has a kind; what happens before has none.
+            // An error of the HTTP client, such as a broken connection, has a kind; an earlier error does not.
             SdkError::DispatchFailure(failure) if failure.is_other() && failure.as_other().is_none() => {
                 Self::NotSent
             }
@@ -101,7 +101,7 @@ impl<E: ProvideErrorMetadata> From<&SdkError<E, HttpResponse>> for CallError {
             SdkError::ServiceError(failure) => {
                 by_code(failure.raw().status().as_u16(), failure.err().code().unwrap_or("none"))
             }
-            // An answer that is no answer of the service.
+            // An answer that is not the service's.
             _ => Self::Unconfirmed,
         }
     }

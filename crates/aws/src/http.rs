@@ -8,21 +8,21 @@ use std::time::Duration;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Url};
 
-/// A client that is yet to be built: with our name, a limit for each call, and without redirects.
+/// The builder of a client: with our name, a limit for each call, and without redirects.
 pub fn builder(time_limit: Duration) -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("learnink-webhooks/", env!("CARGO_PKG_VERSION")))
         .timeout(time_limit)
-        // Another host would get personal data and credentials.
+        // After a redirect, another host would get personal data and credentials.
         .redirect(Policy::none())
 }
 
-/// An address that personal data and credentials may be sent to: `https://`, without a user name. Plain `http://` is
-/// for this machine only. `Debug` shows the host alone, because the rest may hold a token.
+/// An address that personal data and credentials may be sent to: `https://`, without a user name. Plain `http://`
+/// is for this machine only. `Debug` shows only the host, because the rest may hold a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpsUrl(Url);
 
-/// A text is not such an address.
+/// The text is not such an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it must be an address that starts with `https://`, without a user name; plain `http://` is for this machine only"
@@ -65,7 +65,7 @@ impl HttpsUrl {
         self.0.query().is_none() && self.0.fragment().is_none()
     }
 
-    /// Whether no other machine can have it.
+    /// Whether only this machine can have it.
     pub fn is_this_machine(&self) -> bool {
         let host = self.0.host_str().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -1,10 +1,9 @@
-//! What both Lambdas are built from: [`Env`], the environment of the handlers; secrets; and AWS clients that are
-//! configured from the environment alone, on one TLS stack.
+//! The building blocks of both Lambdas: [`Env`], the environment of the handlers; secrets; and AWS clients that
+//! are configured only from the environment, on one TLS stack.
 //!
-//! `aws_config::load_from_env` looks for credentials, a region and settings in many places, of which
-//! a Lambda has one. Linking them all costs a megabyte and part of every cold start, so this reads the
-//! environment and nothing else: no profile files, no metadata server, no token exchange.
-//! `docs/performance.md` has the figures.
+//! `aws_config::load_from_env` looks for credentials, a region and settings in many places, of which a Lambda has
+//! one. Linking them all costs a megabyte and part of every cold start, so this reads only the environment: no
+//! profile files, no metadata server, no token exchange. `docs/performance.md` has the figures.
 
 mod cached;
 mod env;
@@ -35,21 +34,21 @@ pub use error::{CallError, CallFailed};
 pub use http::HttpsUrl;
 pub use secret::{Credential, Secret, SecretsManager, Token, Unusable};
 
-/// Makes ring the TLS provider of whatever asks for none by name, as `reqwest` does. Programs call it first
-/// thing in `main`; a second call changes nothing.
+/// Makes ring the default TLS provider, for libraries that do not name one, such as `reqwest`. Programs call it
+/// first in `main`; a second call changes nothing.
 pub fn install_tls_provider() {
-    // Fails where one is installed already.
+    // Fails if one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// The configuration for every client of a Lambda. `variable` looks up an environment variable.
 ///
-/// Read are `AWS_REGION`, the credentials that Lambda sets, and, for emulators and private endpoints,
-/// `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`. The root certificates are the system's;
-/// `SSL_CERT_FILE` names others.
+/// It reads `AWS_REGION`, the credentials that Lambda sets, and, for emulators and private endpoints,
+/// `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`. The root certificates are the system's; `SSL_CERT_FILE`
+/// names others.
 ///
-/// Clients share one pool of connections, and give up on a call after five seconds; an adapter whose caller
-/// waits for it sets limits of its own.
+/// Clients share one pool of connections, and give up on a call after five seconds; an adapter sets its own limits
+/// if its caller waits for it.
 ///
 /// # Errors
 ///
@@ -59,7 +58,7 @@ pub fn sdk_config(
 ) -> Result<SdkConfig, MissingVariable> {
     let region = required(&variable, "AWS_REGION", "the AWS region, which Lambda sets")?;
     let http = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    // Without them, a connection that died while the environment was frozen is waited for forever.
+    // Without them, a call would wait forever for a connection that died while the environment was frozen.
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(Duration::from_secs(3))
         .operation_timeout(LONGEST_CALL)
@@ -76,7 +75,7 @@ pub fn sdk_config(
     Ok(builder.service_config(Environment(variable)).build())
 }
 
-/// What the environment says of one service, such as `AWS_ENDPOINT_URL_SQS`.
+/// The variables of one service, such as `AWS_ENDPOINT_URL_SQS`.
 /// Source: AWS SDKs and Tools reference guide, "Service-specific endpoints".
 struct Environment<F>(F);
 
@@ -137,7 +136,7 @@ mod tests {
     fn no_call_is_waited_for_forever() {
         let timeouts = sdk_config(variables).unwrap().timeout_config().unwrap().clone();
         assert!(timeouts.operation_attempt_timeout() < timeouts.operation_timeout());
-        // A handler that says nothing of its calls has them end within its drain.
+        // For a handler without a `longest_call`, calls end within its drain.
         assert_eq!(timeouts.operation_timeout(), Some(LONGEST_CALL));
     }
 

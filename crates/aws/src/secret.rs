@@ -20,7 +20,7 @@ use crate::error::CallError;
 /// How long a handler waits for a secret.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// A secret in the shape that its user takes.
+/// A secret in the shape that its user needs.
 pub trait Credential: Sized + Send + Sync + 'static {
     /// Completes "set it to ...", such as `the API token from the shop's settings`.
     const HOLDS: &'static str;
@@ -29,11 +29,11 @@ pub trait Credential: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Unusable`] with what is wrong.
+    /// [`Unusable`], with the problem.
     fn parse(text: &str) -> Result<Self, Unusable>;
 }
 
-/// What is wrong with a secret, without anything of the secret.
+/// The problem with a secret, without quoting the secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(pub &'static str);
@@ -44,7 +44,7 @@ pub struct Unusable(pub &'static str);
 pub struct Token(String);
 
 impl Token {
-    /// The token itself, for the request that carries it and for nothing else.
+    /// The token itself, only for the request that carries it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -74,7 +74,7 @@ impl fmt::Debug for Token {
 pub struct Secret<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
-    /// The variable that holds the secret, or whose name with `_ID` names it.
+    /// The variable that holds the secret. The same name with `_ID` holds its name in Secrets Manager.
     variable: &'static str,
     source: Source<T>,
 }
@@ -117,8 +117,7 @@ impl<T: Credential> Secret<T> {
     ///
     /// # Errors
     ///
-    /// A retryable [`HandlerError`] when there is none yet, and Secrets Manager does not hand over one that can be
-    /// used.
+    /// A retryable [`HandlerError`] if none is held yet, and Secrets Manager does not return a usable one.
     pub async fn get(&self, now: Timestamp) -> Result<Arc<T>, HandlerError> {
         let (store, cached, is_doubted) = match &self.0.source {
             Source::Variable(secret) => return Ok(secret.clone()),
@@ -153,7 +152,7 @@ impl<T: Credential> Secret<T> {
 }
 
 impl<T> Secret<T> {
-    /// Has the secret read again by the next [`Secret::get`], because it was not accepted: a new one may be stored.
+    /// Makes the next [`Secret::get`] read the secret again, because it was not accepted: a new one may be stored.
     pub fn doubt(&self) {
         if let Source::SecretsManager { is_doubted, .. } = &self.0.source {
             is_doubted.store(true, Ordering::Relaxed);
@@ -171,7 +170,7 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-/// There is no secret to work with. Retryable.
+/// There is no usable secret. Retryable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum SecretError {
     #[error("cannot read the secret that {variable}_ID names")]
@@ -183,7 +182,7 @@ enum SecretError {
 /// The stage of the value in use. Source: AWS Secrets Manager API reference, `GetSecretValue`.
 pub const CURRENT: &str = "AWSCURRENT";
 
-/// The stage of the value that it has replaced.
+/// The stage of the previous value.
 pub const PREVIOUS: &str = "AWSPREVIOUS";
 
 /// A secret in AWS Secrets Manager.
@@ -193,7 +192,7 @@ pub struct SecretsManager {
     secret_id: String,
 }
 
-/// Secrets Manager did not hand over a value.
+/// Secrets Manager did not return a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The call failed.
@@ -214,7 +213,7 @@ impl SecretsManager {
     ///
     /// # Errors
     ///
-    /// [`ReadError`] when there is none, or Secrets Manager did not answer within the limits of its configuration.
+    /// [`ReadError`] if there is none, or Secrets Manager did not answer within the configured limits.
     pub async fn value(&self, stage: &str) -> Result<String, ReadError> {
         let request = self.client.get_secret_value().secret_id(&self.secret_id).version_stage(stage);
         let answer = Box::pin(request.send()).await.map_err(|error| CallError::from(&error))?;
