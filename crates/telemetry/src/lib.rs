@@ -1,11 +1,11 @@
-//! What the Lambdas write to CloudWatch: one JSON object per line.
+//! The Lambdas' logs for CloudWatch: one JSON object per line.
 //!
-//! [`WideEvent`] is the line of one unit of work, with its metrics; [`init`] sets up `tracing` for
-//! everything else that has to be said.
+//! [`WideEvent`] is the line of one unit of work, with its metrics; [`init`] sets up `tracing` for all other
+//! lines.
 //!
-//! Lambda takes `timestamp` and `level` from the line only where `timestamp` is RFC 3339; without
-//! it every line counts as INFO and level filters lose errors. `lambda_runtime`'s own subscriber
-//! leaves the timestamp out, so the Lambdas use this one.
+//! Lambda reads `timestamp` and `level` from the line only if `timestamp` is RFC 3339; without it every line
+//! counts as INFO and level filters lose errors. `lambda_runtime`'s own subscriber leaves the timestamp out, so
+//! the Lambdas use this one.
 //! Source: AWS Lambda developer guide, "Configuring JSON and plain text log formats".
 
 mod wide_event;
@@ -21,20 +21,20 @@ use tracing_subscriber::layer::SubscriberExt;
 
 pub use wide_event::{Dimensions, NAMESPACE, Place, Unit, WideEvent};
 
-/// The crates whose lines follow the level that is asked for.
+/// The crates whose lines follow the requested level.
 const OURS: [&str; 3] = ["learnink", "receiver", "consumer"];
 
-/// Logs JSON lines to standard output, our own at the level in `AWS_LAMBDA_LOG_LEVEL` and above,
-/// which is INFO where it is not set or not a level. `variable` looks up an environment variable.
+/// Logs JSON lines to standard output, our own at the level in `AWS_LAMBDA_LOG_LEVEL` and above, or INFO if it is
+/// not set or not a level. `variable` looks up an environment variable.
 ///
-/// Libraries log errors only, whatever the level: the Lambda runtime and the AWS SDK write whole
-/// requests at TRACE, with payloads and signatures, and whole responses in some warnings. Panics
-/// become a line too, without their message, which may quote a payload.
+/// Libraries log only errors, at any level: the Lambda runtime and the AWS SDK write whole requests at TRACE, with
+/// payloads and signatures, and whole responses in some warnings. Panics are logged too, without their message,
+/// which may quote a payload.
 ///
-/// Call it once, first thing in `main`; a second call changes nothing.
+/// Call it once, first in `main`; a second call changes nothing.
 pub fn init(variable: impl Fn(&str) -> Option<String>) {
     let subscriber = subscriber(variable("AWS_LAMBDA_LOG_LEVEL").as_deref(), io::stdout);
-    // A second call finds a subscriber in place and leaves it there.
+    // A second call leaves the first subscriber in place.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         std::panic::set_hook(Box::new(log_panic));
     }
@@ -44,7 +44,7 @@ fn subscriber<W>(level: Option<&str>, writer: W) -> impl Subscriber + Send + Syn
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // An empty text would be taken for ERROR, and with INFO the metrics would go.
+    // An empty text would be read as ERROR, and without INFO the metrics would be lost.
     let level = level.map(str::trim).filter(|level| !level.is_empty());
     let level = level.and_then(|level| level.parse::<LevelFilter>().ok()).unwrap_or(LevelFilter::INFO);
     let ours = OURS.map(|target| (target, level));

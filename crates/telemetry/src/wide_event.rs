@@ -1,8 +1,8 @@
-//! One line per unit of work: everything one filters by, and CloudWatch's metrics of it.
+//! One line per unit of work: the fields to filter by, and its CloudWatch metrics.
 //!
-//! The line is a log line and, because of its `_aws` member, a set of metrics in the embedded metric
-//! format: CloudWatch reads them out of the log, so that a metric costs no call and is not lost with a
-//! frozen environment. A dimension is a field of the same line, and has few values.
+//! The line is a log line and, because of its `_aws` member, a set of metrics in the embedded metric format:
+//! CloudWatch reads them from the log, so that a metric needs no call and is not lost in a frozen environment. A
+//! dimension is a field of the same line, and has few values.
 //! Source: CloudWatch user guide, "Specification: Embedded metric format".
 
 use std::io::{self, Write};
@@ -18,10 +18,10 @@ pub const NAMESPACE: &str = "LearnInkWebhooks";
 /// A list of dimension sets. CloudWatch keeps a metric for each set and combination of values.
 pub type Dimensions = &'static [&'static [&'static str]];
 
-/// What a metric is measured in.
+/// The unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Unit {
-    /// How many.
+    /// A number of things.
     Count,
     /// Thousandths of a second, with a fraction.
     Milliseconds,
@@ -32,9 +32,9 @@ pub enum Unit {
 /// Where a unit of work was done.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// The Lambda function's name, which tells staging from production.
+    /// The Lambda function's name, which distinguishes staging from production.
     pub function: &'a str,
-    /// The function's version, which tells new code from old while both run.
+    /// The function's version, which distinguishes new code from old while both run.
     pub version: &'a str,
     /// Lambda's id of the invocation.
     pub invocation_id: &'a str,
@@ -60,17 +60,17 @@ struct Metric {
 }
 
 impl WideEvent {
-    /// Starts a line that says `message`.
+    /// Starts a line with this message.
     pub fn new(level: Level, message: &'static str, at: Timestamp) -> Self {
         let mut event = Self { level, at, json: Vec::with_capacity(1024), metrics: Vec::with_capacity(8) };
-        // As the lines of `tracing` begin: Lambda takes its time and level from these two.
+        // As in the lines of `tracing`: Lambda reads the time and the level from these two.
         event.field("timestamp", format_args!("{at:.6}"));
         event.field("level", level.as_str());
         event.field("message", message);
         event
     }
 
-    /// Says where the work was done. `function` is a dimension of every metric, and `version` of some.
+    /// Adds where the work was done. `function` is a dimension of every metric, and `version` of some.
     pub fn place(&mut self, place: Place<'_>) {
         self.field("function", place.function);
         self.field("version", place.version);
@@ -117,10 +117,10 @@ impl WideEvent {
         self.json
     }
 
-    /// Writes the line to standard output in one piece, where its level is logged at all.
+    /// Writes the line to standard output in one piece, if its level is logged.
     pub fn write(self) {
         if self.level <= LevelFilter::current() {
-            // Like a log line, it must not fail the work that it tells of.
+            // Like a log line, it must not fail the work that it reports.
             let _ = io::stdout().lock().write_all(&self.into_line());
         }
     }
