@@ -22,7 +22,7 @@ pub struct LocalDynamoDb {
 /// The embedded DynamoDB could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalDynamoDbError {
-    /// The file is not a database of ours, or cannot be written.
+    /// The file is not our database, or cannot be written.
     #[error("cannot use {path}: {problem}; move it away to start with empty tables")]
     Database {
         /// The file, or `memory`.
@@ -30,7 +30,7 @@ pub enum LocalDynamoDbError {
         /// What the engine said.
         problem: String,
     },
-    /// No port could be had.
+    /// No port was available.
     #[error("cannot listen on this machine")]
     Listen(#[from] io::Error),
     /// A table could not be made.
@@ -49,7 +49,7 @@ impl LocalDynamoDb {
     ///
     /// # Errors
     ///
-    /// [`LocalDynamoDbError`] when the file cannot be used or no port can be had.
+    /// [`LocalDynamoDbError`] if the file cannot be used or no port is available.
     pub async fn start(database: Option<&Path>) -> Result<Self, LocalDynamoDbError> {
         let path = database.map_or_else(|| "memory".to_owned(), quoted);
         let opened = database.map_or_else(Database::memory, |path| Database::new(&path.to_string_lossy()));
@@ -84,7 +84,7 @@ pub struct Table<'a> {
     pub range_key: Option<&'a str>,
 }
 
-/// Makes a table unless it is there.
+/// Makes a table, unless it exists.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! The event source mapping between SQS and Lambda, on a laptop.
 //!
-//! It receives up to a batch, invokes the function, and deletes what the answer does not name as
-//! failed. The rest comes back when its visibility timeout ends, and SQS moves it to the
-//! dead-letter queue after its last delivery.
+//! It receives up to a batch, invokes the function, and deletes the messages that the answer does not name as
+//! failed. The rest is delivered again when its visibility timeout ends, and SQS moves it to the dead-letter queue
+//! after its last delivery.
 //! Source: AWS Lambda developer guide, "Handling errors for an SQS event source in Lambda".
 
 use std::future::Future;
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 /// The most records in a batch without a batching window, and the template's `BatchSize`.
 pub const BATCH_SIZE: i32 = 10;
 
-/// How long a poll waits for a message, in seconds: no longer than a person waits for an end.
+/// How long a poll waits for a message, in seconds: short, so that the program ends quickly.
 const WAIT_S: i32 = 1;
 
 /// A pause after a poll that SQS did not answer.
@@ -40,8 +40,8 @@ impl EventSource {
         Self { client, queue_url: queue_url.into() }
     }
 
-    /// Polls and invokes `function` until `stopped` says so and no message is visible any more.
-    /// `function` gets a batch and returns its answer as JSON, or `None` where it failed.
+    /// Polls and invokes `function` until `stopped` is set and no message is visible any more. `function` gets a
+    /// batch and returns its answer as JSON, or `None` if it failed.
     pub async fn run<F, Fut>(&self, function: F, stopped: watch::Receiver<bool>)
     where
         F: Fn(SqsEvent) -> Fut,
@@ -60,12 +60,12 @@ impl EventSource {
         }
     }
 
-    /// One poll that waits for up to `wait_s` seconds, and one invocation where it found messages.
-    /// Returns how many it found.
+    /// One poll that waits for up to `wait_s` seconds, and one invocation if it found messages. Returns how many
+    /// it found.
     ///
     /// # Errors
     ///
-    /// What SQS said when it could not be polled.
+    /// The error of SQS, if it could not be polled.
     pub async fn poll<F, Fut>(&self, wait_s: i32, function: &F) -> Result<usize, String>
     where
         F: Fn(SqsEvent) -> Fut,
@@ -107,7 +107,7 @@ impl EventSource {
         }
         let request = self.client.delete_message_batch().queue_url(&self.queue_url);
         if let Err(error) = request.set_entries(Some(entries)).send().await {
-            // They come back, and the ledger recognises them.
+            // They are delivered again, and the ledger deduplicates them.
             tracing::warn!(error = with_causes(&error), "handled messages could not be deleted");
         }
     }
@@ -131,7 +131,7 @@ fn failures(ids: &[String], answer: Option<&Value>) -> Vec<bool> {
     ids.iter().map(|id| named.contains(&Some(id.as_str()))).collect()
 }
 
-/// The message as Lambda hands it to the function.
+/// The message as Lambda passes it to the function.
 fn record(message: &Message) -> SqsMessage {
     let mut record = SqsMessage::default();
     record.message_id.clone_from(&message.message_id);

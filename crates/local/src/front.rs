@@ -1,8 +1,8 @@
-//! API Gateway on a laptop: an HTTP request becomes what an HTTP API sends to Lambda.
+//! API Gateway on a laptop: turns an HTTP request into the event that an HTTP API sends to Lambda.
 //!
-//! Shape: payload format version 2.0. Source: API Gateway developer guide, "Create AWS Lambda proxy
-//! integrations for HTTP APIs". Like the gateway it joins headers that come twice with a comma, and
-//! hands over bodies that aren't text as base64.
+//! Shape: payload format version 2.0. Source: API Gateway developer guide, "Create AWS Lambda proxy integrations
+//! for HTTP APIs". Like the gateway, it joins repeated headers with a comma, and passes bodies that are not text
+//! as base64.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 /// Source: API Gateway developer guide, "Quotas for configuring and running an HTTP API".
 pub const LARGEST_BODY_BYTES: usize = 10 * 1024 * 1024;
 
-/// The request as the gateway hands it to Lambda.
+/// The request as the gateway passes it to Lambda.
 pub fn http_api_request(parts: &Parts, body: &[u8], request_id: &str, now: Timestamp) -> Value {
     let headers: Map<String, Value> = parts
         .headers
@@ -57,7 +57,7 @@ pub fn http_api_request(parts: &Parts, body: &[u8], request_id: &str, now: Times
     })
 }
 
-/// What the gateway passes on as text.
+/// Whether the gateway passes a body of this type as text.
 fn is_text(content_type: Option<&str>) -> bool {
     let Some(content_type) = content_type else { return true };
     let media_type = content_type.split(';').next().unwrap_or_default().trim();

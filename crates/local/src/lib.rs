@@ -1,9 +1,9 @@
 //! The whole pipeline in one process, on a laptop, without an AWS account.
 //!
-//! The receiver and the consumer are the very libraries that the Lambda binaries call, and they
-//! reach SQS and DynamoDB through the same SDK clients. What stands in for AWS is here:
+//! The receiver and the consumer are the same libraries that the Lambda binaries call, and they reach SQS and
+//! DynamoDB through the same SDK clients. The replacements for AWS are here:
 //!
-//! | module | stands in for |
+//! | module | replaces |
 //! |---|---|
 //! | [`front`] | API Gateway: HTTP in, an HTTP API request with payload format 2.0 out |
 //! | [`sqs`] | SQS: `winterbaume-sqs`, with a journal that outlives the process |
@@ -12,7 +12,7 @@
 //! | [`state`] | what is kept between two starts |
 //! | [`pipeline`] | the stack that connects them |
 //!
-//! [`terminal`] is for whoever prints what happens there.
+//! [`terminal`] is for programs that print text from there.
 
 pub mod dynamodb;
 pub mod event_source;
@@ -31,11 +31,11 @@ pub use state::{State, StateError};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 
-/// The region that the embedded engines answer for.
+/// The region of the embedded engines.
 pub const REGION: &str = "us-east-1";
 
-/// The configuration with which AWS's clients talk to an engine at `endpoint`. The credentials mean
-/// nothing, and nothing looks for others; no proxy stands in between, whatever the environment says.
+/// The configuration with which AWS's clients talk to an engine at `endpoint`. The credentials have no meaning,
+/// and no others are looked up; no proxy is used, even if the environment names one.
 pub fn sdk_config(endpoint: &str) -> SdkConfig {
     let credentials = Credentials::new("000000000000", "local", None, None, "local");
     SdkConfig::builder()

@@ -1,4 +1,4 @@
-//! The stack that connects them: what `template.yaml` describes, in one process.
+//! The pipeline: the stack of `template.yaml`, in one process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use crate::{front, sdk_config};
 
 /// The queue between the receiver and the consumer.
 pub const QUEUE: &str = "messages";
-/// Where messages go that the consumer could not handle.
+/// The queue for messages that the consumer could not handle.
 pub const DEAD_LETTER_QUEUE: &str = "dead-letters";
-/// What has been done, by message.
+/// The ledger: what is done, by message.
 pub const LEDGER_TABLE: Table<'_> = Table { name: "ledger", hash_key: "message_id", range_key: None };
 /// Each learner's progress, by course.
 pub const LEARNERS_TABLE: Table<'_> =
@@ -41,11 +41,11 @@ pub const LEARNERS_TABLE: Table<'_> =
 pub const UNKNOWN_EVENTS_TABLE: Table<'_> =
     Table { name: "unknown-events", hash_key: "message_id", range_key: None };
 
-/// How many pollers work at a time. Lambda starts with five.
+/// How many pollers work concurrently. Lambda starts with five.
 const POLLERS: usize = 5;
 
-/// How long the embedded SQS may take to confirm a message. A busy laptop needs longer than AWS; LearnInk gives up on
-/// an answer after 15 s. Source: Svix documentation, "Retry Schedule".
+/// How long the embedded SQS may take to confirm a message. A busy laptop needs longer than AWS; LearnInk waits 15
+/// s for an answer. Source: Svix documentation, "Retry Schedule".
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(12);
 
 /// The limits of the stack, as `template.yaml` has them; tests make them shorter.
@@ -60,26 +60,26 @@ pub struct StackLimits {
 }
 
 impl StackLimits {
-    /// The template's.
+    /// The template's limits.
     pub const TEMPLATE: Self =
         Self { consumer_timeout_s: 30, visibility_timeout_s: 180, max_receive_count: 7 };
 }
 
 /// How a pipeline is started.
 pub struct Options {
-    /// Where webhooks are posted to; port 0 takes a free one.
+    /// The address that webhooks are posted to; with port 0, a free port is chosen.
     pub address: SocketAddr,
-    /// What is kept between two starts; `None` keeps everything in memory.
+    /// The state that is kept between two starts; `None` keeps everything in memory.
     pub state: Option<State>,
     /// The signing secret, or several separated by spaces.
     pub signing_secret: String,
     /// The stack's limits.
     pub limits: StackLimits,
-    /// The environment of the handlers, as in Lambda but for its tables, which are here.
+    /// The environment of the handlers, as in Lambda except for its tables, which are here.
     pub env: Env,
     /// Uniform in `0..1`; spreads the retries of messages that failed together.
     pub random: fn() -> f64,
-    /// Told of everything that happens.
+    /// Receives everything that happens.
     pub observer: mpsc::UnboundedSender<Observation>,
 }
 
@@ -95,7 +95,7 @@ pub enum Observation {
 /// The pipeline could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is taken or not of this machine.
+    /// The address is in use, or is not this machine's.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
@@ -120,7 +120,7 @@ pub enum StartError {
     Env(#[from] ConfigError),
 }
 
-/// What a pipeline leaves for the next start.
+/// The messages that a pipeline leaves for the next start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unprocessed {
     /// Messages that wait for a retry or were not finished in time, and those that SQS itself had moved to
@@ -158,7 +158,7 @@ impl Pipeline {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let Options { address, state, signing_secret, limits, env, random, observer } = options;
         let env = on_this_machine(env);
-        // Made for its errors alone, which should be said before anything starts.
+        // Made only to report its errors before anything starts.
         learnink_handlers::router(&env.clone().with_tables(sdk_config("http://127.0.0.1:1")))?;
         let verifier = Verifier::new(&signing_secret)?;
         let listen = |source| StartError::Listen { address, source };
@@ -230,7 +230,7 @@ impl Pipeline {
         &self.tables
     }
 
-    /// Starts the pollers that hand batches to the consumer.
+    /// Starts the pollers that pass batches to the consumer.
     pub fn start_pollers(&mut self) {
         for _ in 0..POLLERS {
             let source = EventSource::new(self.queue.clone(), LocalSqs::queue_url(QUEUE));
@@ -254,11 +254,11 @@ impl Pipeline {
         self.sqs.messages_sent_to(queue).await
     }
 
-    /// Stops taking requests, handles what was acknowledged, for up to `patience`, and stops.
+    /// Stops taking requests, handles the acknowledged webhooks, for up to `patience`, and stops.
     pub async fn stop(mut self, patience: Duration) -> Unprocessed {
         let until = tokio::time::Instant::now() + patience;
         self.stop_front.send_replace(true);
-        // A client that never ends its request must not use up the time of what was acknowledged.
+        // A client that never ends its request must not use up the time for the acknowledged webhooks.
         if tokio::time::timeout(patience / 5, &mut self.front).await.is_err() {
             self.front.abort();
         }
@@ -274,8 +274,8 @@ impl Pipeline {
     }
 }
 
-/// The configuration of the receiver's client. It tries once: a second try would store a message twice that the
-/// first one stored, and was not confirmed in time.
+/// The configuration of the receiver's client. It tries once: if the first try stored a message but was not
+/// confirmed in time, a second try would store it twice.
 fn patient(sqs: &SdkConfig) -> SdkConfig {
     let timeouts = TimeoutConfig::builder().operation_timeout(CONFIRMED_WITHIN).build();
     sqs.to_builder().timeout_config(timeouts).retry_config(RetryConfig::disabled()).build()
@@ -307,7 +307,7 @@ async fn invoke(
     let answer = report.response().ok().and_then(|response| serde_json::to_value(response).ok());
     let BatchReport { records } = report;
     for record in records {
-        // Nobody watches any more once the program is ending.
+        // Nobody receives it any more once the program is ending.
         let _ = observer.send(Observation::Consumed(record));
     }
     answer
@@ -324,7 +324,7 @@ async fn serve(
         async move { answer(&receiver, &observer, request).await }
     };
     let stopped = async move {
-        // An error means that the pipeline is gone, which stops the front as well.
+        // An error means that the pipeline has ended, which stops the front too.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let server = axum::serve(listener, axum::Router::new().fallback(handle));
@@ -333,7 +333,7 @@ async fn serve(
     }
 }
 
-/// One request through the gateway's shape to the receiver and back.
+/// Passes one request to the receiver in the gateway's shape, and returns the answer.
 async fn answer(
     receiver: &Receiver,
     observer: &mpsc::UnboundedSender<Observation>,

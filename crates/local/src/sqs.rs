@@ -1,10 +1,10 @@
 //! SQS on a laptop: `winterbaume-sqs` behind HTTP, with a journal.
 //!
-//! The engine keeps everything in memory. A webhook that was answered with 200 has to outlive the
-//! process, so a message is in the journal before its send is confirmed, until it is deleted. At
-//! the next start the journal's messages are sent again: they have new SQS message ids and receive
-//! counts, as after a redrive, and those that SQS itself had moved to the dead-letter queue start
-//! over on their source queue. The journal outlives a process that is killed, not a loss of power.
+//! The engine keeps everything in memory. A webhook that was answered with 200 has to outlive the process, so a
+//! message is in the journal from before its send is confirmed until it is deleted. At the next start, the
+//! journal's messages are sent again. They have new SQS message ids and receive counts, as after a redrive, and
+//! those that SQS itself had moved to the dead-letter queue start again on their source queue. The journal
+//! survives a kill of the process, but not a loss of power.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -41,7 +41,7 @@ pub struct LocalSqs {
 /// The embedded SQS could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalSqsError {
-    /// No port could be had.
+    /// No port was available.
     #[error("cannot listen on this machine")]
     Listen(#[source] io::Error),
     /// The engine refused a queue.
@@ -80,12 +80,12 @@ pub struct QueueSettings {
 }
 
 impl LocalSqs {
-    /// Starts an SQS with the given queues, and sends again what `journal` holds for them. Without
-    /// a journal the messages end with the process.
+    /// Starts an SQS with the given queues, and sends their messages in `journal` again. Without a journal, the
+    /// messages are lost when the process ends.
     ///
     /// # Errors
     ///
-    /// [`LocalSqsError`] when no port can be had, a queue cannot be made or the journal cannot be used.
+    /// [`LocalSqsError`] if no port is available, a queue cannot be made or the journal cannot be used.
     pub async fn start(
         queues: &[(&str, QueueSettings)],
         journal: Option<&Path>,
@@ -131,7 +131,7 @@ impl LocalSqs {
     }
 }
 
-/// The engine's own account.
+/// The account of the engine.
 const ACCOUNT: &str = "123456789012";
 
 impl Drop for LocalSqs {
@@ -222,8 +222,8 @@ struct DeleteBatch {
 }
 
 impl Engine {
-    /// Carries out one SQS action and keeps the journal. Only the actions that this program uses
-    /// are journalled: a batch of sends is refused rather than forgotten at the next start.
+    /// Carries out one SQS action and updates the journal. Only the actions that this program uses are journalled:
+    /// a batch of sends is refused, because it would be lost at the next start.
     async fn call(&self, action: &str, body: Bytes) -> MockResponse {
         let result = match action {
             "SendMessageBatch" | "PurgeQueue" | "StartMessageMoveTask" => {
@@ -253,7 +253,7 @@ impl Engine {
     }
 
     async fn receive(&self, body: Bytes) -> io::Result<MockResponse> {
-        // May wait for a message for seconds, so without the lock.
+        // Without the lock, because it may wait for a message for seconds.
         let response = self.forward("ReceiveMessage", body).await;
         if response.status == 200 {
             let received: Received = serde_json::from_slice(&response.body)?;
@@ -287,7 +287,7 @@ impl Engine {
         self.service.0.handle(MockRequest { method: "POST".to_owned(), uri, headers, body }).await
     }
 
-    /// Sends again what the journal holds, into a new journal that then takes its place.
+    /// Sends the journal's messages again, into a new journal that then replaces it.
     async fn restore(&self, path: &Path) -> Result<(), LocalSqsError> {
         let io_error = |source| LocalSqsError::Journal { path: path.to_owned(), source };
         let kept = read_journal(path)?;
@@ -314,13 +314,13 @@ enum Line {
     Deleted { id: String },
 }
 
-/// What was sent and not deleted, here and in the file.
+/// The messages that were sent and not deleted, in memory and in the file.
 #[derive(Debug, Default)]
 struct Journal {
     file: Option<JournalFile>,
     /// The live messages' requests, by SQS message id.
     live: HashMap<String, Box<RawValue>>,
-    /// Which message a receipt handle stands for. Those of deleted messages are dropped with them.
+    /// The message of each receipt handle. Handles of deleted messages are dropped with them.
     receipts: HashMap<String, String>,
 }
 
@@ -343,7 +343,7 @@ impl Journal {
         self.file.as_mut().map_or(Ok(()), |file| file.append(line))
     }
 
-    /// Writes the file anew once most of its lines speak of messages that are gone.
+    /// Rewrites the file once most of its lines are about deleted messages.
     fn compact(&mut self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         if file.lines < COMPACT_FROM_LINES || file.lines < self.live.len().saturating_mul(4) {
@@ -382,7 +382,7 @@ impl JournalFile {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         if let Err(error) = self.file.write_all(&bytes) {
-            // Half a line would spoil the next one. Where this fails too, so will that one.
+            // Half a line would damage the next one. If this fails too, so will that one.
             let _ = self.file.set_len(self.bytes);
             return Err(error);
         }

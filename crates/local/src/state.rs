@@ -1,4 +1,4 @@
-//! What is kept between two starts: the signing secret, the tables, the messages on the queues.
+//! The state that is kept between two starts: the signing secret, the tables, the messages on the queues.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -9,24 +9,24 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::terminal::quoted;
 
-/// The length of a new signing secret's key: as Svix makes them.
+/// The length of a new signing secret's key: the same as Svix's.
 const KEY_BYTES: usize = 24;
 
-/// The file whose lock says that a pipeline is running.
+/// The file that is locked while a pipeline is running.
 const LOCK: &str = "lock";
 
 /// A folder that one pipeline at a time works in.
 #[derive(Debug)]
 pub struct State {
     folder: PathBuf,
-    /// Held for as long as the pipeline runs; the system lets it go even after a crash.
+    /// Held while the pipeline runs; the system releases it even after a crash.
     _lock: File,
 }
 
 /// The folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// Another process has it.
+    /// Another process uses it.
     #[error(
         "{} is in use by another `learnink dev`; stop that one, or choose another folder with --state",
         quoted(folder)
@@ -52,16 +52,16 @@ pub enum StateError {
 }
 
 impl State {
-    /// Opens the folder, makes it where there is none, and locks it.
+    /// Opens the folder, makes it if it does not exist, and locks it.
     ///
     /// # Errors
     ///
-    /// [`StateError`] when it cannot be written, or another process has it.
+    /// [`StateError`] if it cannot be written, or another process uses it.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StateError> {
         let folder = folder.into();
         let io_error = |path: &Path, source| StateError::Io { path: path.to_owned(), source };
         let mut builder = DirBuilder::new();
-        // What learners do is in there.
+        // It holds learners' data.
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.recursive(true).create(&folder).map_err(|error| io_error(&folder, error))?;
@@ -100,7 +100,7 @@ impl State {
         Ok(secret)
     }
 
-    /// Says for [`sqs_endpoint`] where the SQS of the pipeline listens, until this is dropped.
+    /// Publishes for [`sqs_endpoint`] where the SQS of the pipeline listens, until this is dropped.
     ///
     /// # Errors
     ///
@@ -109,12 +109,12 @@ impl State {
         write_line(&sqs_endpoint_file(&self.folder), endpoint)
     }
 
-    /// Where the tables are.
+    /// The file of the tables.
     pub fn database(&self) -> PathBuf {
         database_file(&self.folder)
     }
 
-    /// Where the messages are.
+    /// The file of the messages.
     pub fn journal(&self) -> PathBuf {
         self.folder.join("queues.jsonl")
     }
@@ -133,13 +133,13 @@ fn write_line(path: &Path, line: &str) -> Result<(), StateError> {
     options.create(true).truncate(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // Under another name first, so that nobody reads half a line, even after a kill.
+    // Under another name first, so that nobody reads half a line, even after the process was killed.
     let next = path.with_extension("new");
     options.open(&next).and_then(|mut file| writeln!(file, "{line}")).map_err(io_error)?;
     fs::rename(&next, path).map_err(io_error)
 }
 
-/// Where the SQS of the pipeline that is running in `folder` listens; `None` where none is.
+/// Where the SQS of the pipeline that runs in `folder` listens; `None` if none runs.
 ///
 /// # Errors
 ///
@@ -152,7 +152,7 @@ pub fn sqs_endpoint(folder: &Path) -> Result<Option<String>, StateError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(error)),
     };
-    // The pipeline may have been killed, and its port be somebody else's by now.
+    // The pipeline may have been killed, and another program may have its port now.
     let lock = File::open(folder.join(LOCK)).map_err(io_error)?;
     match lock.try_lock_shared() {
         Ok(()) => Ok(None),
@@ -161,7 +161,7 @@ pub fn sqs_endpoint(folder: &Path) -> Result<Option<String>, StateError> {
     }
 }
 
-/// Fails where there is nothing to forget.
+/// Fails if there is nothing to remove.
 fn forget_sqs_endpoint(folder: &Path) {
     let _ = fs::remove_file(sqs_endpoint_file(folder));
 }
@@ -186,12 +186,12 @@ pub fn read_signing_secret(folder: &Path) -> Result<String, StateError> {
     }
 }
 
-/// Where the tables of the pipeline in `folder` are.
+/// The file of the tables of the pipeline in `folder`.
 pub fn database_file(folder: &Path) -> PathBuf {
     folder.join("tables.sqlite")
 }
 
-/// Where the signing secret of the pipeline in `folder` is.
+/// The file of the signing secret of the pipeline in `folder`.
 pub fn secret_file(folder: &Path) -> PathBuf {
     folder.join("signing-secret")
 }
@@ -258,7 +258,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = State::open(file.path()).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot use {}", file.path().display()));
-        // The system's words are the cause's, so that whoever prints both says nothing twice.
+        // The system's text is the cause's, so that printing both repeats nothing.
         assert_eq!(with_causes(&error), format!("{error}: {}", error.source().unwrap()));
     }
 }

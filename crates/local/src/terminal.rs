@@ -1,4 +1,4 @@
-//! Text for a terminal: data from elsewhere that cannot steer it, and names that can be pasted into a shell.
+//! Text for a terminal: foreign data that cannot control it, and names that can be pasted into a shell.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -7,22 +7,22 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// Characters that a terminal obeys or does not show: control characters, those that change the direction of
-/// text, line and paragraph separators, and everything of no width that is not a mark on a letter.
+/// Characters that control a terminal or are invisible: control characters, those that change the direction of
+/// text, line and paragraph separators, and all of zero width that are not marks on a letter.
 /// Source: Unicode Standard Annex 44, `General_Category` and `Default_Ignorable_Code_Point`.
 static HIDDEN: LazyLock<Regex> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "the pattern is constant, and every test here uses it")]
     Regex::new(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]").expect("the pattern is valid")
 });
 
-/// One line of text from elsewhere. Each character that a terminal would obey or not show is written as an
-/// escape, such as `\n` or `\u{202e}`.
+/// One line of foreign text. Each character that controls a terminal or is invisible is written as an escape, such
+/// as `\n` or `\u{202e}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     HIDDEN.replace_all(text, |found: &Captures<'_>| found[0].escape_default().to_string())
 }
 
-/// The same JSON without characters that a terminal would obey or not show, but for line breaks: in its
-/// strings they become escapes, and between its parts, where only white space can be, spaces.
+/// The same JSON without characters that control a terminal or are invisible, except line breaks: in its strings
+/// they become escapes, and between its parts, where only white space can be, spaces.
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     HIDDEN.replace_all(json, |found: &Captures<'_>| match &found[0] {
         "\n" => "\n".to_owned(),
@@ -35,10 +35,10 @@ pub fn visible_json(json: &str) -> Cow<'_, str> {
     })
 }
 
-/// A word that a shell reads as `word`, for a command or a path that is pasted. Nothing in it steers a terminal.
+/// A word that a shell reads as `word`, for a command or a path that is pasted. It cannot control a terminal.
 ///
-/// Shape: as it is where a shell takes it so, else in single quotes; with hidden characters or bytes that are
-/// not UTF-8 in `$'...'`. Source: POSIX.1-2024, Shell Command Language, section 2.2.
+/// Shape: unchanged if a shell reads it so, else in single quotes; with hidden characters or bytes that are not
+/// UTF-8, in `$'...'`. Source: POSIX.1-2024, Shell Command Language, section 2.2.
 pub fn quoted(word: impl AsRef<OsStr>) -> String {
     let bytes = word.as_ref().as_encoded_bytes();
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(byte);
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    /// Text with many characters that cannot be seen.
+    /// Text with many invisible characters.
     fn hostile() -> impl Strategy<Value = String> {
         let hidden = prop::sample::select(NEVER_PRINTED.to_vec())
             .prop_flat_map(|range| range)
