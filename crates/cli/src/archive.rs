@@ -1,4 +1,4 @@
-//! `learnink archive`: proves what the `archive` handler kept, and makes tables of it.
+//! `learnink archive`: proves the records of the `archive` handler, and makes tables of them.
 
 mod export;
 mod verify;
@@ -16,7 +16,7 @@ use learnink_webhook::config::ConfigError;
 
 use crate::{aws, variable};
 
-/// How many objects are read at a time. Bodies are up to 6 MiB, so it bounds the memory, too.
+/// How many objects are read at a time. Bodies are up to 6 MiB, so this also limits the memory.
 const READS_AT_ONCE: usize = 32;
 
 /// How the commands reach a bucket; below their help.
@@ -29,7 +29,7 @@ They may s3:ListBucket and s3:GetObject; nothing is ever written or deleted.";
 /// The commands of `learnink archive`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Prove that LearnInk signed what is kept
+    /// Prove that LearnInk signed the records
     Verify(verify::Args),
     /// Turn the records of some days into JSON lines or CSV
     Export(export::Args),
@@ -38,7 +38,7 @@ pub(crate) enum Command {
 /// Which archive.
 #[derive(Debug, clap::Args)]
 struct Source {
-    /// Where the records are, as the consumer has it: `s3://bucket/prefix`, or a folder
+    /// Where the records are, in the same form as for the consumer: `s3://bucket/prefix`, or a folder
     #[arg(long = "archive", value_name = "URL", env = "LEARNINK_ARCHIVE")]
     url: String,
     /// Only this event type, such as user.course.started
@@ -58,7 +58,7 @@ struct Days {
 }
 
 impl Days {
-    /// The days for a text, with a space in front.
+    /// The days as part of a text, after a space.
     fn what(&self) -> String {
         let from = self.from.map(|from| format!(" from {from}")).unwrap_or_default();
         let to = self.to.map(|to| format!(" to {to}")).unwrap_or_default();
@@ -81,7 +81,7 @@ impl Source {
             aws::check_environment(variable).with_context(|| format!("cannot open {url}"))?;
         }
         Archive::open(&url, &Env::new(variable)).map_err(|error| match error {
-            // It speaks of the consumer's variable.
+            // Its text is about the consumer's variable.
             ConfigError::Unusable { problem, .. } => {
                 anyhow::anyhow!("--archive (or {VARIABLE}) cannot be used: {problem}")
             }
@@ -89,13 +89,13 @@ impl Source {
         })
     }
 
-    /// What is selected, for a text.
+    /// The selection as part of a text.
     fn what(&self, days: &Days) -> String {
         let of_type = self.event_type.as_ref().map(|name| format!(" of type {name}")).unwrap_or_default();
         format!("{}{of_type}{}", self.url, days.what())
     }
 
-    /// What is selected.
+    /// The selected objects.
     async fn list(&self, archive: &Archive, days: &Days) -> anyhow::Result<Listing> {
         let range = days.from.zip(days.to);
         if let Some((from, to)) = range {
@@ -114,17 +114,17 @@ impl Source {
     }
 }
 
-/// The variable that says where the archive is, to the consumer as well.
+/// The variable with the archive's location, which the consumer reads too.
 const VARIABLE: &str = "LEARNINK_ARCHIVE";
 
 /// The environment as the handlers read it: an archive in a folder is named by a URL there.
 pub(crate) fn variable_for_handlers(name: &str) -> Option<String> {
     let value = variable(name)?;
-    // One that cannot be used is for the handler to name.
+    // The handler reports one that cannot be used.
     Some(if name == VARIABLE { url(&value).unwrap_or(value) } else { value })
 }
 
-/// Where an archive is, as the handlers take it: the URL itself, or the whole path of a folder.
+/// An archive's location in the handlers' form: the URL itself, or the absolute path of a folder.
 fn url(archive: &str) -> anyhow::Result<String> {
     if archive.contains("://") {
         return Ok(archive.to_owned());
@@ -148,20 +148,7 @@ fn date(text: &str) -> Result<Date, String> {
     text.parse().map_err(|_| "expected a date such as 2026-03-01".to_owned())
 }
 
-/// What is there instead of records, for an error: the prefix of a bucket may be missing in the URL.
-fn beside(others: &[Name]) -> String {
-    match others {
-        [] => String::new(),
-        [name] => format!("; the one object there, {}, is not a record", name.as_str().escape_default()),
-        [name, ..] => format!(
-            "; the {} objects there, such as {}, are not records: is a part of the URL missing?",
-            others.len(),
-            name.as_str().escape_default()
-        ),
-    }
-}
-
-/// What a count is of.
+/// A count with its noun.
 fn records(count: usize) -> String {
     if count == 1 { "1 record".to_owned() } else { format!("{count} records") }
 }

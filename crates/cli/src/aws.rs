@@ -1,4 +1,4 @@
-//! AWS, where a command looks at a deployed stack.
+//! AWS, for commands about a deployed stack.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +19,7 @@ use learnink_webhook::config::{ConfigError, required};
 
 use crate::{now, variable};
 
-/// How the commands for AWS are told which; below their help.
+/// How to choose the AWS account and region; printed below the help of the commands for AWS.
 pub(crate) const IN_AWS: &str = "\
 In AWS, region and credentials come from the environment alone. Where a profile has them:
   export AWS_REGION=eu-west-1
@@ -33,8 +33,8 @@ pub(crate) fn config() -> Result<SdkConfig, ConfigError> {
     Ok(learnink_aws::sdk_config(variable)?)
 }
 
-/// Whether the environment names a region and has credentials. Without them a call fails for reasons that
-/// nobody would guess from its error.
+/// Whether the environment names a region and has credentials. Without them, a call fails with an error that does
+/// not show the reason.
 pub(crate) fn check_environment(variable: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
     required(&variable, "AWS_REGION", "the stack's region, such as eu-west-1")?;
     required(
@@ -50,7 +50,7 @@ pub(crate) fn region(aws: &SdkConfig) -> &str {
     aws.region().map_or("no region", AsRef::as_ref)
 }
 
-/// The `Date` of AWS's answers has whole seconds, and the answer took its time: a difference up to this says nothing.
+/// The `Date` of AWS's answers has whole seconds, and answers take time: a difference up to this means nothing.
 const UNKNOWN_DIFFERENCE: SignedDuration = SignedDuration::from_secs(2);
 
 /// AWS's clock, as its answers show it.
@@ -72,11 +72,11 @@ impl AwsClock {
         }
     }
 
-    /// How far AWS's clock is ahead of this machine's; zero where they agree as far as anybody can tell, or AWS has
+    /// How far AWS's clock is ahead of this machine's; zero if the difference is too small to measure, or AWS has
     /// not answered yet.
     pub(crate) fn ahead(&self) -> SignedDuration {
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_default();
-        // The end of that second: what happened in it is over, and a window opened now is for it as well.
+        // The end of that second: a window that is opened now also covers what happened in it.
         if ahead.abs() <= UNKNOWN_DIFFERENCE {
             SignedDuration::ZERO
         } else {
@@ -84,7 +84,7 @@ impl AwsClock {
         }
     }
 
-    /// An answer with this `Date` came at `here` by this machine's clock.
+    /// Sets it from an answer with this `Date`, received at `here` by this machine's clock.
     fn set(&self, date: Option<&str>, here: Timestamp) {
         let date = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
         if let Some(date) = date {
@@ -93,7 +93,7 @@ impl AwsClock {
     }
 }
 
-/// An HTTP client that looks at the time of each answer.
+/// An HTTP client that reads the time of each answer.
 #[derive(Debug)]
 struct Watched<C> {
     client: C,

@@ -1,4 +1,4 @@
-//! How this program was called: what it prints to be typed is typed in the same way.
+//! How this program was called, so that the commands that it prints can be typed in the same way.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::LazyLock;
@@ -7,24 +7,24 @@ use learnink_local::terminal::quoted;
 
 use crate::variable;
 
-/// What the texts of `--help` have where the name of the program belongs; see [`in_text`].
+/// The program's names in the texts of `--help`; see [`in_text`].
 const IN_TEXTS: (&str, &str) = ("cargo learnink", "cargo dev");
 
 static NAMES: LazyLock<(String, String)> =
     LazyLock::new(|| names(variable("CARGO_PKG_NAME").as_deref(), std::env::args_os().next()));
 
-/// What is typed before the name of a command: `cargo learnink`, or the program as it was typed.
+/// The words before the name of a command: `cargo learnink`, or the program as it was typed.
 pub(crate) fn learnink() -> &'static str {
     &NAMES.0
 }
 
-/// What is typed to start the pipeline: `cargo dev`, or the program with `dev` behind it.
+/// The command that starts the pipeline: `cargo dev`, or the program and `dev`.
 pub(crate) fn dev() -> &'static str {
     &NAMES.1
 }
 
-/// Cargo says for which package it runs a program. A program that one of another package runs, a test say, was
-/// not called by the alias.
+/// Cargo says for which package it runs a program. A program that was started by another package's, such as a
+/// test, was not called by the alias.
 fn names(package: Option<&str>, program: Option<OsString>) -> (String, String) {
     if package == Some(env!("CARGO_PKG_NAME")) {
         return (IN_TEXTS.0.to_owned(), IN_TEXTS.1.to_owned());
@@ -35,7 +35,7 @@ fn names(package: Option<&str>, program: Option<OsString>) -> (String, String) {
     (learnink, dev)
 }
 
-/// A text of `--help` with the names under which the program is called.
+/// A text of `--help` with the names under which the program was called.
 pub(crate) fn in_text(text: &str, learnink: &str, dev: &str) -> String {
     text.replace(IN_TEXTS.0, learnink).replace(IN_TEXTS.1, dev)
 }

@@ -21,13 +21,13 @@ use crate::{DEFAULT_STATE, StateFolder, aws, called, milliseconds, secrets};
 
 const DEFAULT_PORT: u16 = 9000;
 
-/// How long Ctrl-C waits for what was acknowledged.
+/// How long Ctrl-C waits for acknowledged webhooks.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What was told of the sender's secrets is not told again for so long, even where it changes at every delivery.
+/// How long news of the sender's secrets is not repeated, even if it changes at every delivery.
 const QUIET_FOR: Duration = Duration::from_mins(10);
 
-/// By how much the consumer's news of a message may come before the receiver's.
+/// How much earlier than the receiver's news of a message the consumer's may arrive.
 const LONGEST_LAG: Duration = Duration::from_secs(1);
 
 const SAMPLE: &str = "events/user.course.started.json";
@@ -44,11 +44,11 @@ pub(crate) struct Args {
     /// Address to listen on
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; with 0, a free one is chosen
     #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
-    /// Signing secret, or several separated by spaces; without it, one is made and kept. Others on this
-    /// machine can read the command line, and not the variable
+    /// Signing secret, or several separated by spaces; without it, one is made and kept. Others on this machine
+    /// can read the command line, but not the variable
     #[arg(long, env = "LEARNINK_SIGNING_SECRET", hide_env_values = true)]
     secret: Option<String>,
     #[command(flatten)]
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(secret) => secrets::without_wrapping(&secret),
         None => secrets::without_wrapping(&state.signing_secret()?),
     };
-    // Somebody else's secret is not for this terminal.
+    // A given secret is not printed.
     let shown_secret = if secret_is_given { "the one you gave".to_owned() } else { signing_secret.clone() };
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
     let (observer, mut observations) = mpsc::unbounded_channel();
@@ -121,7 +121,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     screen.problem.map_or(Ok(()), Err)
 }
 
-/// Where the lines go. A disk that is full, where they go to a file, stops no webhook.
+/// The output of the lines. If it is a file on a full disk, webhooks are still handled.
 #[derive(Debug, Default)]
 struct Screen {
     /// Why a line could not be printed, the first time.
@@ -132,7 +132,7 @@ impl Screen {
     fn print(&mut self, line: impl Into<Line>) {
         let Err(problem) = output::print(line) else { return };
         if self.problem.is_none() {
-            // Where this cannot be written either, the exit code says it.
+            // If this cannot be written either, the exit code shows it.
             let _ = note(format!("{problem:#}; webhooks are received all the same"));
             self.problem = Some(problem);
         }
@@ -145,8 +145,8 @@ impl Screen {
     }
 }
 
-/// What is kept for the next start.
-fn kept(Unprocessed { messages, dead_letters }: Unprocessed) -> String {
+/// The messages that are kept for the next start.
+fn kept(Left { messages, dead_letters }: Left) -> String {
     let messages = match messages {
         0 => "nothing is left on the queue".to_owned(),
         1 => "1 message is kept for the next start".to_owned(),
@@ -159,7 +159,7 @@ fn kept(Unprocessed { messages, dead_letters }: Unprocessed) -> String {
     }
 }
 
-/// Says what to do where the cause allows it.
+/// Adds what to do, if the cause allows it.
 fn explain(error: StartError, folder: &Path, secret_is_given: bool) -> anyhow::Error {
     match error {
         StartError::Listen { address, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
@@ -183,7 +183,7 @@ fn explain(error: StartError, folder: &Path, secret_is_given: bool) -> anyhow::E
     }
 }
 
-/// Each Ctrl-C or request to end, as they come.
+/// Each Ctrl-C or request to end, as they arrive.
 fn interrupts() -> anyhow::Result<mpsc::Receiver<()>> {
     let (sender, receiver) = mpsc::channel(1);
     #[cfg(unix)]
@@ -207,7 +207,7 @@ fn interrupts() -> anyhow::Result<mpsc::Receiver<()>> {
     Ok(receiver)
 }
 
-/// What to type in the second terminal, with no more options than it needs.
+/// The command for the second terminal, with only the options that it needs.
 fn next_command(learnink: &str, url: &str, folder: &Path, secret_is_given: bool) -> String {
     // Not an option: others on this machine can read those.
     let secret = if secret_is_given { "LEARNINK_SIGNING_SECRET=YOUR_SECRET " } else { "" };
@@ -224,13 +224,13 @@ fn next_command(learnink: &str, url: &str, folder: &Path, secret_is_given: bool)
     command.join(" ")
 }
 
-/// Joins what the receiver and the consumer say about one delivery into one line.
+/// Joins the receiver's and the consumer's news of one delivery into one line.
 #[derive(Debug, Default)]
 struct Lines {
     /// The receiver's part, by message id, until the consumer's comes.
     waiting: HashMap<String, Vec<String>>,
-    /// Messages that the consumer was done with before the receiver had said that it took them, and
-    /// when. Only for a moment: those that an earlier start left have no receipt to wait for.
+    /// Messages that the consumer finished before the receiver's news of them, and when. Kept only for a moment:
+    /// messages of an earlier start have no receipt to wait for.
     early: HashMap<String, Instant>,
     rotation: Rotation,
 }
@@ -286,7 +286,7 @@ enum SignedWith {
 }
 
 impl SignedWith {
-    /// What of it is worth a line, and what to do.
+    /// The news, and what to do.
     const fn news(self) -> &'static str {
         match self {
             Self::Current => "the first secret signs what arrives, and no newer one",
@@ -302,11 +302,11 @@ impl SignedWith {
     }
 }
 
-/// Tells of a rotation of the sender's secret: once per change.
+/// Reports a rotation of the sender's secret: once per change.
 #[derive(Debug, Default)]
 struct Rotation {
     signed: SignedWith,
-    /// When each was told last: two senders may take turns.
+    /// When each was reported last: two senders may take turns.
     told: HashMap<SignedWith, Instant>,
 }
 
@@ -406,7 +406,7 @@ fn consumed(record: &RecordReport, received: Option<&str>) -> Line {
     }
 }
 
-/// Which handlers did something, and which were not asked to.
+/// Which handlers ran, and which were not called.
 fn handled(by: &str, record: &RecordReport) -> String {
     let ended = |wanted| record.handlers.iter().filter(move |handler| handler.ended == wanted);
     let done: Vec<_> = ended(Ended::Done)
@@ -463,7 +463,7 @@ mod tests {
         })
     }
 
-    /// The lines that come of these observations, without colours.
+    /// The lines for these observations, without colours.
     fn lines(observations: impl IntoIterator<Item = Observation>) -> Vec<String> {
         let mut lines = Lines::default();
         observations.into_iter().flat_map(|seen| lines.lines(seen)).map(|line| line.plain()).collect()

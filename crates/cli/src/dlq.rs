@@ -24,20 +24,20 @@ use crate::output::note;
 use crate::table::Column::{Id, Number, Text};
 use crate::{StateFolder, called, table};
 
-/// How long a message that was looked at stays hidden, where it could not be shown again at once.
+/// How long a message that was looked at stays hidden, if it could not be made visible again at once.
 const HIDDEN_FOR: Duration = Duration::from_secs(30);
 
-/// Long polling asks all of SQS's servers; short polling may miss what there is.
+/// Long polling asks all of SQS's servers; short polling may miss messages.
 /// Source: Amazon SQS developer guide, "Amazon SQS short and long polling".
 const WAIT_S: i32 = 1;
 
-/// SQS hands out, and takes, so many at a time. Source: Amazon SQS API reference, `ReceiveMessage`.
+/// How many messages SQS returns, and accepts, at a time. Source: Amazon SQS API reference, `ReceiveMessage`.
 const MOST_AT_A_TIME: usize = 10;
 
 /// The commands of `learnink dlq`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Show the dead letters and why they are there, never what they carry
+    /// Show the dead letters and why they are there, never their content
     List(ListArgs),
 }
 
@@ -153,8 +153,8 @@ struct Queue {
 }
 
 impl Queue {
-    /// Receives what is visible, up to `limit`, and shows it to others again. With less than that comes how many
-    /// more there are, which somebody else hides.
+    /// Receives the visible messages, up to `limit`, and makes them visible again. If there are fewer, also
+    /// returns how many more the queue has, which another receiver hides.
     async fn peek(&self, limit: usize) -> anyhow::Result<(Vec<Message>, usize)> {
         let mut seen = Seen::default();
         let mut news = Instant::now();
@@ -170,7 +170,7 @@ impl Queue {
             }
         }
         let shown = seen.messages.len();
-        // Before they are shown again: the embedded SQS does not count those.
+        // Before they are made visible again: the embedded SQS does not count those.
         let count =
             if shown < limit { aws::count_messages(&self.client, &self.url).await } else { Ok(shown) };
         for messages in seen.messages.chunks(MOST_AT_A_TIME) {
@@ -194,7 +194,7 @@ impl Queue {
         Ok(received.messages.unwrap_or_default())
     }
 
-    /// Where it fails, the messages come back by themselves.
+    /// If it fails, the messages become visible by themselves.
     async fn show_again(&self, messages: &[Message]) -> anyhow::Result<()> {
         let entry = |(index, message): (usize, &Message)| {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
@@ -213,17 +213,17 @@ impl Queue {
     }
 }
 
-/// What has been received of a queue. Those that were received longer ago than they are hidden for come again.
+/// The messages received from a queue. A message is received again once it is no longer hidden.
 #[derive(Debug, Default)]
 struct Seen {
     messages: Vec<Message>,
-    /// Where each is among them, by SQS message id.
+    /// The position of each, by SQS message id.
     positions: HashMap<Option<String>, usize>,
 }
 
 impl Seen {
-    /// How many of these are new. Of a message that is known, the newer receipt is kept: with an older one
-    /// it cannot be shown again.
+    /// Returns how many of these are new. For a known message, the newer receipt is kept: an older one cannot make
+    /// it visible again.
     fn add(&mut self, received: Vec<Message>) -> usize {
         let known = self.messages.len();
         for message in received {
@@ -237,16 +237,16 @@ impl Seen {
     }
 }
 
-/// A message on the dead-letter queue, without its payload. What cannot be read of it is missing.
+/// A message on the dead-letter queue, without its payload. Fields that cannot be read are missing.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct DeadLetter {
     message_id: Option<String>,
     event_type: Option<String>,
-    /// Which part of its list it is, where it is one: `push/100-199`.
+    /// Which part of its list it is, if it is one: `push/100-199`.
     part: Option<String>,
     /// When the receiver accepted it.
     received_at: Option<Timestamp>,
-    /// How often it was delivered before it came here. SQS counts on where it moved the message itself:
+    /// How often it was delivered before it came here. If SQS moved the message itself, it continues to count:
     /// each look at the queue is one more.
     receive_count: Option<u32>,
     /// When the consumer first claimed it, if it did.
@@ -270,7 +270,7 @@ async fn read(message: &Message, ledger: &OpenLedger) -> anyhow::Result<DeadLett
     Ok(dead_letter(message, Ok(&webhook), entry.as_ref()))
 }
 
-/// What to show of a message, given what the ledger holds for it.
+/// A message as it is shown, given its ledger entry.
 fn dead_letter(
     message: &Message,
     decoded: Result<&message::Message, DecodeError>,
@@ -286,10 +286,9 @@ fn dead_letter(
     let in_ledger = entry.and_then(|entry| Timestamp::from_millisecond(entry.first_seen_ms).ok());
     DeadLetter {
         message_id: own(attribute::ID),
-        // A part of a list leaves its type to the body.
-        event_type: own(attribute::EVENT_TYPE).or_else(|| {
-            decoded.as_ref().ok().and_then(|webhook| EnvelopeHead::read(&webhook.body).event_type)
-        }),
+        // A part of a list has its type only in the body.
+        event_type: own(attribute::EVENT_TYPE)
+            .or_else(|| decoded.as_ref().ok().and_then(|webhook| EnvelopeHead::read(&webhook.body).event_type)),
         part: decoded.as_ref().ok().and_then(|webhook| webhook.part.as_ref()).map(Part::key),
         received_at: received_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         receive_count: counted.and_then(|count| count.parse().ok()),
@@ -300,8 +299,8 @@ fn dead_letter(
     }
 }
 
-/// What the consumer said when it put the message here. Nothing where SQS moved it: then such an
-/// attribute is of an earlier time, from which the message was redriven.
+/// The consumer's text from when it put the message here. `None` if SQS moved it: then such an attribute is from
+/// before a redrive.
 fn said<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
     match system(message, &MessageSystemAttributeName::DeadLetterQueueSourceArn) {
         Some(_) => None,
@@ -360,7 +359,7 @@ mod tests {
         let entry = Entry {
             payload_sha256: payload_sha256(EVENT.as_bytes()),
             done: BTreeSet::new(),
-            // A consumer that stopped before it could say why has not let go either.
+            // A consumer that stopped before it could record a reason has not settled either.
             lease: failure_reason.is_none().then(|| Lease { owner: "1/0".to_owned(), until_ms: 0 }),
             settled_at_ms: 0,
             first_seen_ms: 0,

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use learnink_local::terminal::quoted;
 
-/// What stands for standard input or output where a file is asked for.
+/// The name for standard input or output in place of a file.
 pub(crate) const STANDARD: &str = "-";
 
 /// A file's bytes; `-` is standard input.

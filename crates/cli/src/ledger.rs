@@ -16,14 +16,14 @@ use learnink_local::{LocalDynamoDb, sdk_config};
 use crate::aws::AwsClock;
 use crate::{aws, now, stored};
 
-/// A ledger to ask, and where it is, for whoever meant another.
+/// A ledger and its location, which is shown in case another was meant.
 pub(crate) struct OpenLedger {
     ledger: DynamoDbLedger,
     /// Such as "the ledger `table` in eu-west-1".
     pub(crate) name: String,
     /// The clock by which the consumer writes into it: this machine's for `learnink dev`, otherwise AWS's.
     clock: AwsClock,
-    /// What it is kept in, where that is on this machine.
+    /// Its engine, if that runs on this machine.
     _dynamodb: Option<LocalDynamoDb>,
 }
 
@@ -56,7 +56,7 @@ impl OpenLedger {
         now().checked_add(self.clock_ahead()).context("the clock of AWS shows a time that nobody can use")
     }
 
-    /// What the ledger holds for a message, or for a part of its list.
+    /// The ledger's entry of a message, or of a part of its list.
     pub(crate) async fn entry(&self, id: EntryId) -> anyhow::Result<Option<Entry>> {
         self.answered(self.ledger.entry(id).await)
     }
@@ -71,7 +71,7 @@ impl OpenLedger {
         self.answered(self.ledger.open_replay_window(window).await)
     }
 
-    /// Closes a replay window; `None` where there is none of this id.
+    /// Closes a replay window; `None` if there is none with this id.
     pub(crate) async fn close_replay_window(
         &self,
         id: &str,

@@ -1,6 +1,6 @@
-//! `learnink`: the pipeline on a laptop, signed webhooks to try it with, and what came of them.
+//! `learnink`: the pipeline on a laptop, signed webhooks to try it with, and their results.
 
-// All that is printed goes through `output`.
+// Everything is printed through `output`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod archive;
@@ -26,7 +26,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
 
-/// Receive LearnInk's webhooks: try the pipeline here, send it webhooks, see what came of them.
+/// Receive LearnInk's webhooks: try the pipeline here, send it webhooks, see their results.
 #[derive(Parser)]
 #[command(name = "learnink", version, max_term_width = 100)]
 struct Cli {
@@ -108,8 +108,8 @@ fn command(learnink: &str, dev: &str) -> clap::Command {
     prepared(Cli::command(), learnink, dev).bin_name(learnink)
 }
 
-/// A command whose variables count as unset where they are blank and are never shown, and whose help has the names
-/// under which the program is called.
+/// A command whose blank variables count as unset, whose variables' values are never shown, and whose help has the
+/// names under which the program was called.
 fn prepared(command: clap::Command, learnink: &str, dev: &str) -> clap::Command {
     let is_blank = |arg: &clap::Arg| {
         let name = arg.get_env().and_then(|name| name.to_str());
@@ -127,19 +127,19 @@ fn prepared(command: clap::Command, learnink: &str, dev: &str) -> clap::Command 
     }
 }
 
-/// What the pipeline does is told line by line; its own logs are for those who ask.
+/// `learnink dev` prints its own lines; `RUST_LOG` turns on the pipeline's logs.
 fn log() {
     let filter = variable("RUST_LOG").and_then(|filter| EnvFilter::try_new(filter).ok());
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new("off,learnink_local=warn")))
         .with_ansi(false)
         .with_writer(|| output::LogLines)
-        // It would panic where standard error is full.
+        // It would panic if standard error is full.
         .log_internal_errors(false)
         .init();
 }
 
-/// A duration as a person reads it.
+/// A duration for a person.
 fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }

@@ -1,5 +1,5 @@
-//! The one place that prints. What comes from elsewhere cannot steer the terminal, and an output that cannot be
-//! written is an error instead of a panic.
+//! The one place that prints. Foreign text cannot control the terminal, and an output that cannot be written is an
+//! error instead of a panic.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use learnink_local::terminal::{visible, visible_json};
 
-/// One line to print. Only [`styled`](Self::styled) adds something that a terminal obeys.
+/// One line to print. Only [`styled`](Self::styled) adds control characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Line(String);
 
@@ -25,7 +25,7 @@ impl Line {
         Self(cells.join("\t"))
     }
 
-    /// Adds text, wherever it is from.
+    /// Adds text from anywhere.
     pub(crate) fn text(mut self, text: impl AsRef<str>) -> Self {
         self.0.push_str(&visible(text.as_ref()));
         self
@@ -51,28 +51,28 @@ impl<T: AsRef<str>> From<T> for Line {
     }
 }
 
-/// Prints a line. A reader that has seen enough, such as `head`, is not an error.
+/// Prints a line. A reader that stops early, such as `head`, is not an error.
 pub(crate) fn print(line: impl Into<Line>) -> anyhow::Result<()> {
     write(&mut anstream::stdout(), &line.into().0).context(CANNOT_PRINT)
 }
 
-/// Prints JSON that is valid, on lines of its own.
+/// Prints valid JSON, on lines of its own.
 pub(crate) fn print_json(json: &str) -> anyhow::Result<()> {
     write(&mut io::stdout(), &visible_json(json)).context(CANNOT_PRINT)
 }
 
-/// Says something beside what the command prints, on standard error.
+/// Prints a note on standard error, beside the command's output.
 pub(crate) fn note(line: impl Into<Line>) -> anyhow::Result<()> {
     write(&mut anstream::stderr(), &line.into().0).context("cannot write to standard error")
 }
 
-/// Says why the command failed. Where that cannot be written, nothing can be said.
+/// Prints why the command failed. If that cannot be written, it is lost.
 pub(crate) fn error(error: &anyhow::Error) {
     let red = AnsiColor::Red.on_default().bold();
     let _ = note(Line::default().styled(red, "error:").text(format!(" {error:#}")));
 }
 
-/// What an error says where standard output is full.
+/// The error's text if standard output is full.
 pub(crate) const CANNOT_PRINT: &str = "cannot print";
 
 fn write(output: &mut impl Write, text: &str) -> io::Result<()> {
@@ -85,7 +85,7 @@ pub(crate) fn is_closed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
-/// Help, or what is wrong with the arguments. It is the text of `clap`, which repeats what was typed.
+/// Help, or the problem with the arguments. It is the text of `clap`, which quotes the arguments.
 pub(crate) fn usage(mut error: clap::Error) -> anyhow::Result<()> {
     let typed: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in typed {
@@ -102,25 +102,25 @@ pub(crate) fn usage(mut error: clap::Error) -> anyhow::Result<()> {
     }
 }
 
-/// A part of what `clap` says, where it is not to be printed as it is.
+/// A part of the text of `clap`, if it must not be printed as it is.
 fn shown(value: clap::error::ContextValue) -> Option<clap::error::ContextValue> {
     use clap::error::ContextValue as V;
     let is_hidden = |text: &str| matches!(visible(text), Cow::Owned(_));
     match value {
         V::String(text) => Some(V::String(visible(&text).into_owned())),
         V::Strings(texts) => Some(V::Strings(texts.iter().map(|text| visible(text).into_owned()).collect())),
-        // Suggestions, which `clap` makes of what was typed, with its own styles in between.
+        // Suggestions, which `clap` makes from the arguments, with its own styles in between.
         V::StyledStrs(texts) => {
             let texts = texts.into_iter().filter(|text| !is_hidden(&unstyled(&text.ansi().to_string())));
             Some(V::StyledStrs(texts.collect()))
         }
         V::None | V::Bool(_) | V::StyledStr(_) | V::Number(_) => None,
-        // `clap` may have more kinds one day.
+        // `clap` may add more kinds.
         _ => Some(V::None),
     }
 }
 
-/// Text without the styles that `clap` uses, and with everything else.
+/// Text without the styles of `clap`, and otherwise unchanged.
 fn unstyled(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -138,7 +138,7 @@ fn unstyled(text: &str) -> String {
     })
 }
 
-/// Standard error for the logs of libraries, each event of which is one line.
+/// Standard error for the logs of libraries, one line for each event.
 #[derive(Debug)]
 pub(crate) struct LogLines;
 
@@ -154,7 +154,7 @@ impl Write for LogLines {
     }
 }
 
-/// Has a panic said on one line, as everything else. The output may be full then, too.
+/// Prints a panic on one line, like everything else. The output may be full then, too.
 pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let _ = note(panic.to_string().replacen(":\n", ": ", 1));

@@ -1,4 +1,4 @@
-//! `learnink replay`: windows in which what is done is done again.
+//! `learnink replay`: windows in which finished work runs again.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,13 +23,13 @@ use crate::table::Column::{Id, Text};
 use crate::table::seconds;
 use crate::{DEFAULT_STATE, StateFolder, called, now, table, variable};
 
-/// A window is not forgotten about for longer than this.
+/// The longest window, so that a forgotten one ends.
 const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// By how much AWS's clock may differ from this machine's before that is said.
+/// By how much AWS's clock may differ from this machine's without a warning.
 const WORTH_SAYING: SignedDuration = SignedDuration::from_secs(30);
 
-/// So many message ids of a window are shown; `--json` has them all.
+/// How many message ids of a window are shown; `--json` has them all.
 const SHOWN_MESSAGES: usize = 3;
 
 /// The commands of `learnink replay`.
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Open(Box<OpenArgs>),
     /// Show the replay windows that are open
     List(ListArgs),
-    /// Close a replay window before its time; what failed under it is not tried again either
+    /// Close a replay window early; handlers that failed under it are not tried again
     Close(CloseArgs),
 }
 
@@ -67,12 +67,12 @@ pub(crate) struct OpenArgs {
     /// Cover these messages
     #[arg(long = "message", value_name = "ID", num_args = 1.., value_parser = MessageId::parse)]
     messages: Vec<MessageId>,
-    /// Cover what the consumer saw for the first time at or after TIME. That is when a message first
-    /// arrived here, whenever its event happened and however often it has been sent since
+    /// Cover messages that the consumer saw for the first time at or after TIME. That is when a message first
+    /// arrived here, not when its event happened or when it was sent again
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<Time>,
-    /// Cover only what the consumer saw for the first time before TIME; without it, before now. What comes
-    /// for the first time later is handled anyway, and its duplicates are to stay duplicates
+    /// Cover only messages that the consumer saw for the first time before TIME; without it, before now. A message
+    /// that first arrives later is handled anyway, and its duplicates stay duplicates
     #[arg(long, value_name = "TIME", requires = "since", conflicts_with = "messages", value_parser = parse_time)]
     until: Option<Time>,
     /// Cover only events of this type
@@ -85,7 +85,7 @@ pub(crate) struct OpenArgs {
     /// Close by itself after this time, such as 90m, 2h or 3d; at most 7d
     #[arg(long = "for", value_name = "DURATION", default_value = "2h", value_parser = duration)]
     lasts: SignedDuration,
-    /// Why, for whoever finds the window
+    /// Why, for people who see the window
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     reason: String,
     #[command(flatten)]
@@ -98,7 +98,7 @@ pub(crate) struct OpenArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = IN_AWS)]
 pub(crate) struct ListArgs {
-    /// Show those that have ended as well
+    /// Show ended windows too
     #[arg(long)]
     all: bool,
     /// Print a JSON array
@@ -120,10 +120,10 @@ pub(crate) struct CloseArgs {
     place: Place,
 }
 
-/// Who asks.
+/// The operator.
 #[derive(Debug, clap::Args)]
 struct Operator {
-    /// Your name, which the window keeps; without it, $USER or $LOGNAME
+    /// Your name, which is kept with the window; without it, $USER or $LOGNAME
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     by: Option<String>,
 }
@@ -179,7 +179,7 @@ async fn open(args: &OpenArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What to say of a clock that is `ahead` of this machine's.
+/// The warning about a clock that is `ahead` of this machine's.
 fn clock_warning(ahead: SignedDuration) -> Option<String> {
     if ahead.abs() <= WORTH_SAYING {
         return None;
@@ -294,7 +294,7 @@ impl Place {
         }
     }
 
-    /// What to say before that.
+    /// The text before the first start.
     fn not_started(&self) -> String {
         format!(
             "no `learnink dev` has run in {}; start `{}`, or name a deployed ledger with --ledger",
@@ -303,7 +303,7 @@ impl Place {
         )
     }
 
-    /// What to type for `command` in the same place.
+    /// The line to type for `command` with the same ledger.
     fn command(&self, command: &str) -> String {
         let learnink = called::learnink();
         match &self.ledger {
@@ -312,7 +312,7 @@ impl Place {
         }
     }
 
-    /// The option that names the folder, with a space in front, where it is needed.
+    /// The option with the folder, after a space, if it is needed.
     fn state_option(&self) -> String {
         if self.state.folder == Path::new(DEFAULT_STATE) {
             return String::new();
@@ -364,13 +364,13 @@ fn window(
     })
 }
 
-/// The handlers of these names, all of which there have to be.
+/// The handlers of these names, all of which must exist.
 fn known_handlers(names: &[String]) -> anyhow::Result<BTreeSet<String>> {
     if names.is_empty() {
         return Ok(BTreeSet::new());
     }
-    // For the names alone; nothing is called. A handler counts that is not switched on here: it may be where the
-    // window is for.
+    // Only for the names; nothing is called. A handler that is switched off here is known too: it may be on in the
+    // stack that the window is for.
     let env = on_this_machine(Env::of([])).with_tables(sdk_config("http://localhost"));
     let known = learnink_handlers::router(&env)?.known_names();
     if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
@@ -416,7 +416,7 @@ fn closed(closing: &Closing) -> String {
     format!("closed by {} {}", closing.by, seconds(closing.at))
 }
 
-/// A time from the command line. What is now is known once the ledger has answered.
+/// A time from the command line. The current time is known once the ledger has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Time {
     At(Timestamp),

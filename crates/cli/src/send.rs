@@ -25,7 +25,7 @@ use crate::output::{note, print};
 use crate::table::Column::{Number, Text};
 use crate::{StateFolder, called, input, milliseconds, now, secrets, table};
 
-/// What is sent where no file is named.
+/// The payload if no file is named.
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
 
 /// LearnInk waits this long for an answer. Source: Svix documentation, "Retry Schedule".
@@ -49,8 +49,8 @@ pub(crate) struct Args {
     /// Where to post
     #[arg(long, env = "LEARNINK_URL", default_value = "http://127.0.0.1:9000/webhooks/learnink", value_parser = url)]
     url: reqwest::Url,
-    /// Signing secret, or several separated by spaces; without it, that of `learnink dev`. Others on this
-    /// machine can read the command line, and not the variable
+    /// Signing secret, or several separated by spaces; without it, that of `learnink dev`. Others on this machine
+    /// can read the command line, but not the variable
     #[arg(long, env = "LEARNINK_SIGNING_SECRET", hide_env_values = true)]
     secret: Option<String>,
     /// How many webhooks to send. Without it, or with as many as there are files, each is sent as its
@@ -96,7 +96,7 @@ fn age(text: &str) -> Result<SignedDuration, String> {
     text.parse().map_err(|_| "expected a duration such as 10m".to_owned())
 }
 
-/// Signs and posts, then says what came back.
+/// Signs and posts, then prints the answers.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let secret = match &args.secret {
         Some(secret) => secret.clone(),
@@ -120,7 +120,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let style =
         ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} sent, {rate} per second, {eta} left")?;
     let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-        // Nothing is lost where a progress bar cannot be drawn.
+        // It does no harm if the progress bar cannot be drawn.
         let _ = write!(text, "{:.0}", state.per_sec());
     };
     progress.set_style(style.with_key("rate", rate));
@@ -131,11 +131,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let body = if count == files || again { payload.to_vec() } else { freshened(payload, now()) };
         (id, body)
     };
-    // LearnInk's retries have a pause before them as well.
+    // LearnInk's retries come after a pause too.
     let rate = args.rate.or(args.same_id.then_some(1.0));
     let pace = rate.map(|rate| {
         let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
-        // After a slow answer the rate is kept, not caught up with.
+        // After a slow answer the rate stays the same; missed ticks are not caught up.
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pace
     });
@@ -180,7 +180,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says what to do where there is no secret.
+/// Adds what to do if there is no secret.
 fn explain(error: StateError) -> anyhow::Error {
     match error {
         StateError::NoSecret { .. } => {
@@ -190,8 +190,8 @@ fn explain(error: StateError) -> anyhow::Error {
     }
 }
 
-/// A client for `url`. This machine is reached without the proxy that the environment may name, and
-/// names under `localhost` mean this machine, which not every resolver knows (RFC 6761, section 6.3).
+/// A client for `url`. This machine is reached without the environment's proxy, and names under `localhost` mean
+/// this machine, which some resolvers do not know (RFC 6761, section 6.3).
 fn client(url: &reqwest::Url) -> reqwest::Result<reqwest::Client> {
     let mut client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT);
     if is_this_machine(url) {
@@ -212,7 +212,7 @@ fn is_this_machine(url: &reqwest::Url) -> bool {
 #[derive(Debug)]
 struct Attempt {
     id: String,
-    /// The status, or why there was none.
+    /// The status, or why there is none.
     answer: String,
     took: Duration,
 }
@@ -260,7 +260,7 @@ fn no_answer(error: &reqwest::Error, url: &reqwest::Url) -> String {
     }
 }
 
-/// What to look at, where the answers say so; not where a 401 is what was asked for.
+/// Hints from the answers; none about a 401 if that is expected.
 fn hints(attempts: &[Attempt], expects_401: bool) -> Vec<&'static str> {
     let mut hints = Vec::new();
     if !expects_401 && attempts.iter().all(|attempt| attempt.answer == "401") {
@@ -274,7 +274,7 @@ fn hints(attempts: &[Attempt], expects_401: bool) -> Vec<&'static str> {
     hints
 }
 
-/// Changes one byte, which no signature forgives.
+/// Changes one byte, so that the signature is not valid any more.
 fn tamper(body: &mut Vec<u8>) {
     match body.last_mut() {
         Some(last) => *last ^= 1,
@@ -289,7 +289,7 @@ struct Signer {
 
 impl Signer {
     fn new(secrets: &str) -> anyhow::Result<Self> {
-        // The receiver's own rules, for an error that says what is wrong.
+        // The receiver's own rules, for an error that names the problem.
         Verifier::new(secrets).context("the signing secret cannot be used")?;
         let secrets = secrets.split_whitespace().map(Webhook::new).collect::<Result<_, _>>()?;
         Ok(Self { secrets })
@@ -308,7 +308,7 @@ fn read_payloads(files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
     files.iter().map(|file| input::read(file)).collect()
 }
 
-/// The payload for another learner and another time, where it has them. All else stays as it is written.
+/// The payload for another learner and another time, if it has them. Everything else is unchanged.
 fn freshened(payload: &[u8], now: Timestamp) -> Vec<u8> {
     let Some(event) = std::str::from_utf8(payload).ok().and_then(Members::read) else {
         return payload.to_vec();
@@ -327,7 +327,7 @@ fn freshened(payload: &[u8], now: Timestamp) -> Vec<u8> {
     event.into_bytes()
 }
 
-/// An object with another learner, and with what `other` has for its other members.
+/// An object with another learner, and with the values of `other` for its other members.
 fn freshened_learner(data: &str, other: impl Fn(&str, &str) -> Option<String>) -> String {
     let Some(members) = Members::read(data) else { return data.to_owned() };
     members.replace(|name, value| match name {
@@ -341,12 +341,12 @@ fn freshened_learner(data: &str, other: impl Fn(&str, &str) -> Option<String>) -
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl Members {
-    /// `None` where it is not an object.
+    /// `None` if it is not an object.
     fn read(object: &str) -> Option<Self> {
         serde_json::from_str(object).ok()
     }
 
-    /// The object with the values that `value` has for members, by name and by what was there.
+    /// The object with the values of `value` for members, given the name and the old value.
     fn replace(&self, value: impl Fn(&str, &str) -> Option<String>) -> String {
         let member = |(name, old): &(String, Box<RawValue>)| {
             let new = value(name, old.get()).unwrap_or_else(|| old.get().to_owned());

@@ -1,4 +1,4 @@
-//! `learnink learners` and `learnink unknown`: what the handlers stored.
+//! `learnink learners` and `learnink unknown`: the tables of the handlers.
 
 use std::path::Path;
 
@@ -54,7 +54,7 @@ pub(crate) async fn learners(args: &Args) -> anyhow::Result<()> {
     table::print(columns, rows, courses.len(), &empty)
 }
 
-/// Shows the events that no handler took: what there is of each type and version, or each event as JSON.
+/// Shows the events that no handler took: a summary by type and version, or each event as JSON.
 pub(crate) async fn unknown_events(args: &Args) -> anyhow::Result<()> {
     let read = async |aws: SdkConfig, table: &str| UnknownEvents::new(&aws, table).all().await;
     let events = args.read(UNKNOWN_EVENTS_TABLE.name, read).await?;
@@ -84,7 +84,7 @@ pub(crate) async fn unknown_events(args: &Args) -> anyhow::Result<()> {
     table::print(columns, rows, events.len(), &empty)
 }
 
-/// A text, or what is shown where it is empty.
+/// A text, or `none` if it is empty.
 fn or_none(text: &str, none: &str) -> String {
     if text.is_empty() { none } else { text }.to_owned()
 }
@@ -95,13 +95,13 @@ struct OfType<'a> {
     event_type: &'a str,
     api_version: &'a str,
     count: usize,
-    /// When the first and the last of them happened, of those that say so.
+    /// When the first and the last of them happened, as far as they say so.
     first: Option<Timestamp>,
     last: Option<Timestamp>,
     latest_message_id: &'a str,
 }
 
-/// What there is of each type and version, of events in the order of [`UnknownEvents::all`].
+/// The summary by type and version, of events in the order of [`UnknownEvents::all`].
 fn summary(events: &[UnknownEvent]) -> impl Iterator<Item = OfType<'_>> {
     let is_same = |a: &UnknownEvent, b: &UnknownEvent| {
         (&a.event_type, &a.api_version) == (&b.event_type, &b.api_version)
@@ -120,8 +120,8 @@ fn summary(events: &[UnknownEvent]) -> impl Iterator<Item = OfType<'_>> {
 }
 
 impl Args {
-    /// The rows of the table in AWS, or of the one that is called `in_dev` in the state of `learnink dev`; `None`
-    /// before the first start of that.
+    /// The rows of the table in AWS, or of the table `in_dev` in the state of `learnink dev`; `None` before its
+    /// first start.
     async fn read<T>(
         &self,
         in_dev: &str,
@@ -138,7 +138,7 @@ impl Args {
         }
         let folder = &self.state.folder;
         let Some(dynamodb) = open(folder).await? else { return Ok(None) };
-        // Counted first: what is handled in between is rather counted and shown than neither.
+        // Counted first, so that a message that is handled meanwhile is counted and shown, not neither.
         let waiting = waiting(folder).await?;
         let rows = read(sdk_config(dynamodb.endpoint()), in_dev).await?;
         if waiting > 0 {
@@ -148,7 +148,7 @@ impl Args {
         Ok(Some(rows))
     }
 
-    /// What to say without any rows.
+    /// The text if there are no rows.
     fn empty(&self, has_started: bool, empty: &str) -> String {
         if has_started {
             return empty.to_owned();
@@ -161,11 +161,11 @@ impl Args {
     }
 }
 
-/// How many messages the queue of the `learnink dev` that is running in `folder` still has; none where none is.
+/// How many messages the queue of the `learnink dev` that runs in `folder` still has; zero if none runs.
 async fn waiting(folder: &Path) -> anyhow::Result<usize> {
     let Some(endpoint) = state::sqs_endpoint(folder)? else { return Ok(0) };
     let client = Client::new(&sdk_config(&endpoint));
-    // It may have stopped since, and its tables can be shown even so.
+    // It may have stopped since, but its tables can still be shown.
     Ok(aws::count_messages(&client, &LocalSqs::queue_url(QUEUE)).await.unwrap_or_default())
 }
 

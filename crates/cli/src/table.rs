@@ -1,4 +1,4 @@
-//! Rows as a person reads them, or as JSON.
+//! Rows for a person, or as JSON.
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width};
@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::output::{self, Line};
 
-/// A column's name, and how what is in it may be laid out.
+/// A column's name, and how its cells are laid out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Column {
-    /// Something to be pasted elsewhere, such as an id: never on more than one line.
+    /// A value to paste elsewhere, such as an id: never on more than one line.
     Id(&'static str),
-    /// Words, which a narrow column puts on several lines. No word is broken.
+    /// Text, which a narrow column wraps between words.
     Text(&'static str),
     /// A number, on the right.
     Number(&'static str),
@@ -27,7 +27,7 @@ impl Column {
     }
 }
 
-/// Prints rows that tell of `count` things; `empty` is what to say without any.
+/// Prints rows about `count` things; without any, prints `empty`.
 pub(crate) fn print<const COLUMNS: usize>(
     columns: [Column; COLUMNS],
     rows: impl Iterator<Item = [String; COLUMNS]>,
@@ -59,7 +59,7 @@ pub(crate) fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-/// The terminal's width in columns; `None` where there is no terminal, or one that does not say.
+/// The terminal's width in columns; `None` if there is no terminal, or its width is unknown.
 fn terminal_width() -> Option<u16> {
     Table::new().width().filter(|width| *width > 0)
 }
@@ -82,7 +82,7 @@ fn lay_out<const COLUMNS: usize>(
     lines.into_iter().map(Line::from).collect()
 }
 
-/// A table that is as narrow as `width` where whole words and ids allow it.
+/// A table that is as narrow as `width` if whole words and ids allow it.
 fn table<const COLUMNS: usize>(
     columns: [Column; COLUMNS],
     rows: &[[String; COLUMNS]],
@@ -102,7 +102,7 @@ fn table<const COLUMNS: usize>(
                 let cells = rows.iter().filter_map(|row| row.get(index).map(String::as_str));
                 let words = cells.chain([column.name()]).flat_map(|cell| cell.split(' '));
                 let longest = words.map(|word| word.chars().count()).max().unwrap_or_default();
-                // With the space on both sides.
+                // With a space on both sides.
                 let narrowest = Width::Fixed(u16::try_from(longest + 2).unwrap_or(u16::MAX));
                 laid_out.set_constraint(ColumnConstraint::LowerBoundary(narrowest));
             }
@@ -114,7 +114,7 @@ fn table<const COLUMNS: usize>(
     table.to_string().lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// Each row as a paragraph: a name and a value on a line, or on two where they do not fit on one.
+/// Each row as a paragraph: a name and a value on a line, or on two if they do not fit on one.
 fn paragraphs<const COLUMNS: usize>(
     columns: [Column; COLUMNS],
     rows: &[[String; COLUMNS]],
@@ -140,7 +140,7 @@ fn paragraphs<const COLUMNS: usize>(
     lines
 }
 
-/// The lines of a text, broken at spaces alone.
+/// The lines of a text, broken only at spaces.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
@@ -185,7 +185,7 @@ mod tests {
                 assert!(text.contains(word), "{word} at {width}:\n{text}");
             }
             let longest = lines.iter().map(|line| line.chars().count()).max().unwrap();
-            // Where a word is longer than the terminal is wide, it has the line to itself.
+            // A word that is longer than the terminal is wide has its own line.
             assert!(longest <= usize::from(width).max(IDS[0].len()), "{longest} at {width}:\n{text}");
         }
     }

@@ -74,14 +74,9 @@ enum Format {
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
     let Args { source, days, .. } = args;
-    let Listing { records: names, others } = source.list(&archive, days).await?;
-    // A typing error in the URL or the type must not look like a month without events.
-    anyhow::ensure!(
-        !names.is_empty(),
-        "there is nothing to export in {}{}",
-        source.what(days),
-        beside(&others)
-    );
+    let names = source.list(&archive, days).await?.records;
+    // A typo in the URL or the type must not look like a month without events.
+    anyhow::ensure!(!names.is_empty(), "there is nothing to export in {}", source.what(days));
     let file = args.output.as_deref().filter(|file| *file != Path::new(STANDARD));
     let mut output = Output::open(file)?;
     let written = write(&archive, names, args.format, &mut output).await;
@@ -98,7 +93,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        // `learnink archive export | head` has seen enough.
+        // As after `learnink archive export | head`.
         Err(error) if is_closed(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error).with_context(|| {
             file.map_or_else(|| CANNOT_PRINT.to_owned(), |file| format!("cannot write {}", quoted(file)))
@@ -106,30 +101,25 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Says something beside the rows. If standard error cannot be written to, the export is made all the same.
-fn say(line: String) {
-    let _ = note(line);
-}
-
-/// Where the rows go. A file is written under another name first, so that an export that fails leaves the one
-/// before as it was.
+/// The output of the rows. A file is written under another name first, so that a failed export does not change the
+/// previous one.
 struct Output {
     writer: BufWriter<Box<dyn Write>>,
     progress: ProgressBar,
-    /// The file under its other name, by which it is deleted unless it is kept, and what it is to be called.
+    /// The file under its temporary name, which is deleted unless it is kept, and its final name.
     unfinished: Option<(TempPath, PathBuf)>,
 }
 
 impl Output {
     fn open(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(file) = file else {
-            // Rows in a terminal say how far it is.
+            // Rows in a terminal show the progress themselves.
             let writer = BufWriter::new(Box::new(io::stdout()) as Box<dyn Write>);
             return Ok(Self { writer, progress: ProgressBar::hidden(), unfinished: None });
         };
         let cannot_write = || format!("cannot write {}", quoted(file));
         let (writer, unfinished): (Box<dyn Write>, _) = if file.exists() && !file.is_file() {
-            // A device or a pipe is not to be replaced by a file.
+            // A device or a pipe must not be replaced by a file.
             (Box::new(File::create(file).with_context(cannot_write)?), None)
         } else {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -157,16 +147,16 @@ fn is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(output::is_closed)
 }
 
-/// What became of the records.
+/// The result of an export.
 #[derive(Default)]
 struct Written {
     rows: usize,
     unreadable: usize,
-    /// Rows of CSV whose data is longer than a cell of Excel.
+    /// How many rows of CSV have data longer than a cell of Excel.
     too_long: usize,
 }
 
-/// Writes a day after the other; the records of one are in memory together, to be put in order.
+/// Writes day by day; the records of one day are in memory together, to be sorted.
 async fn write(
     archive: &Archive,
     mut names: Vec<Name>,
@@ -205,7 +195,7 @@ async fn write(
     Ok(written)
 }
 
-/// A record as it is exported. Its fields are [`COLUMNS`].
+/// An exported record. Its fields are [`COLUMNS`].
 #[derive(Serialize)]
 struct Row {
     id: String,
@@ -219,9 +209,9 @@ struct Row {
 impl Row {
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let record = Record::decode(bytes).map_err(|error| error.to_string())?;
-        // What is genuine and not an event has a row as well, without anything of an event's.
+        // A genuine webhook that is not an event has a row too, without an event's values.
         let envelope = Envelope::parse(&record.body).unwrap_or_else(|_| Envelope::of_no_event());
-        // Between JSON's parts a line break is a space, and within its strings there is none.
+        // Between JSON's parts, a line break can be a space; its strings do not contain any.
         let data = envelope.raw_data().get().replace(['\r', '\n'], " ");
         Ok(Self {
             id: record.id.to_string(),
@@ -270,19 +260,19 @@ impl Format {
     fn is_too_long(self, row: &Row) -> bool {
         match self {
             Self::Jsonl => false,
-            // As Excel counts: in units of UTF-16.
+            // By Excel's count: in units of UTF-16.
             Self::Csv => data_cell(row.data.get()).encode_utf16().count() > LONGEST_CELL,
         }
     }
 }
 
-/// By this Excel knows that a file is UTF-8.
+/// It tells Excel that a file is UTF-8.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// So many characters of a cell Excel keeps. Source: Microsoft, "Excel specifications and limits".
+/// How many characters of a cell Excel keeps. Source: Microsoft, "Excel specifications and limits".
 const LONGEST_CELL: usize = 32_767;
 
-/// Text that no spreadsheet takes for a formula: what starts like one gets an apostrophe in front.
+/// Text that spreadsheets do not read as a formula: text that starts like one gets an apostrophe first.
 /// Source: OWASP, "CSV Injection".
 fn no_formula(text: &str) -> Cow<'_, str> {
     let text = visible(text);
@@ -290,9 +280,9 @@ fn no_formula(text: &str) -> Cow<'_, str> {
     if text.starts_with(starts_one) { format!("'{text}").into() } else { text }
 }
 
-/// The payload as a cell. JSON never starts like a formula, but with the minus of a number. What follows a
-/// semicolon would start a cell where spreadsheets part them there, and what follows the end of Excel's longest
-/// cell starts one as well: in its strings, such characters are escapes, and as JSON it is the same.
+/// The payload as a cell. JSON starts like a formula only with the minus of a number. But text after a semicolon
+/// would start a cell in spreadsheets that split there, and so would text after the end of Excel's longest cell.
+/// In strings, such characters become escapes; the JSON value is the same.
 fn data_cell(data: &str) -> String {
     let data = visible_json(data);
     let is_long = data.len() > LONGEST_CELL;
@@ -443,7 +433,7 @@ mod tests {
     fn the_header_names_the_fields_of_a_json_line() {
         let mut output = Vec::new();
         Format::Csv.header(&mut output).unwrap();
-        // Excel takes a file without the mark for one in the code page of the country.
+        // Excel reads a file without the mark in the code page of the country.
         assert_eq!(output, b"\xef\xbb\xbfid,type,api_version,occurred_at,received_at,data\r\n");
         let json: serde_json::Map<_, _> =
             serde_json::from_str(&line(Format::Jsonl, &row("a", "{}"))).unwrap();

@@ -13,7 +13,7 @@ use learnink_webhook::Envelope;
 use super::{Days, IN_S3, READS_AT_ONCE, Source, beside, records};
 use crate::{output, secrets, variable};
 
-/// Where the secrets are, unless a file has them.
+/// The variable with the secrets, unless a file has them.
 const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
 
 /// Options of `learnink archive verify`.
@@ -42,22 +42,22 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     source: Source,
-    /// File with the signing secrets, whsec_..., separated by spaces or lines, or - for standard input;
-    /// without it, `LEARNINK_SIGNING_SECRET` has them. The command line cannot: others on this machine read it
+    /// File with the signing secrets, whsec_..., separated by spaces or lines, or - for standard input; without
+    /// it, `LEARNINK_SIGNING_SECRET` has them. The command line cannot have them, because others on this machine
+    /// can read it
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     #[command(flatten)]
     days: Days,
 }
 
-/// Proves the records and says which cannot be.
+/// Proves the records, and reports those that cannot be proven.
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let verifier = verifier(args)?;
     let archive = args.source.open()?;
     let Listing { records: names, others } = args.source.list(&archive, &args.days).await?;
-    // A typing error in the URL must not look like a proof.
-    let what = args.source.what(&args.days);
-    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {what}{}", beside(&others));
+    // A typo in the URL must not look like a proof.
+    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.what(&args.days));
 
     let count = names.len();
     let progress = ProgressBar::new(names.len().try_into()?);
@@ -116,12 +116,12 @@ fn verifier(args: &Args) -> anyhow::Result<Verifier> {
     Verifier::new(&given).context("the signing secrets cannot be used")
 }
 
-/// Why an object is no good record under that name, without a word of what it holds.
+/// Why an object is not a valid record under that name, without quoting its content.
 fn check(name: &Name, bytes: &[u8], verifier: &Verifier) -> Result<(), String> {
     let record = Record::decode(bytes).map_err(|error| error.to_string())?;
     let headers = record.headers();
     let headers: SignatureHeaders = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    // As it was verified then. That makes the age of the signature at the time count, and not today's.
+    // As it was verified then: by the signature's age at that time, not today's.
     let proven = verifier.verify(&headers, record.body, record.received_at);
     let webhook = proven.map_err(|unverified| match unverified.refusal {
         Refusal::TimestampTooOld | Refusal::TimestampInFuture => {
@@ -129,7 +129,7 @@ fn check(name: &Name, bytes: &[u8], verifier: &Verifier) -> Result<(), String> {
         }
         refusal => refusal.to_string(),
     })?;
-    // What is genuine and not an event is kept as well, under no type.
+    // A genuine webhook that is not an event is kept too, without a type.
     let envelope = Envelope::parse(webhook.body()).unwrap_or_else(|_| Envelope::of_no_event());
     let expected = Name::of(&envelope.event_type, record.received_at, webhook.id());
     if *name == expected { Ok(()) } else { Err(format!("its content belongs under {expected}")) }
