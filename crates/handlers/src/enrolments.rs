@@ -1,8 +1,8 @@
 //! `user.course.started`: tells your own system that a learner has started a course.
 //!
-//! A worked example, for you to change or to delete: this file, its `mod` and its line in `lib.rs`. It is switched off
-//! until `ENROLMENTS_URL` is set. `ENROLMENTS_TOKEN` holds your system's API token, or `ENROLMENTS_TOKEN_ID` the name
-//! of a secret in AWS Secrets Manager that does.
+//! A worked example, for you to change or to delete: this file, its `mod` and its line in `lib.rs`. It is switched
+//! off until `ENROLMENTS_URL` is set. `ENROLMENTS_TOKEN` holds your system's API token, or `ENROLMENTS_TOKEN_ID`
+//! the name of a secret in AWS Secrets Manager with the token.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ struct Enrolments {
     token: Secret<Token>,
 }
 
-/// The handler; none where `ENROLMENTS_URL` is not set.
+/// The handler; none if `ENROLMENTS_URL` is not set.
 pub(crate) fn router(env: &Env) -> Result<Router, ConfigError> {
     let Some(url) = env.optional("ENROLMENTS_URL")? else { return Ok(Router::off("enrolments")) };
     let enrolments = Enrolments { url, http: env.http_client()?, token: env.secret("ENROLMENTS_TOKEN")? };
@@ -34,7 +34,7 @@ async fn enrol(event: Event<CourseStarted>, enrolments: Enrolments) -> HandlerRe
     let token = enrolments.token.get(event.now).await?;
     let body = json!({ "learner": learner, "course": event.data.course_id }).to_string();
     let request = enrolments.http.post(enrolments.url.url()).bearer_auth(token.expose());
-    // The same key at every attempt, so that your system can tell a repetition.
+    // The same key at every attempt, so that your system can recognise a repetition.
     let request = request.header("idempotency-key", event.key.as_str());
     let response = request.header("content-type", "application/json").body(body).send().await?;
     match response.status().as_u16() {
@@ -61,7 +61,7 @@ mod tests {
 
     const STARTED: &str = include_str!("../../../events/user.course.started.json");
 
-    /// A consumer with this handler alone, whose requests are answered with this status.
+    /// A consumer with only this handler, whose requests are answered with this status.
     async fn consumer(status: u16) -> TestConsumer {
         learnink_aws::install_tls_provider();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -15,7 +15,7 @@ use learnink_webhook::config::ConfigError;
 ///
 /// # Errors
 ///
-/// [`ConfigError`] of the first room that is not set up right: the variable, and what belongs there.
+/// [`ConfigError`] of the first room that is not set up correctly, with the variable and the value that it takes.
 pub fn router(env: &Env) -> Result<Router, ConfigError> {
     Ok(Router::new()
         .merge(progress::router(env)?)
