@@ -13,7 +13,7 @@ pub fn binary(name: &str) -> &'static Path {
     BINARIES.get(name).unwrap_or_else(|| panic!("the workspace has no program named `{name}`"))
 }
 
-/// Builds with the very features of `cargo test --workspace`, so that after it nothing is compiled.
+/// Builds with the same features as `cargo test --workspace`, so that nothing is compiled after it.
 fn build() -> HashMap<String, PathBuf> {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--locked", "--workspace", "--all-targets", "--message-format", "json"])

@@ -1,7 +1,7 @@
 //! An SQS and a DynamoDB: the embedded ones, or ministack's.
 //!
-//! `ministack` is a local AWS with a faithful SQS, and a second opinion: what holds on both says
-//! something about AWS.
+//! `ministack` is a local AWS with a faithful SQS, and a second implementation: behaviour that both share is
+//! probably AWS's.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -37,7 +37,7 @@ pub struct QueuePair {
 }
 
 impl Engine {
-    /// The engines that `learnink dev` embeds, in memory and of this test alone.
+    /// The engines that `learnink dev` embeds, in memory and only for this test.
     pub async fn embedded() -> Self {
         let sqs = LocalSqs::start(&[], None).await.expect("the embedded SQS starts");
         let dynamodb = LocalDynamoDb::start(None).await.expect("the embedded DynamoDB starts");
@@ -90,7 +90,7 @@ impl Engine {
         answer.attributes().and_then(|found| found.get(&name)).expect("the attribute is there").clone()
     }
 
-    /// Makes a table with these keys and returns its name, which no other test has.
+    /// Makes a table with these keys and returns its name, which is unique.
     pub async fn table(&self, hash_key: &str, range_key: Option<&str>) -> String {
         let name = unique("table");
         let client = aws_sdk_dynamodb::Client::new(&self.dynamodb);
@@ -100,7 +100,7 @@ impl Engine {
     }
 }
 
-/// A name that nothing else in this process has.
+/// A name that is unique in this process.
 fn unique(prefix: &str) -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}", COUNTER.fetch_add(1, Ordering::Relaxed))
@@ -111,7 +111,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Ministack {
     endpoint: String,
-    /// The system closes its input when this process ends, however it ends; it then ends ministack.
+    /// The system closes its input whenever this process ends, and it then ends ministack.
     _shell: Child,
 }
 

@@ -1,7 +1,7 @@
-//! An AWS that fails on purpose: SQS and Secrets Manager as far as the receiver calls them.
+//! An AWS that fails on purpose: the calls of SQS and Secrets Manager that the receiver uses.
 //!
-//! It speaks HTTP over a bare socket, because it has to do what no server does: close a connection in
-//! the middle, promise more than it sends, keep a caller waiting.
+//! It speaks HTTP over a bare socket, because it has to break the rules of HTTP servers: close a connection in the
+//! middle, announce more than it sends, keep a caller waiting.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,22 +14,22 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What happens to one call.
+/// The fate of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It does what it says.
+    /// It is carried out and answered.
     Answered,
     /// It is refused with this status and error code.
     Failed(u16, &'static str),
-    /// It does what it says, and the answer is an error all the same.
+    /// It is carried out, but the answer is an error.
     DoneThenFailed(u16, &'static str),
     /// The connection closes without an answer.
     Dropped,
-    /// It does what it says, then the connection closes without an answer.
+    /// It is carried out, then the connection closes without an answer.
     DoneThenDropped,
     /// There is no answer, and the connection stays open.
     Silent,
-    /// It does what it says, and there is no answer.
+    /// It is carried out, and there is no answer.
     DoneThenSilent,
     /// The answer is a 200 that is not AWS's.
     Nonsense,
@@ -85,7 +85,7 @@ impl FakeAws {
         aws
     }
 
-    /// The same on a thread of its own: it goes on while the test's thread sleeps, as AWS does while an
+    /// The same on a thread of its own: it continues while the test's thread sleeps, as AWS does while an
     /// execution environment is frozen.
     pub fn start_apart() -> Self {
         let (sender, started) = std::sync::mpsc::channel();
@@ -94,7 +94,7 @@ impl FakeAws {
             runtime.expect("a runtime can be built").block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
                 let aws = Self::at(&listener);
-                // The test has ended already where nobody waits for it.
+                // If nobody waits for it, the test has ended.
                 let _ = sender.send(aws.clone());
                 aws.accept(listener).await;
             });
@@ -119,7 +119,7 @@ impl FakeAws {
         while let Ok((stream, _)) = listener.accept().await {
             self.lock().connections += 1;
             let aws = self.clone();
-            // A connection that ends badly is what this is for.
+            // Connections that end badly are the purpose of this.
             tokio::spawn(async move { aws.serve(stream).await });
         }
     }
@@ -144,12 +144,12 @@ impl FakeAws {
         self.lock().destiny = Box::new(destiny);
     }
 
-    /// Puts a value where `GetSecretValue` finds it under that stage.
+    /// Sets the value that `GetSecretValue` returns for that stage.
     pub fn set_secret(&self, stage: &'static str, value: &str) {
         self.lock().secrets.insert(stage, value.to_owned());
     }
 
-    /// As `PutSecretValue` does: what was in use becomes what was replaced.
+    /// As `PutSecretValue` does: the current value becomes the previous one.
     pub fn rotate_secret(&self, value: &str) {
         let mut state = self.lock();
         if let Some(replaced) = state.secrets.insert("AWSCURRENT", value.to_owned()) {
@@ -172,7 +172,7 @@ impl FakeAws {
         self.lock().calls.get(operation).copied().unwrap_or_default()
     }
 
-    /// How often something connected.
+    /// How many connections were made.
     pub fn connections(&self) -> usize {
         self.lock().connections
     }
@@ -231,7 +231,7 @@ fn stored(body: &Value) -> StoredMessage {
     StoredMessage { body: text(&body["MessageBody"]), attributes: attributes.collect() }
 }
 
-/// The operation and the JSON of the next call, or `None` where the connection ends.
+/// The operation and the JSON of the next call, or `None` if the connection ends.
 async fn read_request(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<(String, Value)>> {
     loop {
         if let Some((head, length)) = head(received) {
@@ -250,7 +250,7 @@ async fn read_request(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Res
     }
 }
 
-/// The head of a request with its blank line, and how long the body behind it is.
+/// The head of a request with its blank line, and the length of the body after it.
 fn head(received: &[u8]) -> Option<(String, usize)> {
     let end = received.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(received.get(..end)?).into_owned();
@@ -264,7 +264,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     named.next().map(|(_, value)| value.trim())
 }
 
-/// Answers, and promises `missing` bytes more than it sends.
+/// Answers, and announces `missing` bytes more than it sends.
 async fn respond(stream: &mut TcpStream, status: u16, body: &str, missing: usize) -> io::Result<()> {
     let length = body.len() + missing;
     let answer = format!(

@@ -1,4 +1,4 @@
-//! What the tests that cross crates stand on.
+//! The shared code of the tests across crates.
 //!
 //! | module | holds |
 //! |---|---|

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 /// How long a function may take to answer before the test gives up.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How much time an invocation is told that it has, where the test says nothing.
+/// How much time an invocation is told that it has, unless the test says otherwise.
 const INVOCATION_TIME: Duration = Duration::from_secs(10);
 
 /// One function process, as Lambda runs it.
@@ -30,11 +30,11 @@ pub struct Function {
     events: mpsc::Sender<Value>,
     outcomes: mpsc::Receiver<Outcome>,
     process: Child,
-    /// What it writes, read all the time: a full pipe would hold it up.
+    /// Its output, read all the time: a full pipe would block it.
     output: [JoinHandle<Vec<u8>>; 2],
 }
 
-/// What came of an invocation.
+/// The result of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The function's answer.
@@ -49,7 +49,7 @@ impl Function {
         Self::start_with_timeout(program, variables, INVOCATION_TIME).await
     }
 
-    /// The same, with this much time for an invocation. It is told so, and not held to it.
+    /// The same, with this much time for an invocation, which is announced but not enforced.
     pub async fn start_with_timeout(program: &Path, variables: &[(&str, &str)], timeout: Duration) -> Self {
         let (events, receiver) = mpsc::channel(1);
         let (sender, outcomes) = mpsc::channel(1);
@@ -86,12 +86,12 @@ impl Function {
         Self { events, outcomes, process, output }
     }
 
-    /// Ends the process at once, whatever it is at: SIGKILL.
+    /// Ends the process at once, in the middle of its work: SIGKILL.
     pub async fn kill(mut self) {
         self.process.kill().await.expect("the process is ours");
     }
 
-    /// Hands over an event and waits for what comes of it.
+    /// Passes an event to the function and waits for the result.
     pub async fn invoke(&mut self, event: Value) -> Outcome {
         self.events.send(event).await.expect("the Runtime API runs");
         let outcome = tokio::time::timeout(ANSWER_TIMEOUT, self.outcomes.recv()).await;
@@ -100,7 +100,7 @@ impl Function {
 
     /// Ends the process and returns everything that it wrote.
     pub async fn into_output(mut self) -> String {
-        // Fails where the process has ended by itself.
+        // Fails if the process has ended by itself.
         let _ = self.process.start_kill();
         self.wait_output().await
     }
@@ -117,7 +117,7 @@ impl Function {
     }
 }
 
-/// No two invocations have the same id, whichever process they are for.
+/// Invocation ids are unique over all processes.
 static INVOCATIONS: AtomicU32 = AtomicU32::new(0);
 
 #[derive(Debug)]

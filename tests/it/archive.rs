@@ -1,4 +1,4 @@
-//! A month of records, through the real consumer into an archive, and out of it with `learnink archive`.
+//! A month of records, through the real consumer into an archive, and read from it with `learnink archive`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -25,14 +25,14 @@ const COUNT: i64 = 300;
 /// The month, in seconds since the epoch: March 2026.
 const MARCH_S: std::ops::Range<i64> = 1_772_323_200..1_775_001_600;
 
-/// What LearnInk sent of notifications on the tenth.
+/// The notifications that LearnInk sent on the tenth.
 const CSV: &str = r#"id,type,api_version,occurred_at,received_at,data
 msg_210,notifications.sent,2022-11-15,2026-02-27T09:58:58.233Z,2026-03-10T07:12:00.042Z,"{""notifications"":[{""phone_number"":""+254705408079"",""title"":""Hi, \""Mary\""!""}]}"
 msg_207,notifications.sent,2022-11-15,2026-02-27T09:58:58.233Z,2026-03-10T14:38:24.042Z,"{""notifications"":[{""phone_number"":""+254705408079"",""title"":""Hi, \""Mary\""!""}]}"
 msg_204,notifications.sent,2022-11-15,2026-02-27T09:58:58.233Z,2026-03-10T22:04:48.042Z,"{""notifications"":[{""phone_number"":""+254705408079"",""title"":""Hi, \""Mary\""!""}]}"
 "#;
 
-/// An archive, and how its bytes can be changed behind its back.
+/// An archive, and access to its stored bytes.
 struct Place {
     archive: Archive,
     env: Env,
@@ -72,7 +72,8 @@ impl Place {
         self.put(name.as_str(), bytes).await;
     }
 
-    /// Puts an object there that is not the product's; a folder of a file system where its name ends as one's.
+    /// Puts an object there that is not the product's; a folder of the file system if its name ends like a
+    /// folder's.
     async fn put(&self, name: &str, bytes: Vec<u8>) {
         if let Some(folder) = self.url.strip_prefix("file://") {
             let path = Path::new(folder).join(name);
@@ -89,7 +90,7 @@ impl Place {
         }
     }
 
-    /// Everything that is kept, by name.
+    /// All stored objects, by name.
     async fn kept(&self) -> Vec<(Name, Vec<u8>)> {
         let mut kept = Vec::new();
         for name in self.archive.list(&Selection::default()).await.unwrap().records {
@@ -113,7 +114,7 @@ fn http() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-/// A consumer that has nothing but the archive's handler, and remembers nothing.
+/// A consumer with only the archive's handler, and an empty ledger.
 struct Stand {
     _engine: Engine,
     consumer: Consumer,
@@ -130,7 +131,7 @@ impl Stand {
         Self { _engine: engine, consumer, invocations: 0 }
     }
 
-    /// Has the records handled, ten at a time.
+    /// Handles the records, ten at a time.
     async fn consume(&mut self, records: &[SqsMessage]) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for records in records.chunks(10) {
@@ -183,7 +184,7 @@ fn webhook(number: i64, later_s: i64) -> SqsMessage {
     record
 }
 
-/// The month, in the order in which the queue happens to deliver it.
+/// The month, in a random order of delivery.
 fn month(later_s: i64) -> Vec<SqsMessage> {
     (0..COUNT).map(|number| webhook(number * 7 % COUNT, later_s)).collect()
 }
@@ -192,7 +193,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A month goes in, is proven, exported, and found out where it was tampered with.
+/// A month is stored, proven and exported, and every change to it is detected.
 async fn a_month_is_kept_and_proven(place: Place) {
     let outcomes = Stand::start(&place.env).await.consume(&month(0)).await;
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Processed), "{outcomes:?}");
@@ -221,14 +222,14 @@ async fn a_month_is_kept_and_proven(place: Place) {
     let csv = place.learnink(&[&arguments[..], &["--format", "csv"]].concat()).await;
     assert_eq!(text(&csv.stdout).replace("\r\n", "\n"), format!("\u{feff}{CSV}"));
 
-    // One byte of one body, in a record that is well-formed otherwise.
+    // One byte of one body, in a record that is otherwise well-formed.
     let (name, bytes) = &kept[123];
     let mut record = Record::decode(bytes).unwrap();
     let at = record.body.windows(6).position(|window| window == b"+25470").unwrap();
     record.body[at + 1] = b'3';
     place.overwrite(name, record.encode()).await;
-    // One bit of two objects as they are stored: in gzip's header, where gzip itself would not miss it, and in
-    // what is compressed.
+    // One bit of two stored objects: in gzip's header, where gzip itself would not notice it, and in the
+    // compressed data.
     let (header, content) = (&kept[124], &kept[125]);
     for ((flipped, bytes), at) in [(header, 4), (content, content.1.len() / 2)] {
         let mut bytes = bytes.clone();
@@ -263,7 +264,7 @@ async fn a_month_in_s3_is_kept_and_proven() {
     a_month_is_kept_and_proven(Place::in_s3("month").await).await;
 }
 
-/// Whoever delivers it again, and whatever the ledger remembers of it.
+/// A redelivery, by SQS or by the sender, and with any state of the ledger.
 async fn a_second_delivery_writes_nothing(place: Place) {
     let mut stand = Stand::start(&place.env).await;
     stand.consume(&month(0)[..50]).await;
@@ -272,7 +273,8 @@ async fn a_second_delivery_writes_nothing(place: Place) {
 
     let outcomes = stand.consume(&month(0)[..50]).await;
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Duplicate), "{outcomes:?}");
-    // With another ledger, the handler runs again: for a redelivery, and for what the sender posts again.
+    // With another ledger, the handler runs again: for a redelivery, and for a message that the sender posts
+    // again.
     for later_s in [0, 60] {
         let outcomes = Stand::start(&place.env).await.consume(&month(later_s)[..50]).await;
         assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Processed), "{outcomes:?}");
@@ -285,13 +287,13 @@ async fn a_second_delivery_writes_nothing_to_a_folder() {
     a_second_delivery_writes_nothing(Place::in_folder()).await;
 }
 
-/// It also says that ministack heeds `If-None-Match`, without which it would take the second for the first.
+/// It also shows that ministack respects `If-None-Match`, without which the second write would replace the first.
 #[tokio::test]
 async fn a_second_delivery_writes_nothing_to_s3() {
     a_second_delivery_writes_nothing(Place::in_s3("twice").await).await;
 }
 
-/// What S3's console, an inventory, macOS and people leave there.
+/// Objects that S3's console, an inventory, macOS and people leave there.
 async fn what_is_no_record_is_not_taken_for_one(place: Place) {
     Stand::start(&place.env).await.consume(&month(0)[..10]).await;
     for folder in
@@ -317,7 +319,7 @@ async fn what_is_no_record_is_not_taken_for_one(place: Place) {
     let exported = place.learnink(&["export", "--from", "1900-01-01", "--to", "2100-12-31"]).await;
     assert_eq!((text(&exported.stderr).as_str(), exported.status.code()), ("10 records exported\n", Some(0)));
 
-    // A record that was emptied is no folder.
+    // A record that was emptied is not a folder.
     let (emptied, _) = place.kept().await.remove(0);
     place.overwrite(&emptied, Vec::new()).await;
     let verified = place.learnink(&["verify"]).await;

@@ -1,4 +1,4 @@
-//! Events on an event bus, as those who listen there get them.
+//! Events on an event bus, as its subscribers get them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::laptop::started;
 use crate::records::{RECEIVED_AT_S, batch, record};
 
-/// A consumer whose one handler puts events on the bus of this name.
+/// A consumer whose only handler puts events on the bus of this name.
 async fn consumer(engine: &Engine, bus: &str) -> Consumer {
     let aws = engine.sqs.clone();
     let env = Env::of([("LEARNINK_EVENT_BUS", bus)]).with_aws(move || Ok(aws.clone()));
@@ -35,7 +35,7 @@ async fn consume(consumer: &Consumer, minute: i64) -> Outcome {
     consumer.consume(&batch(vec![record]), &invocation).await.records[0].outcome
 }
 
-/// Makes a bus, and hands what arrives there to the queue.
+/// Makes a bus that forwards its events to the queue.
 async fn listen(engine: &Engine, bus: &str, queue: &str) {
     let events = aws_sdk_eventbridge::Client::new(&engine.sqs);
     events.create_event_bus().name(bus).send().await.unwrap();
@@ -71,7 +71,7 @@ async fn those_who_listen_on_the_bus_get_the_event_without_personal_data() {
     assert!(!body.contains("+2547"), "{body}");
 }
 
-/// EventBridge says of an event for a bus that does not exist that it has taken it.
+/// EventBridge accepts an event for a bus that does not exist.
 #[tokio::test]
 async fn an_event_comes_back_until_its_bus_is_there() {
     let engine = Engine::ministack().await;
@@ -86,6 +86,6 @@ async fn an_event_comes_back_until_its_bus_is_there() {
 #[tokio::test]
 async fn an_event_that_the_bus_does_not_take_comes_back() {
     let engine = Engine::embedded().await;
-    // There is no event bus at the other end.
+    // This engine does not have an event bus.
     assert_eq!(consume(&consumer(&engine, "automations").await, 0).await, Outcome::Retry);
 }

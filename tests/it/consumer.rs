@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use crate::laptop::started;
 use crate::records::{RECEIVED_AT_S, batch, message, record};
 
-/// Remembers which handler ran for which learner, and how often.
+/// Records which handler ran for which learner, and how often.
 #[derive(Debug, Clone, Default)]
 struct Runs(Arc<Mutex<Vec<String>>>);
 
@@ -48,7 +48,7 @@ async fn steady(event: Event<CourseStarted>, runs: Runs) -> HandlerResult {
     Ok(())
 }
 
-/// Does what the learner is called, up to a hyphen.
+/// Does what the learner's name says, up to a hyphen.
 async fn moody(event: Event<CourseStarted>, runs: Runs) -> HandlerResult {
     runs.note("moody", &event);
     let name = event.data.user_id.as_str();
@@ -73,7 +73,7 @@ struct Stand {
 
 impl Stand {
     async fn start() -> Self {
-        // Half of the longest wait, for want of luck.
+        // Half of the longest wait.
         Self::start_with(|| 0.5).await
     }
 
@@ -93,8 +93,8 @@ impl Stand {
         self.consumer = Consumer::new(router, self.ledger.clone(), sqs, 7, || 0.5);
     }
 
-    /// A record for each learner, in this order, for messages that are really on the queue: delivered for
-    /// the third time.
+    /// A record for each learner, in this order, for messages that are really on the queue, delivered for the
+    /// third time.
     async fn delivered(&self, learners: &[&str]) -> Vec<SqsMessage> {
         let queue = SqsQueue::new(&self.engine.sqs, &self.queues.url);
         let mut records = Vec::new();
@@ -116,7 +116,7 @@ impl Stand {
         self.invocations += 1;
         let id = format!("invocation-{}", self.invocations);
         let batch = batch(self.delivered(learners).await);
-        // After the leases of the invocation before have ended.
+        // After the leases of the previous invocation have ended.
         let now = Timestamp::from_second(RECEIVED_AT_S + i64::from(self.invocations) * 60).unwrap();
         let report = self.consumer.consume(&batch, &Invocation::new(id, now, Duration::from_secs(8))).await;
         for (record, report) in batch.records.iter().zip(&report.records) {
@@ -135,7 +135,7 @@ impl Stand {
     }
 }
 
-/// A record whose message id and SQS message id tell the learner.
+/// A record whose message id and SQS message id contain the learner.
 fn record_of(learner: &str) -> SqsMessage {
     record(&format!("sqs-{learner}"), &format!("msg_{learner}"), body(learner))
 }
@@ -199,12 +199,12 @@ async fn a_message_that_will_never_succeed_has_its_reason_beside_it_and_can_be_r
     assert_eq!(dead_letters.len(), 1);
     assert_eq!(attribute(&dead_letters[0], "dead-letter-reason"), "no such plan");
     assert_eq!(attribute(&dead_letters[0], "dead-letter-handler"), "moody");
-    // A minute after the receiver took it, as `Stand` has it.
+    // A minute after the receiver accepted it, as in `Stand`.
     let deliveries = attribute(&dead_letters[0], "dead-letter-deliveries");
     assert_eq!(deliveries, "3 since 2023-11-14T22:14:20Z");
     assert_eq!(attribute(&dead_letters[0], "svix-id"), "msg_never");
 
-    // A redrive, before the fix: what never finished runs again, and nothing else.
+    // A redrive, before the fix: only the handler that never finished runs again.
     stand.consume(&["never"]).await;
     assert_eq!(stand.runs.take(), ["moody never"]);
 }
@@ -283,7 +283,7 @@ async fn a_record_with_no_room_for_the_reason_stays_until_sqs_moves_it_whole() {
     assert!(stand.dead_letters().await.is_empty());
 }
 
-/// What the person on call would see of a dead letter, in the order of the names.
+/// A dead letter as the person on call would see it, ordered by name.
 fn as_json(letter: &SqsSdkMessage) -> Value {
     let attributes = letter.message_attributes.iter().flatten();
     let attributes: BTreeMap<_, _> =
@@ -337,7 +337,7 @@ async fn a_batch_of_everything_ends_as_designed_in_the_answer_the_queue_and_the_
             "reason": reason(record),
         })
     });
-    // The answer's ids, which are random, by name.
+    // The answer's ids are random: replaced by names.
     let mut response = json!(report.response().unwrap());
     for item in response["batchItemFailures"].as_array_mut().unwrap() {
         let id = item["itemIdentifier"].as_str().unwrap().to_owned();
@@ -369,7 +369,7 @@ async fn a_batch_of_everything_ends_as_designed_in_the_answer_the_queue_and_the_
     }));
 }
 
-/// Waits for leave, so that both racers have asked before one is done.
+/// Waits for `leave`, so that both racers have asked before one is done.
 async fn patient(_: Event<CourseStarted>, (runs, leave): (Arc<AtomicU32>, Arc<Notify>)) -> HandlerResult {
     runs.fetch_add(1, Ordering::Relaxed);
     leave.notified().await;
@@ -390,7 +390,7 @@ async fn of_two_consumers_that_race_for_a_message_one_runs_it_and_the_other_repo
     let (one, other) = (consumer(), consumer());
     for round in 0..1_000_u32 {
         let mut record = record("sqs-1", &format!("msg_{round}"), body("u"));
-        // The first delivery is claimed in another way than the next ones.
+        // The first delivery is claimed in another way than later ones.
         let receive_count = (1 + round % 2).to_string();
         record.attributes.insert("ApproximateReceiveCount".to_owned(), receive_count);
         let now = Timestamp::from_second(RECEIVED_AT_S).unwrap();
@@ -399,7 +399,7 @@ async fn of_two_consumers_that_race_for_a_message_one_runs_it_and_the_other_repo
             consumer.consume(&batch(vec![record.clone()]), &invocation).await
         };
         let (first, second) = (Box::pin(race(&one, "one")), Box::pin(race(&other, "other")));
-        // Who is answered first has lost, for the winner waits for leave.
+        // The first answer is the loser's, because the winner waits for `leave`.
         let (lost, winner) = match futures_util::future::select(first, second).await {
             Either::Left((lost, winner)) | Either::Right((lost, winner)) => (lost, winner),
         };
@@ -432,7 +432,7 @@ async fn under_a_replay_window_what_is_done_runs_again_once_and_the_key_is_anoth
     let replayed = stand.consume(&["good"]).await;
     assert_eq!(stand.runs.take(), ["moody good"]);
     assert_eq!(replayed.records[0].handlers[0].key, "moody@w1");
-    // Once for the window; and at the fifth minute the window is over.
+    // Once for the window; at the fifth minute the window has ended.
     for _ in 0..3 {
         let again = stand.consume(&["good"]).await;
         assert_eq!(again.records[0].outcome, Outcome::Duplicate);
@@ -450,7 +450,7 @@ async fn a_sick_downstream_is_tried_by_one_record_of_a_batch_until_it_is_well() 
     let of = |handler: &str, runs: &[String]| runs.iter().filter(|run| run.starts_with(handler)).count();
     let runs = stand.runs.take();
     assert_eq!((of("moody", &runs), of("steady", &runs)), (1, 4), "{runs:?}");
-    // A trial that succeeds lets the others go on.
+    // After a successful trial, the others run.
     let well = stand.consume(&["good-1", "good-2"]).await;
     assert!(failed(&well).is_empty());
     assert_eq!(of("moody", &stand.runs.take()), 2);

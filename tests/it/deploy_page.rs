@@ -1,5 +1,5 @@
-//! `docs/deploy.md`, followed as far as ministack goes: all its commands, some of which have a stand-in. And
-//! `docs/cost.md`, whose tables a script makes.
+//! `docs/deploy.md`, followed as far as ministack supports it: all its commands, some of them replaced by a
+//! stand-in. And `docs/cost.md`, whose tables a script makes.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,12 +20,12 @@ use crate::deployed::{MAKE_MINISTACK_POLL, Temporary, build, successful, venv, w
 /// The secret of production's endpoint; staging's is [`SECRET`].
 const PRODUCTION_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-/// What the page asks GitHub for, and the answer for a repository with ids in its name.
+/// The page's request to GitHub, and the answer for a repository with ids in its name.
 const GITHUB_CALL: &str =
     "api repos/acme/learnink-webhooks/actions/oidc/customization/sub --jq .sub_claim_prefix";
 const GITHUB_SUBJECT: &str = "repo:acme@123456/learnink-webhooks@456789";
 
-/// A block of commands, and the heading that it stands under.
+/// A block of commands, and its heading.
 #[derive(Debug)]
 struct Block {
     heading: String,
@@ -50,7 +50,7 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// What a person types where a block asks.
+/// A person's input, if a block asks for it.
 fn typed(block: &Block) -> String {
     if block.commands.contains("read -rs") {
         let secret = if block.heading == "Production" { PRODUCTION_SECRET } else { SECRET };
@@ -63,8 +63,8 @@ fn typed(block: &Block) -> String {
     if block.commands.contains("aws configure ") { "\n".repeat(4) } else { "y\n".repeat(4) }
 }
 
-/// What this machine cannot do, or should not do again: a toolchain, a build, a commit to go back to. Everything
-/// else is the program itself.
+/// Stand-ins for steps that this machine cannot do, or should not repeat: a toolchain, a build, a commit to go
+/// back to. Everything else is the real program.
 fn stand_ins(folder: &Path) -> Vec<(&'static str, String)> {
     let cargo = format!(
         "case \"$1 $2\" in
@@ -86,8 +86,8 @@ fn stand_ins(folder: &Path) -> Vec<(&'static str, String)> {
         sam = venv("sam").display(),
         python = venv("python").display(),
     );
-    // For SQS, version 1 of the CLI looks for no endpoint in the environment; and ministack has no such tasks:
-    // whether the CLI takes their arguments.
+    // Version 1 of the CLI does not look for an endpoint for SQS in the environment. And ministack does not have
+    // such tasks, so only their arguments are checked by the CLI.
     let aws = format!(
         "[ \"$1\" = sqs ] && set -- \"$@\" --endpoint-url {endpoint}
         [ \"$2\" = start-message-move-task ] && set -- \"$@\" --generate-cli-skeleton output
@@ -125,7 +125,7 @@ fn checkout(folder: &Path) {
     }
 }
 
-/// The page as one script that stops at the first command which fails.
+/// The page as one script that stops at the first command that fails.
 fn script(folder: &Path, page: &str) -> String {
     let mut script = String::from("set -euo pipefail\nPATH=$PWD/bin:$PATH\n");
     for (number, block) in blocks(page).iter().enumerate() {
@@ -144,7 +144,7 @@ fn script(folder: &Path, page: &str) -> String {
     script
 }
 
-/// New code alone is another version, with the configuration of the one that the last deploy published.
+/// A deploy of only code makes another version, with the configuration that the last full deploy published.
 const UNCHANGED: &str = r#"
 for version in 3 4; do
     aws lambda get-function-configuration --function-name learnink-webhooks-staging-consumer --qualifier $version \
@@ -159,7 +159,7 @@ const ROLE: &str = "
 aws iam get-role --role-name learnink-webhooks-staging-deploy --query Role.AssumeRolePolicyDocument
 ";
 
-/// Either stack is sent what the other one would accept.
+/// Sends each stack a webhook that the other one would accept.
 const CROSSWISE: &str = r#"
 for stage in staging production; do
     for secret in "$STAGING_SECRET" "$PRODUCTION_SECRET"; do
@@ -207,8 +207,8 @@ fn a_repository_that_nobody_has_set_up_deploys_nothing_and_its_checks_pass() {
     assert_eq!(jobs["check"]["if"], Value::Null);
     let build = jobs["build"]["if"].as_str().unwrap();
     assert!(build.contains("vars.AWS_REGION != ''"), "{build}");
-    // GitHub reads a job's condition before the job has an environment, so that the variable is the repository's. A
-    // job that needs one which was skipped is skipped.
+    // GitHub reads a job's condition before the job has an environment, so the variable is the repository's. A job
+    // that needs a skipped job is skipped.
     assert!(page.contains("the variable `AWS_REGION`, for the whole repository"));
     assert_eq!(jobs["staging"]["needs"], json!(["check", "build"]));
     assert_eq!(jobs["production"]["needs"], "staging");

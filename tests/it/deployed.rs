@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::laptop::started;
 
-/// How long the deployed functions may take, which start a process each.
+/// How long the deployed functions may take. Each starts a process.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 const STACK: &str = "deployed-test";
@@ -36,7 +36,7 @@ pub(crate) fn venv(program: &str) -> PathBuf {
     root().join(".venv/bin").join(program)
 }
 
-/// A program that finds ministack for AWS.
+/// A program that uses ministack as AWS.
 pub(crate) fn with_aws(program: &Path) -> Command {
     let mut command = Command::new(program);
     command
@@ -49,7 +49,7 @@ pub(crate) fn with_aws(program: &Path) -> Command {
     command
 }
 
-/// What a program printed that did not fail.
+/// The output of a program that did not fail.
 pub(crate) fn successful(mut command: Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let said = String::from_utf8_lossy(&stdout);
@@ -57,7 +57,7 @@ pub(crate) fn successful(mut command: Command) -> String {
     said.into_owned()
 }
 
-/// ministack takes a mapping's numbers for text, and then does not poll.
+/// ministack reads a mapping's numbers as text, and then does not poll.
 pub(crate) const MAKE_MINISTACK_POLL: &str = "
 client = boto3.client('lambda')
 for mapping in client.list_event_source_mappings()['EventSourceMappings']:
@@ -156,8 +156,8 @@ print(json.dumps(letters.get('Messages', []), default=str))",
     }
 }
 
-/// A stack that goes when the test ends, however it ends: ministack ends a function's processes with the
-/// function, and leaves them behind when it is killed.
+/// A stack that is deleted whenever the test ends: ministack ends a function's processes with the function, but
+/// leaves them behind when it is killed itself.
 pub(crate) struct Temporary {
     /// The stack's name.
     pub(crate) name: &'static str,
@@ -200,7 +200,7 @@ async fn the_stack_that_is_deployed_takes_a_webhook_to_the_learners_and_a_hopele
     let stack = tokio::task::spawn_blocking(Stack::deploy).await.unwrap();
     let body = started("u", "c", "2026-01-01T00:00:00Z");
 
-    // Until LearnInk's secret is stored, nobody gets in; after that, without a deploy.
+    // Until LearnInk's secret is stored, every webhook is refused; after that they are accepted without a deploy.
     assert_eq!(stack.post("msg_early", &body, &body).await, StatusCode::UNAUTHORIZED);
     boto3(&format!(
         "boto3.client('secretsmanager').put_secret_value(SecretId='{}', SecretString='{SECRET}')
@@ -227,7 +227,8 @@ print('null')",
     assert_eq!(attribute(&letter, "dead-letter-reason"), "the body is not JSON (line 1, column 2)");
     assert_eq!(stack.learners().await, learners, "the tampered one has changed nothing");
 
-    // A redrive, by hand, for ministack has no move tasks: what can never succeed comes back with its reason.
+    // A redrive by hand, because ministack does not have move tasks: a message that can never succeed comes back
+    // with its reason.
     boto3(&format!(
         "sqs = boto3.client('sqs')
 letter = json.loads({:?})

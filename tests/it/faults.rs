@@ -1,4 +1,4 @@
-//! Whatever SQS does, a 200 means that the webhook is on the queue, exactly as it was signed.
+//! A 200 means that the webhook is on the queue, exactly as it was signed, for every fault of SQS.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use serde_json::json;
 
 const NOW_S: i64 = 1_700_000_000;
 
-/// A request as API Gateway hands it over.
+/// A request as API Gateway sends it.
 pub(crate) fn event(secret: &str, id: &str, signed_at_s: i64, body: &str) -> GatewayEvent {
     let headers: HashMap<_, _> = signing::headers(secret, id, signed_at_s, body.as_bytes()).into();
     let event = json!({
@@ -40,7 +40,7 @@ fn decode(stored: &StoredMessage) -> Message {
     Message::decode(&stored.body, |name| stored.attributes.get(name).map(String::as_str)).unwrap()
 }
 
-/// What is answered, and why, when every call to SQS meets this fate.
+/// The answer and its reason if every call to SQS has this fate.
 async fn answer(fate: Fate) -> (Fate, u16, Option<&'static str>, Option<&'static str>) {
     let aws = FakeAws::start().await;
     aws.decide(move |_| fate);
@@ -110,7 +110,7 @@ async fn a_connection_that_was_closed_while_the_environment_was_frozen_costs_no_
         let receipt = receive(&receiver, &format!("msg_{round}"), "{}").await;
         assert_eq!(receipt.outcome.answer().status_code, 200);
         assert_eq!((aws.connections(), aws.stored().len()), (round, round));
-        // The whole thread, so that nothing here notices what becomes of the connection meanwhile.
+        // The whole thread, so that nothing here notices what happens to the connection meanwhile.
         std::thread::sleep(Duration::from_millis(150));
     }
 }
@@ -144,7 +144,7 @@ fn bad_day(random: &mut Rng) -> Fate {
     }
 }
 
-/// Bodies of all that SQS carries one way or another.
+/// Bodies of every kind: sent as text or compressed.
 fn body(number: usize, random: &mut Rng) -> String {
     let event = |data: &str| {
         format!(

@@ -1,4 +1,4 @@
-//! Forwarded events, as endpoints in other languages get them: they verify with Svix's own packages.
+//! Forwarded events, as endpoints in other languages get them, verified with Svix's own packages.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -37,7 +37,7 @@ impl Endpoint {
         line.trim_end().to_owned()
     }
 
-    /// Ends it; what it took that nobody has asked for.
+    /// Ends it, and returns the lines that were not read yet.
     fn end(mut self) -> Vec<String> {
         drop(self.process.stdin.take());
         self.process.wait().unwrap();
@@ -48,7 +48,7 @@ impl Endpoint {
 async fn is_forwarded_to(mut endpoint: Endpoint) {
     let env = Env::of([("LEARNINK_FORWARD_URL", &*endpoint.url), ("LEARNINK_FORWARD_SECRET", SECRET)]);
     let mut laptop = Laptop::start_with(env, None, StackLimits::TEMPLATE).await;
-    // Whatever is in a body is signed byte by byte.
+    // A body is signed byte by byte, with any content.
     let body = started("Zoë 🎉", "c", "2026-01-01T00:00:00Z").replace("\":", "\" :\t");
     for id in ["msg_1", "msg_1", "msg_2"] {
         assert_eq!(laptop.post(id, body.clone()).await, StatusCode::OK);

@@ -32,7 +32,7 @@ on_both_engines! {
 const MESSAGES: u32 = 5_000;
 const KILLS: u32 = 50;
 
-/// How many processes handle batches side by side.
+/// How many processes handle batches concurrently.
 const PROCESSES: u32 = 3;
 
 /// How long an invocation may take, and so a dead one's lease.
@@ -41,7 +41,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a message stays hidden, in seconds: until the lease of a killed process has ended.
 const VISIBILITY_TIMEOUT_S: u32 = 4;
 
-/// How long a batch is taken to last, before one was measured.
+/// The assumed duration of a batch, until one is measured.
 const FIRST_GUESS: Duration = Duration::from_millis(40);
 
 /// The secret that notifications are signed with.
@@ -56,18 +56,18 @@ struct Stack {
     ledger: DynamoDbLedger,
     ledger_table: String,
     learners: String,
-    /// A sender of notifications that does not recognise what it had before.
+    /// A sender of notifications that does not deduplicate.
     endpoint: String,
     arrivals: Arrivals,
-    /// How long the last batch took whose process lived.
+    /// How long the last batch took that was not killed.
     took: StdMutex<Duration>,
-    /// How often a process was killed with a claim in hand.
+    /// How often a process was killed while it held a claim.
     kills: AtomicU32,
-    /// How often each notification had arrived when a kill found it recorded as done.
+    /// How often each notification had arrived when it was found recorded as done after a kill.
     done: StdMutex<HashMap<String, u32>>,
 }
 
-/// Takes every notification, and counts.
+/// Accepts every notification, and counts.
 async fn endpoint(arrivals: Arrivals) -> String {
     let count = async |State(arrivals): State<Arrivals>, headers: HeaderMap| {
         let id = headers["webhook-id"].to_str().unwrap().to_owned();
@@ -105,7 +105,7 @@ impl Stack {
         !is_enough && fastrand::u8(..4) == 0
     }
 
-    /// Looks at what a kill left behind of a batch.
+    /// Checks the ledger after a batch was killed.
     async fn after_a_kill(&self, batch: &SqsEvent) {
         let mut was_at_work = false;
         for record in &batch.records {
@@ -121,7 +121,7 @@ impl Stack {
         self.kills.fetch_add(u32::from(was_at_work), Ordering::Relaxed);
     }
 
-    /// Polls, and hands each batch to a process that may be killed over it.
+    /// Polls, and passes each batch to a process that may be killed during it.
     async fn work(&self, stopped: watch::Receiver<bool>) {
         let process = Mutex::new(Some(self.consumer().await));
         let invoke = async |batch: SqsEvent| {
@@ -165,7 +165,7 @@ fn id(number: u32) -> String {
     format!("msg_{number}")
 }
 
-/// Every other message is to be sent on; the rest are of learners who start a course.
+/// Every other message has notifications; the rest are of learners who start a course.
 const fn has_notification(number: u32) -> bool {
     number.is_multiple_of(2)
 }
@@ -230,7 +230,7 @@ async fn of_five_thousand_messages_none_is_lost_though_the_consumer_is_killed_fi
     let starts = (0..MESSAGES).filter(|number| !has_notification(*number));
     assert_eq!(learners, starts.map(|number| format!("learner-{number}")).collect());
 
-    // Each notification has arrived, and what was recorded as done did not arrive again.
+    // Each notification has arrived, and those recorded as done did not arrive again.
     let arrivals = stack.arrivals.lock().unwrap().clone();
     let expected = (0..MESSAGES).filter(|number| has_notification(*number));
     let expected: BTreeSet<_> = expected.map(|number| format!("{}/push/0", id(number))).collect();
@@ -241,7 +241,7 @@ async fn of_five_thousand_messages_none_is_lost_though_the_consumer_is_killed_fi
         assert_eq!(arrivals[&key], times, "{key} was recorded as done, and arrived again");
     }
 
-    // And the ledger knows of each, and of nobody who is still at work.
+    // And the ledger has each of them, without a lease.
     for number in 0..MESSAGES {
         let entry = stack.ledger.entry(&MessageId::parse(&id(number)).unwrap()).await.unwrap().unwrap();
         let handler = if has_notification(number) { "push" } else { "progress" };

@@ -65,7 +65,7 @@ impl Stack {
         Function::start(binary("consumer"), &[&variables, others].concat()).await
     }
 
-    /// Hands what is on the queue to the consumer, as the event source mapping does.
+    /// Passes the messages on the queue to the consumer, as the event source mapping does.
     async fn poll(&self, consumer: &Mutex<Function>) -> usize {
         let source = EventSource::new(self.engine.sqs_client(), &self.queues.url);
         let invoke = async |batch| match consumer.lock().await.invoke(json!(batch)).await {
@@ -113,7 +113,7 @@ fn status(outcome: &Outcome) -> u64 {
     }
 }
 
-/// What no log may hold, at whatever level.
+/// Text that a log must not contain, at any level.
 fn assert_is_private(output: &str) {
     for private in ["254705408079", "Mary", "training today", &SECRET["whsec_".len()..], "v1,"] {
         assert!(!output.contains(private), "`{private}` was logged: {output}");
@@ -149,7 +149,7 @@ async fn the_real_binaries_take_a_signed_webhook_to_the_learners_table() {
     }
 }
 
-/// An endpoint that repeats what it is sent in all that it answers, and takes one notification in five.
+/// An endpoint that quotes the request in every answer, and accepts one notification in five.
 async fn echoing_endpoint() -> String {
     let count = AtomicUsize::new(0);
     let echo = async |State(count): State<Arc<AtomicUsize>>, headers: HeaderMap, body: String| {
@@ -396,7 +396,7 @@ async fn a_line_below_the_level_is_not_written() {
     assert_eq!(outcomes, ["refused"], "{output}");
 }
 
-/// The lines that tell of one request each.
+/// The lines about one request each.
 fn events(output: &str) -> impl Iterator<Item = Value> {
     let lines = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.filter(|line| line.get("outcome").is_some())
@@ -457,7 +457,8 @@ async fn whatever_happens_no_log_holds_a_payload_a_secret_or_a_signature() {
         .map(|line| (line["outcome"].as_str().unwrap().to_owned(), line["reason"].clone()))
         .collect();
     assert_eq!(told, expected);
-    // The id in the sender's dashboard finds the line of a refused request, and what is not an id is in none.
+    // The id in the sender's dashboard finds the line of a refused request, and text that is not an id is not
+    // logged.
     let claimed = events(&output).filter_map(|line| line["claimed.message.id"].as_str().map(str::to_owned));
     assert_eq!(claimed.collect::<Vec<_>>(), ["msg_spoilt"; 7]);
     assert_is_private(&output);

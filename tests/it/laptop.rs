@@ -15,7 +15,7 @@ use learnink_tests::signing::{self, SECRET, now_s};
 use reqwest::StatusCode;
 use tokio::sync::mpsc;
 
-/// Longer than anything here takes, shorter than anybody waits.
+/// Longer than anything here takes, but short enough to wait for.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Retries within seconds instead of minutes.
@@ -34,7 +34,7 @@ impl Laptop {
         Self::start_in(None, limits).await
     }
 
-    /// Starts on what an earlier one left in `folder`.
+    /// Starts with the state that an earlier one left in `folder`.
     pub(crate) async fn start_in(folder: Option<&Path>, limits: StackLimits) -> Self {
         Self::start_with(Env::of([]), folder, limits).await
     }
@@ -74,7 +74,7 @@ impl Laptop {
         self.client.request(method, url)
     }
 
-    /// The next record that the consumer is done with, for now.
+    /// The next record that the consumer has finished, for now.
     pub(crate) async fn next_record(&mut self) -> RecordReport {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.observations.recv()).await;

@@ -1,4 +1,4 @@
-//! What becomes of a message at its last delivery, and of a list that is too long for one message.
+//! A message at its last delivery, and a list that is too long for one message.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -20,14 +20,14 @@ use serde_json::json;
 
 use crate::records::{RECEIVED_AT_S, batch, counted, delivery, drain, record};
 
-/// After so many deliveries a message has had its last.
+/// How many deliveries a message has.
 const MAX_RECEIVE_COUNT: u32 = 7;
 
-/// How the sender of the notifications takes each of them, by its position. It takes what is not named.
+/// The push sender's answer to each notification, by its position. It accepts those that are not named.
 #[derive(Debug, Clone, Default)]
 struct Sender {
     answers: Arc<Mutex<BTreeMap<usize, HandlerResult>>>,
-    /// The keys of what it was asked for.
+    /// The keys of its requests.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -36,7 +36,7 @@ impl Sender {
         self.answers.lock().unwrap().insert(item, answer);
     }
 
-    /// What it was asked for since the last look.
+    /// The requests since the last look.
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -79,7 +79,7 @@ impl Stand {
         Self { engine, queues, ledger, consumer, sender, invocations: 0 }
     }
 
-    /// One delivery of a record, after the leases of those before have ended.
+    /// One delivery of a record, after earlier leases have ended.
     async fn deliver(&mut self, record: SqsMessage) -> RecordReport {
         self.invocations += 1;
         let now = Timestamp::from_second(RECEIVED_AT_S + self.invocations * 60).unwrap();
@@ -183,7 +183,7 @@ async fn what_the_queue_moved_itself_is_tried_again_as_well_when_it_is_sent_agai
     stand.sender.answers(0, refused());
     stand.sender.answers(1, busy());
     stand.deliver(list(2, 6)).await;
-    // Its consumer is killed over the seventh, and nobody forgets what was refused.
+    // Its consumer is killed during the seventh, so that the refusals stay in the ledger.
     assert!(stand.done(&id()).await.contains("push/0!"));
     stand.sender.take();
     stand.deliver(list(2, 1)).await;
@@ -202,7 +202,7 @@ async fn refusals_are_forgotten_with_the_dead_letter_also_where_nothing_else_is_
     stand.sender.answers(0, refused());
     assert_eq!(stand.deliver(list(1, 3)).await.outcome, Outcome::DeadLettered);
     assert_eq!(stand.done(&id()).await, BTreeSet::new());
-    // By whatever delivery of the redrive: its first may have been lost.
+    // At any delivery of the redrive: its first may have been lost.
     assert_eq!(stand.deliver(list(1, 2)).await.outcome, Outcome::DeadLettered);
     assert_eq!(positions(&stand.sender.take()), [0, 0]);
 }
@@ -222,7 +222,7 @@ async fn a_long_list_goes_to_the_queue_in_parts_and_each_item_is_done_once() {
         names,
         BTreeSet::from(["push/0-99/250", "push/100-199/250", "push/200-249/250"].map(str::to_owned))
     );
-    // Sent twice, as a crash in between would: nothing is done twice.
+    // Sent twice, as after a crash in between: nothing is done twice.
     for part in parts.iter().chain(&parts) {
         assert_eq!(attribute(part, "svix-id"), Some("msg_1"));
         let outcome = stand.deliver(delivery(part, 1)).await.outcome;
@@ -262,7 +262,7 @@ async fn a_part_fails_and_is_redriven_alone_and_its_letter_says_which_it_is() {
 async fn only_deliveries_without_progress_count_and_a_list_gets_as_many_after_it_made_some() {
     let mut stand = Stand::start().await;
     stand.sender.answers(1, busy());
-    // Item 0 is taken at the third delivery, and nothing after that; a wait counts from there as well.
+    // Item 0 is accepted at the third delivery, and nothing after that; waits also count from there.
     let mut outcomes = Vec::new();
     for receive_count in (1..=MAX_RECEIVE_COUNT).chain(1..) {
         stand.sender.answers(0, if outcomes.len() < 2 { busy() } else { Ok(()) });
@@ -276,7 +276,7 @@ async fn only_deliveries_without_progress_count_and_a_list_gets_as_many_after_it
     let afresh = outcomes.iter().position(|outcome| *outcome == Outcome::SentAgain);
     assert_eq!(afresh, Some(6));
     assert_eq!(stand.dead_letters().await.len(), 1);
-    // A redrive is counted anew.
+    // A redrive starts a new count.
     assert_eq!(stand.deliver(list(2, 1)).await.outcome, Outcome::Retry);
 }
 
@@ -401,7 +401,7 @@ async fn a_message_that_somebody_else_is_at_work_on_is_not_dead_lettered() {
 
 #[tokio::test]
 async fn a_list_that_had_no_turn_is_neither_kept_waiting_nor_dead_lettered() {
-    /// Takes the only permit and keeps it, for the message of another id.
+    /// Takes the only permit and keeps it, for the message with the other id.
     async fn greedy(event: Event<NotificationsSent>, permits: Permits) -> HandlerResult {
         let is_other = event.id() != &id();
         let work = async |_: &_, _| {
@@ -453,6 +453,6 @@ async fn a_list_that_gets_further_is_not_kept_waiting_for_the_deliveries_that_it
     for receive_count in 4..=6 {
         waits.push(stand.deliver(hidden(receive_count)).await.retry_in.unwrap().as_secs());
     }
-    // Item 0 is taken at the fourth delivery: the wait is that after a first failure, and grows from there.
+    // Item 0 is accepted at the fourth delivery: the wait is that after a first failure, and grows from there.
     assert_eq!(waits, [30, 120, 480]);
 }

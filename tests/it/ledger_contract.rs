@@ -1,4 +1,4 @@
-//! What the pipeline relies on of a table, on every engine that stands in for DynamoDB.
+//! The behaviour of a table that the pipeline needs, on every engine that replaces DynamoDB.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -128,7 +128,7 @@ async fn an_owner_whose_answer_got_lost_asks_again_and_settles_again(engine: Eng
     for _ in 0..2 {
         assert_eq!(settle(&ledger, "a", &["progress"]).await, Recorded::Yes);
     }
-    // Who has let go can note nothing more.
+    // An owner that has settled cannot note anything more.
     assert_eq!(ledger.note(&EntryId::from(id()), "a", keys(&["push/0"])).await.unwrap(), Recorded::LeaseLost);
 }
 
@@ -194,14 +194,14 @@ async fn an_expired_entry_is_replaced(engine: Engine) {
 
 async fn a_batch_is_claimed_and_settled_together_and_each_message_gets_its_own_answer(engine: Engine) {
     let ledger = ledger(&engine).await;
-    // More than one request to DynamoDB takes.
+    // More than fit into one request to DynamoDB.
     let ids: Vec<_> = (0..30).map(|n| MessageId::parse(&format!("msg_{n}")).unwrap()).collect();
     ask(&ledger, request(&ids[3], "other", &["push"])).await;
     ask(&ledger, request(&ids[27], "other", &["push"])).await;
     ledger.settle(vec![settlement(&ids[27], "other", &["push"])]).await;
 
     let requests = ids.iter().enumerate().map(|(n, id)| {
-        // Asked for in both ways.
+        // Claimed in both ways.
         ClaimRequest { probably_new: n % 2 == 1, ..request(id, "me", &["push"]) }
     });
     let claims: Vec<_> = ledger.claim(requests.collect()).await.into_iter().map(Result::unwrap).collect();
@@ -216,7 +216,7 @@ async fn a_batch_is_claimed_and_settled_together_and_each_message_gets_its_own_a
     let settlements = ids.iter().map(|id| settlement(id, "me", &["push"])).collect();
     let recorded: Vec<_> = ledger.settle(settlements).await.into_iter().map(Result::unwrap).collect();
     for (n, recorded) in recorded.into_iter().enumerate() {
-        // The one that was settled before by another has all of it done.
+        // The one that another owner settled before is completely done.
         let expected = if n == 3 { Recorded::LeaseLost } else { Recorded::Yes };
         assert_eq!(recorded, expected, "{n}");
     }
@@ -232,7 +232,7 @@ async fn the_reason_of_the_last_failure_is_kept_until_the_next_delivery(engine: 
     ledger.settle(vec![failed]).await.pop().unwrap().unwrap();
     let entry = ledger.entry(&id()).await.unwrap().unwrap();
     assert_eq!(entry.failure_reason.as_deref(), Some("push: the sender answered 503"));
-    // Should this delivery crash, the reason would be another.
+    // If this delivery crashed, the reason would be another.
     let known = ClaimRequest { probably_new: false, ..request(&id(), "b", &["progress", "push"]) };
     ask(&ledger, known).await;
     assert_eq!(ledger.entry(&id()).await.unwrap().unwrap().failure_reason, None);
@@ -271,14 +271,14 @@ async fn replay_windows_are_opened_once_listed_in_order_and_closed(engine: Engin
     assert_eq!(again, Some(closed));
     assert_eq!(ledger.close_replay_window("z", closing("lee")).await.unwrap(), None);
 
-    // One of another version of this program opens nothing, and stands in nobody's way.
+    // A window of another version of this program opens nothing, and does not disturb the others.
     let foreign = client.update_item().table_name(&table).key("message_id", text("replay.windows"));
     let foreign = foreign.update_expression("SET replay_windows.f = :json");
     foreign.expression_attribute_values(":json", text(r#"{"id":"f"}"#)).send().await.unwrap();
     let unreadable = || Err(UnreadableWindow { id: "f".to_owned() });
     assert_eq!(ledger.replay_windows().await.unwrap()[2], unreadable());
 
-    // A year later nobody asks for the others any more.
+    // A year later the other windows are not needed any more.
     let next_year = ReplayWindow { opened_at: now() + Duration::from_hours(365 * 24), ..window("c", 0) };
     ledger.open_replay_window(&next_year).await.unwrap();
     assert_eq!(ledger.replay_windows().await.unwrap(), [Ok(next_year), unreadable()]);
@@ -321,7 +321,7 @@ async fn of_many_who_claim_an_expired_entry_at_once_one_gets_it(engine: Engine) 
     }
 }
 
-/// Every combination of what an entry can hold, claimed through DynamoDB and judged by the rule.
+/// Every possible kind of entry, claimed through DynamoDB and judged by the rule.
 async fn the_condition_decides_as_the_rule_does(engine: Engine) {
     let table = engine.table("message_id", None).await;
     let ledger = DynamoDbLedger::new(&engine.dynamodb, &table);
@@ -377,7 +377,7 @@ async fn put(client: &aws_sdk_dynamodb::Client, table: &str, id: &MessageId, ent
 }
 
 async fn the_earliest_start_and_the_latest_activity_stay_whatever_the_order(engine: Engine) {
-    // The newest has no id of the customer's: the one before it must not outlive it.
+    // The newest has no id of the customer's: the previous one must not stay.
     let activities = [
         (2_000, Activity::Start, "a", Some("x")),
         (3_000, Activity::Start, "b", Some("y")),

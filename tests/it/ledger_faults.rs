@@ -1,4 +1,4 @@
-//! What the ledger makes of a DynamoDB that carries out one statement of a batch and not the next.
+//! The ledger over a DynamoDB that carries out one statement of a batch and not the next.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -24,18 +24,18 @@ use crate::records::{RECEIVED_AT_S, batch, record};
 /// Statements, by their verb and the message's id.
 type Statements = BTreeSet<(String, String)>;
 
-/// A DynamoDB that says what it is told to say, call by call, or that throttles statements.
+/// A DynamoDB with scripted answers, call by call, or that throttles statements.
 #[derive(Clone, Default)]
 struct Script {
     answers: Arc<Mutex<VecDeque<(StatusCode, Value)>>>,
-    /// The statements to throttle once. While there are any, or have been, every other statement is carried out.
+    /// The statements to throttle once. If there are or were any, every other statement is carried out.
     throttled: Arc<Mutex<Option<Statements>>>,
     /// The operations that were called.
     calls: Arc<Mutex<Vec<String>>>,
 }
 
 impl Script {
-    /// Starts it; the ledger that asks it.
+    /// Starts it, and returns a ledger that uses it.
     async fn start(&self) -> DynamoDbLedger {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -53,7 +53,7 @@ impl Script {
         *self.throttled.lock().unwrap() = Some(named.into());
     }
 
-    /// The answers to a batch of statements, where it is known which to throttle.
+    /// The answers to a batch of statements, if it is known which to throttle.
     fn carry_out(&self, request: &str) -> Option<(StatusCode, Value)> {
         let mut throttled = self.throttled.lock().unwrap();
         let throttled = throttled.as_mut()?;

@@ -1,7 +1,7 @@
-//! Long lists through the real consumer: a slow sender, answers of 429, consumers that are killed.
+//! Long lists through the real consumer, with a slow sender, answers of 429, and killed consumers.
 //!
-//! `LISTS=20000,10x2000 ANSWER_MS=300 ENVIRONMENTS=10 cargo test --release -p learnink-tests --test it -- lists` has it
-//! as large as one likes.
+//! `LISTS=20000,10x2000 ANSWER_MS=300 ENVIRONMENTS=10 cargo test --release -p learnink-tests --test it -- lists`
+//! makes it larger.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use crate::records::message;
 
-/// After so many deliveries without progress a message is dead-lettered, as on AWS.
+/// After this many deliveries without progress a message is dead-lettered, as on AWS.
 const MAX_RECEIVE_COUNT: u32 = 7;
 
 /// How many consumers are killed in the middle of a batch.
@@ -35,7 +35,7 @@ const KILLS: u32 = 3;
 /// The secret that notifications are signed with.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// What is sent, and to whom.
+/// The size of the test.
 struct Scale {
     /// The lengths of the lists.
     lists: Vec<usize>,
@@ -43,9 +43,10 @@ struct Scale {
     answer: Duration,
     /// The share of requests that it answers 429.
     busy: f64,
-    /// How many environments work side by side.
+    /// How many environments work concurrently.
     environments: u32,
-    /// How long an invocation may take, and in seconds how long a message is hidden: until a killed one's lease ends.
+    /// How long an invocation may take and, in seconds, how long a message is hidden: until a killed one's lease
+    /// ends.
     timeout: Duration,
     visibility_timeout_s: u32,
 }
@@ -56,14 +57,14 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl Scale {
-    /// The check's own scale, or what the environment asks for.
+    /// The scale of `scripts/check`, or that of the environment's variables.
     fn read() -> Self {
         let number = |name: &str, default: u64| variable(name).map_or(default, |text| text.parse().unwrap());
         let Some(lists) = variable("LISTS") else {
             return Self {
                 lists: vec![1_050, 250, 250],
                 answer: Duration::from_millis(20),
-                // Each costs its part a wait of up to half a minute.
+                // Each delays its part by up to half a minute.
                 busy: 0.003,
                 environments: 3,
                 timeout: Duration::from_secs(3),
@@ -85,7 +86,7 @@ impl Scale {
     }
 }
 
-/// A sender that knows the keys of what it has sent.
+/// A sender that deduplicates by key.
 #[derive(Clone)]
 struct Sender {
     answer: Duration,
@@ -133,7 +134,7 @@ impl Stack {
         Function::start_with_timeout(binary("consumer"), &variables, self.timeout).await
     }
 
-    /// One environment: it polls, and is perhaps killed over a batch with parts in it.
+    /// One environment: it polls, and may be killed during a batch with parts.
     async fn work(&self, stopped: watch::Receiver<bool>) {
         let process = tokio::sync::Mutex::new(Some(self.consumer().await));
         let invoke = async |batch: aws_lambda_events::sqs::SqsEvent| {
@@ -164,8 +165,8 @@ impl Stack {
         EventSource::new(self.engine.sqs_client(), &self.queues.url).run(invoke, stopped).await;
     }
 
-    /// Whether the ledger has every list, and every part of one, as done. The embedded SQS does not count a message
-    /// that came back and waits to be received again.
+    /// Whether every list, and every part of one, is done in the ledger. The embedded SQS does not count a message
+    /// that was hidden and waits to be received again.
     async fn is_done(&self, lists: &[usize]) -> bool {
         let ledger = DynamoDbLedger::new(&self.engine.dynamodb, &self.ledger_table);
         for (number, items) in lists.iter().enumerate() {
@@ -173,7 +174,7 @@ impl Stack {
             let parts = Part::all_of("push", *items, LONGEST_PART, false);
             let parts = parts.filter(|_| *items > LONGEST_PART).map(|part| EntryId::of_part(&id, &part));
             for entry in std::iter::once(EntryId::from(&id)).chain(parts) {
-                // Where it is too busy to answer, the next look will tell.
+                // If it is too busy to answer, the next look will show it.
                 let entry = ledger.entry(entry).await.ok().flatten();
                 if !entry.is_some_and(|entry| entry.done.contains("push")) {
                     return false;
@@ -188,7 +189,7 @@ fn id(number: usize) -> String {
     format!("msg_{number}")
 }
 
-/// The event with a list of so many notifications.
+/// The event with a list of this many notifications.
 fn event(items: usize) -> String {
     let one = json!({ "title": "t", "body": "b", "path": "/l", "user_id": "u", "custom_id": null });
     let event = json!({
@@ -245,7 +246,8 @@ async fn long_lists_are_sent_whatever_is_killed_and_nothing_of_them_is_dead_lett
     let expected: BTreeSet<_> = expected.collect();
     let missing: Vec<_> = expected.iter().filter(|key| !arrivals.contains_key(*key)).collect();
     assert!(missing.is_empty() && arrivals.len() == expected.len(), "{} are missing", missing.len());
-    // A sender that knows keys sends each once. What arrives twice was cut off between the two, by a kill.
+    // A sender that deduplicates sends each once. A notification that arrives twice was cut off in between by a
+    // kill.
     let again: u32 = arrivals.values().map(|times| times - 1).sum();
     let kills = stack.kills.load(Ordering::Relaxed);
     println!(

@@ -1,4 +1,4 @@
-//! The promises that no crate can keep alone.
+//! The promises that need several crates.
 
 #![expect(
     clippy::indexing_slicing,

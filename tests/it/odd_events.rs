@@ -1,5 +1,5 @@
-//! Events as others may write them, through the real consumer to every handler: whatever is odd about one, only who
-//! needs it refuses it.
+//! Odd events, through the real consumer to every handler: an odd field is refused only by the handlers that need
+//! it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 
 use crate::records::{RECEIVED_AT_S, batch, record};
 
-/// What the endpoint of the push handler and the event bus got.
+/// The requests to the endpoint of the push handler and to the event bus.
 #[derive(Debug, Clone, Default)]
 struct Received {
     notifications: Arc<Mutex<Vec<Value>>>,
@@ -52,7 +52,7 @@ impl Received {
     }
 }
 
-/// The consumer with every handler that there is.
+/// The consumer with all handlers.
 struct World {
     learners: Learners,
     unknown_events: UnknownEvents,
@@ -60,7 +60,7 @@ struct World {
     consumer: Consumer,
     received: Received,
     deliveries: u32,
-    /// The engine, and the archive's folder, which live as long.
+    /// The engine and the archive's folder, kept alive.
     _engine: Engine,
     _folder: tempfile::TempDir,
 }
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// Delivers a message of its own with this body; what becomes of it, and why.
+    /// Delivers a new message with this body, and returns its outcome and the reason.
     async fn deliver(&mut self, body: &str) -> (Outcome, String) {
         self.deliveries += 1;
         let number = self.deliveries.to_string();
@@ -153,7 +153,7 @@ fn event(event_type: &str, data: &str) -> String {
     format!(r#"{{"type":"{event_type}","api_version":"2022-11-15","timestamp":"{AT}","data":{data}}}"#)
 }
 
-/// A value of any kind, and values that few readers take.
+/// A value of each kind, and values that few parsers accept.
 fn odd_values() -> Vec<String> {
     let mut values: Vec<_> =
         ["null", "true", "254705408079", "-1.5", "1e999", "-1E+999", "12345678901234567890123"]
@@ -306,10 +306,10 @@ async fn only_a_handler_that_needs_what_is_missing_refuses_the_event() {
         assert_eq!(outcome, Outcome::DeadLettered, "{body}");
         assert!(reason.starts_with(expected), "{reason}");
     }
-    // The others have it.
+    // The other handlers have it.
     assert_eq!(world.archived().await.len(), 7);
     assert_eq!(world.received.details.lock().unwrap().len(), 7);
-    // A push without a time is as old as its receipt.
+    // The age of a push without a time counts from its receipt.
     let one = r#"{"title":"t","body":"b","path":"/l","user_id":"u"}"#;
     let sent = event("notifications.sent", &format!(r#"{{"notifications":[{one}]}}"#));
     world.processes(&sent.replace(&time, "null")).await;

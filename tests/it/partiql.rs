@@ -1,7 +1,7 @@
 //! The statements that the ledger sends to DynamoDB, read by the grammar that AWS documents. The emulators of these
 //! tests accept more than DynamoDB does, and a claim that DynamoDB refuses would stop every message.
 //!
-//! The parser knows of the grammar what the ledger needs, and refuses everything else.
+//! The parser supports the part of the grammar that the ledger needs, and refuses everything else.
 //! Source: DynamoDB developer guide, "`PartiQL` insert statements for DynamoDB" (`ql-reference.insert`), "`PartiQL`
 //! update statements for DynamoDB" (`ql-reference.update`), "Running batch operations with `PartiQL` for DynamoDB"
 //! (`ql-reference.multiplestatements.batching`), "Reserved words in DynamoDB" (`ReservedWords`); DynamoDB API,
@@ -30,12 +30,12 @@ const LONGEST_STATEMENT: usize = 8_192;
 /// Source: `ql-reference.multiplestatements.batching`.
 const MOST_STATEMENTS: usize = 25;
 
-/// A DynamoDB that carries out everything and remembers what it was asked.
+/// A DynamoDB that accepts everything and records its requests.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<(String, Value)>>>);
 
 impl Recorder {
-    /// Starts it; a ledger that asks it about `table`.
+    /// Starts it, and returns a ledger of `table` that uses it.
     async fn start(&self, table: &str) -> DynamoDbLedger {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -82,7 +82,7 @@ fn settlements() -> Vec<Settlement> {
     ]
 }
 
-/// What the ledger sends for its claims and settlements.
+/// The ledger's requests for its claims and settlements.
 async fn sent(table: &str) -> (Vec<Value>, Vec<Value>) {
     let (claims, settled) = (Recorder::default(), Recorder::default());
     let answers = claims.start(table).await.claim(requests(60)).await;
@@ -138,7 +138,7 @@ fn tokens(statement: &str) -> Result<Vec<Token>, String> {
     Ok(tokens)
 }
 
-/// What is left of a statement, and how many parameters were read.
+/// The rest of a statement, and how many parameters were read.
 struct Parser {
     rest: std::vec::IntoIter<Token>,
     parameters: usize,
@@ -165,7 +165,7 @@ impl Parser {
         if is_next { Ok(()) } else { Err(format!("`{symbol}` is expected, not {found:?}")) }
     }
 
-    /// A table or an attribute. None of the 573 reserved words has an underscore, and every name of ours has one or
+    /// A table or an attribute. The 573 reserved words do not have underscores, and each of our names has one or
     /// is quoted.
     fn name(&mut self) -> Result<String, String> {
         match self.rest.next() {
@@ -255,7 +255,7 @@ impl Parser {
     }
 }
 
-/// The table that a statement is about, where DynamoDB would take it with so many parameters.
+/// The table of a statement, if DynamoDB would accept it with this many parameters.
 fn table_of(statement: &str, parameters: usize) -> Result<String, String> {
     if statement.is_empty() || statement.len() > LONGEST_STATEMENT {
         return Err(format!("the statement has {} characters", statement.len()));
@@ -273,7 +273,7 @@ fn table_of(statement: &str, parameters: usize) -> Result<String, String> {
     Ok(table)
 }
 
-/// Whether DynamoDB would take a parameter: of one type, and no empty set.
+/// Whether DynamoDB would accept a parameter: of one type, and not an empty set.
 /// Source: DynamoDB API, `AttributeValue`.
 fn is_value(value: &Value) -> bool {
     let value: Vec<_> = value.as_object().into_iter().flatten().collect();
@@ -305,7 +305,7 @@ fn check(batches: &[Value], table: &str) {
 
 #[tokio::test]
 async fn dynamodb_takes_every_statement_of_the_ledger_as_far_as_its_documentation_goes() {
-    // As CloudFormation names it: with hyphens, which a name without quotes does not have.
+    // As CloudFormation names it: with hyphens, which need quotes.
     let table = "learnink-webhooks-staging-LedgerTable-1ABCDEF2GHIJK";
     let (claims, settled) = sent(table).await;
     check(&claims, table);

@@ -33,22 +33,22 @@ use crate::records::{batch, delivery, drain, record};
 
 const NOTIFICATIONS: usize = 500;
 
-/// How many of one message the handler has under way at once.
+/// How many notifications of one message the handler has in flight at once.
 const AT_ONCE: usize = 16;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-/// What the texts and numbers of every notification here have in them.
+/// Parts of the texts and numbers of every notification here.
 const PERSONAL: [&str; 3] = ["Mary", "training", "254705"];
 
-/// What happens to one notification.
+/// The fate of one notification.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Taken,
-    /// It is taken, and the answer never arrives.
+    /// It is accepted, and the answer never arrives.
     TakenAndLost,
-    /// It is not taken, and the answer has this status.
+    /// It is not accepted, and the answer has this status.
     Answered(u16),
 }
 
@@ -59,9 +59,9 @@ struct State {
     destiny: Destiny,
     /// How long an answer takes.
     delay: Duration,
-    /// The ids of what was taken, in the order in which it came.
+    /// The ids of accepted notifications, in the order of arrival.
     taken: Vec<String>,
-    /// The ids of what was taken without an answer.
+    /// The ids of notifications that were accepted without an answer.
     lost: Vec<String>,
     failed: usize,
     problems: Vec<String>,
@@ -114,7 +114,7 @@ impl Endpoint {
     }
 }
 
-/// Takes a notification, if it is what the endpoint's documentation promises.
+/// Accepts a notification, if it is as the endpoint's documentation promises.
 async fn answer(
     Shared(endpoint): Shared<Endpoint>,
     headers: HeaderMap,
@@ -214,7 +214,7 @@ fn env(variables: &[(&str, &str)]) -> Env {
     Env::of([("LEARNINK_PUSH", "endpoint")].iter().chain(variables).copied())
 }
 
-/// The real consumer with the push handler alone.
+/// The real consumer with only the push handler.
 struct Stand {
     engine: Engine,
     queues: QueuePair,
@@ -233,7 +233,7 @@ impl Stand {
         Self { engine, queues, consumer, invocations: 0 }
     }
 
-    /// One delivery of a message, as if a minute had gone since the last.
+    /// One delivery of a message, as if a minute had passed since the last.
     async fn deliver(&mut self, id: &str, body: String, now: Timestamp) -> BatchReport {
         self.deliver_record(record("sqs-1", id, body), now).await
     }
@@ -244,7 +244,7 @@ impl Stand {
         self.consumer.consume(&batch(vec![record]), &invocation).await
     }
 
-    /// What the consumer has put on the queue, as deliveries.
+    /// The messages that the consumer has put on the queue, as deliveries.
     async fn queued(&self) -> Vec<SqsMessage> {
         let messages = drain(&self.engine, &self.queues.url).await;
         messages.iter().map(|message| delivery(message, 3)).collect()
@@ -339,19 +339,20 @@ async fn a_secret_in_secrets_manager_is_kept_replaced_and_outlives_an_outage() {
     assert_eq!(deliver(now()).await, (Outcome::Retry, none.to_owned()));
 
     aws.set_secret("AWSCURRENT", SECRET);
-    // The endpoint takes signatures that are five minutes off.
+    // The endpoint accepts signatures that are five minutes off.
     let start = now() - Duration::from_secs(200);
     let at = |second| start + Duration::from_secs(second);
     assert_eq!(deliver(at(0)).await, done);
     assert_eq!(deliver(at(299)).await, done);
     assert_eq!(aws.calls("GetSecretValue"), 2, "it is kept for five minutes");
-    // Of age while Secrets Manager refuses: the secret in hand stays, and there is a pause.
+    // Too old while Secrets Manager refuses: the held secret stays, and the next attempt waits.
     aws.decide(|_| AwsFate::Failed(400, "AccessDeniedException"));
     assert_eq!(deliver(at(300)).await, done);
     assert_eq!(deliver(at(329)).await, done);
     assert_eq!(aws.calls("GetSecretValue"), 3);
 
-    // The endpoint has moved to another secret: the next attempt has it, half a minute after the last reading.
+    // The endpoint has rotated its secret: the next attempt uses the new one, half a minute after the last
+    // reading.
     aws.decide(|_| AwsFate::Answered);
     aws.set_secret("AWSCURRENT", OTHER_SECRET);
     endpoint.state().secret = OTHER_SECRET;
@@ -361,7 +362,7 @@ async fn a_secret_in_secrets_manager_is_kept_replaced_and_outlives_an_outage() {
     assert_eq!(deliver(at(331)).await, done);
 }
 
-/// A running `learnink dev`, and everything that it has written.
+/// A running `learnink dev`, and all its output.
 struct Dev {
     process: Child,
     output: Arc<Mutex<String>>,
@@ -399,7 +400,7 @@ impl Dev {
         self.output.lock().unwrap().clone()
     }
 
-    /// Where webhooks are posted to, once it says so.
+    /// The address that webhooks are posted to, once it is printed.
     fn url(&self) -> String {
         loop {
             let output = self.output();
@@ -411,7 +412,7 @@ impl Dev {
         }
     }
 
-    /// SIGKILL, and everything that it wrote.
+    /// Kills it with SIGKILL, and returns all its output.
     fn kill(mut self) -> String {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -421,7 +422,7 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // Fails where the test has ended it already.
+        // Fails if the test has ended it already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -436,7 +437,7 @@ fn learnink() -> Command {
     command
 }
 
-/// The notifications that the ledger in `folder` holds as sent, by their ids.
+/// The ids of the notifications that are sent according to the ledger in `folder`.
 fn recorded(folder: &Path, message: &str) -> BTreeSet<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -490,7 +491,7 @@ fn a_killed_dev_sends_the_rest_of_five_hundred_notifications_and_none_again_that
         }
         let printed = dev.output();
         let is_in_the_middle = kills_in_the_middle == 0 && taken.len() > 150;
-        // A wait of up to minutes is cut short by the next start, which hands messages over anew.
+        // The next start cuts a wait of minutes short, because it delivers the messages anew.
         let waits = last_taken.1.elapsed() > Duration::from_millis(500)
             && printed.lines().any(|line| line.contains("items failed"));
         if is_in_the_middle || waits {

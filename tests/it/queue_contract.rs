@@ -1,4 +1,4 @@
-//! What the pipeline relies on of a queue, on every engine that stands in for SQS.
+//! The behaviour of a queue that the pipeline needs, on every engine that replaces SQS.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -19,7 +19,7 @@ on_both_engines! {
     an_invocation_that_fails_brings_the_whole_batch_back,
 }
 
-/// Every character that SQS takes and that is easily lost on the way.
+/// Characters that SQS accepts and that are easily lost.
 const AWKWARD: &str = "{\"text\": \"tab\t, quote \\\", emoji 🎓, \u{2028}, \r\n, \u{FFFD}, \u{10FFFF}\"}";
 
 async fn send(engine: &Engine, url: &str, body: &str) {

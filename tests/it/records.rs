@@ -1,4 +1,4 @@
-//! Records as the event source mapping hands them to the consumer.
+//! Records as the event source mapping passes them to the consumer.
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use aws_sdk_sqs::types::Message as SqsSdkMessage;
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use learnink_tests::engine::Engine;
 use learnink_webhook::{Message, MessageId};
 
-/// When the receiver took every message here, in seconds since the epoch.
+/// When the receiver accepted every message here, in seconds since the epoch.
 pub(crate) const RECEIVED_AT_S: i64 = 1_700_000_000;
 
 /// A message with this id and body.
@@ -45,13 +45,13 @@ pub(crate) fn batch(records: Vec<SqsMessage>) -> SqsEvent {
     batch
 }
 
-/// The record, delivered for the so many-th time.
+/// The record, with this receive count.
 pub(crate) fn counted(mut record: SqsMessage, receive_count: u32) -> SqsMessage {
     record.attributes.insert("ApproximateReceiveCount".to_owned(), receive_count.to_string());
     record
 }
 
-/// A delivery of what is on a queue.
+/// A delivery of a message from a queue.
 pub(crate) fn delivery(message: &SqsSdkMessage, receive_count: u32) -> SqsMessage {
     let mut record = SqsMessage::default();
     record.message_id.clone_from(&message.message_id);
@@ -65,7 +65,7 @@ pub(crate) fn delivery(message: &SqsSdkMessage, receive_count: u32) -> SqsMessag
     counted(record, receive_count)
 }
 
-/// Takes everything off a queue.
+/// Receives all messages of a queue.
 pub(crate) async fn drain(engine: &Engine, url: &str) -> Vec<SqsSdkMessage> {
     let client = engine.sqs_client();
     let mut all = Vec::new();

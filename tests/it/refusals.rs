@@ -26,7 +26,7 @@ impl Refusal {
     }
 }
 
-/// A genuine request, to be spoilt.
+/// A genuine request, to be damaged.
 fn genuine(name: &'static str, status: StatusCode) -> Refusal {
     let body = started("u", "c", "2026-01-01T00:00:00Z");
     let headers = signing::headers(SECRET, "msg_1", now_s(), body.as_bytes()).to_vec();

@@ -90,7 +90,7 @@ async fn a_rotation_in_time_refuses_nothing_not_even_at_first() {
         for (receiver, every_s) in [(&busy, 2 * MINUTE), (&rare, 3 * HOUR), (&fresh, 10 * MINUTE)] {
             assert!(refused_at_first(receiver, stored_s, end_s, every_s).await.is_empty());
         }
-        // One that has slept through all of it, and holds nothing but the old secret.
+        // An environment that was frozen during all of it, and holds only the old secret.
         assert_eq!(attempt(&asleep, "msg_asleep", end_s).await.outcome.answer().status_code, 200);
         for receiver in [&busy, &rare, &fresh, &asleep] {
             assert_eq!(attempt(receiver, "msg_last", end_s + MINUTE).await.secret, Some(SecretSlot::Current));
@@ -113,13 +113,13 @@ async fn a_rotation_is_told_of_from_its_first_webhook_until_the_new_secret_is_st
         assert_eq!(told(ROTATED_S + passed_s).await, Some(Rotation::NewSecretMissing));
     }
     aws.rotate_secret(NEW);
-    // The one that has the secrets read of age is judged by those before.
+    // The request that makes the receiver read old secrets again is still judged by those.
     told(ROTATED_S + 7 * HOUR).await;
     for passed_s in [8 * HOUR, OVERLAP_S - 1, OVERLAP_S + HOUR] {
         assert_eq!(told(ROTATED_S + passed_s).await, None);
     }
 
-    // Stored before LearnInk has it: only the secret before matches.
+    // Stored before LearnInk uses it: only the previous secret matches.
     let aws = FakeAws::start().await;
     aws.set_secret("AWSCURRENT", OLD);
     aws.rotate_secret(NEW);

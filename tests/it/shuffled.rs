@@ -1,4 +1,4 @@
-//! Whatever the order of arrival, and however often, the learners' table ends the same.
+//! The learners' table ends the same for any order and repetition of arrivals.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::records::{RECEIVED_AT_S, batch, record};
 const LEARNERS: usize = 100;
 const DELIVERIES: usize = 10_000;
 
-/// One event: who started which course when, and the message id that brought it.
+/// One event: who started which course when, and its message id.
 #[derive(Debug, Clone)]
 struct Start {
     id: String,
@@ -25,8 +25,8 @@ struct Start {
     at_ms: i64,
 }
 
-/// Deliveries of which about half are duplicates, in any order. Times are so few that some are equal, and some are
-/// of clocks that are ahead: later than everything was received.
+/// Deliveries of which about half are duplicates, in any order. There are so few times that some are equal, and
+/// some are of clocks that are ahead: later than every receipt.
 fn deliveries(seed: u64) -> Vec<Start> {
     let mut random = fastrand::Rng::with_seed(seed);
     let events: Vec<_> = (0..DELIVERIES / 2)
@@ -46,7 +46,7 @@ fn deliveries(seed: u64) -> Vec<Start> {
 /// For each learner and course, the first start and the last activity.
 type Progress = BTreeMap<(String, String), (i64, i64)>;
 
-/// What applying each event once and in order leads to.
+/// The result of applying each event once and in order.
 fn in_order(deliveries: &[Start]) -> Progress {
     let mut state = BTreeMap::new();
     for start in deliveries {
@@ -84,7 +84,7 @@ async fn deliver(deliveries: &[Start]) -> Progress {
     let now = Timestamp::from_second(RECEIVED_AT_S).unwrap();
     for (number, records) in records.chunks(10).enumerate() {
         let mut left = batch(records.to_vec());
-        // A duplicate in the same batch meets the claim of the other; SQS would bring it back.
+        // A duplicate in the same batch finds the other one's claim; SQS would deliver it again.
         for attempt in 0..5 {
             let invocation = Invocation::new(format!("{number}-{attempt}"), now, Duration::from_secs(30));
             let report = consumer.consume(&left, &invocation).await;

@@ -1,5 +1,4 @@
-//! Webhooks that the JavaScript and Python packages of Svix sign are accepted: another signer than ours
-//! shares none of our mistakes.
+//! Webhooks signed by Svix's JavaScript and Python packages are accepted: other signers do not share our mistakes.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -1,9 +1,9 @@
-//! The template after SAM's transform: nobody can weaken it unnoticed. And the laptop's pipeline has its
+//! The template after SAM's transform, which nobody can weaken unnoticed. And the laptop's pipeline has its
 //! numbers.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `promises.txt` | what stands fixed in the template |
+//! | `promises.txt` | fixed values of the template |
 //! | `weakened.txt` | templates that break each rule that is code |
 
 mod alarms;
@@ -25,12 +25,12 @@ use transformed::{Rule, Template, Violations, short};
 const PROMISES: &str = include_str!("template/promises.txt");
 const WEAKENED: &str = include_str!("template/weakened.txt");
 
-/// The stack where a deploy moves all work at once, and where it moves a part first, as in production.
+/// The stack if a deploy moves all work at once, and if it moves a part first, as in production.
 static SHAPES: LazyLock<[Template; 2]> =
     LazyLock::new(|| [false, true].map(|is_gradual| Template::transformed(is_gradual, "")));
 
-/// The lines `path = JSON -> sentence` of a text. A line that is indented goes on with the one above, and
-/// `[path]` stands before each path that follows.
+/// The lines `path = JSON -> sentence` of a text. An indented line continues the one above, and `[path]` is a
+/// prefix of each path that follows.
 fn lines(text: &str) -> impl Iterator<Item = (String, Value, String)> {
     let mut section = String::new();
     let lines: Vec<_> = text.replace("\n  ", " ").lines().map(str::to_owned).collect();
@@ -47,12 +47,12 @@ fn lines(text: &str) -> impl Iterator<Item = (String, Value, String)> {
     })
 }
 
-/// What stands fixed, for each resource that it is about.
+/// The fixed values, for each resource that they are about.
 fn promises(template: &Template) -> Vec<(String, Value, String)> {
     let promises = lines(PROMISES).flat_map(|(path, value, why)| {
         let (first, rest) = path.split_once('/').unwrap();
         let mut paths: Vec<_> = template.of_type(first).map(|(name, _)| format!("{name}/{rest}")).collect();
-        // A name always is about something; so is a type, where a deploy moves a part first.
+        // A name must match a resource; so must a type, if a deploy moves a part first.
         if paths.is_empty() && (template.is_gradual || !first.contains("::")) {
             paths.push(path);
         }
@@ -101,13 +101,13 @@ fn what_the_longest_values_make_of_a_versions_description_fits() {
     let template = &SHAPES[1];
     for name in ["ReceiverFunctionVersion", "ConsumerFunctionVersion"] {
         let description = &template.properties(name)["Description"];
-        // Of the values for one sender, one stands there: an endpoint's address, which may be the longest.
+        // Only one of the senders' values is there; the longest may be an endpoint's address.
         let is_value = |part: &&Value| {
             let inputs = template.inputs(part);
             !["OneSignalAppId", "FcmTopicPrefix"].iter().any(|name| inputs.contains(*name))
         };
         let longest: usize = if let Some(parts) = description["Fn::Join"][1].as_array() {
-            // A value that is empty has its space as well.
+            // An empty value has its space too.
             parts.iter().filter(is_value).map(longest_part).sum::<usize>() + parts.len() - 1
         } else {
             let inputs = template.inputs(description);
@@ -124,13 +124,13 @@ fn longest_part(part: &Value) -> usize {
         (_, Some(branches), _) => branches.iter().skip(1).map(longest_part).max().unwrap_or_default(),
         // An address without its scheme.
         (.., Some(join)) => longest_part(&join[1]["Fn::Split"][1]) - "https://".len(),
-        // The end of a name that CloudFormation has made.
+        // The end of a name that CloudFormation made.
         _ if !part["Fn::Select"].is_null() => 13,
         _ => short(part).len(),
     }
 }
 
-/// The longest value that a parameter takes: of those listed, or as its pattern or its limits say.
+/// The longest value that a parameter accepts: of those listed, or by its pattern or its limits.
 fn longest(parameter: &Value) -> usize {
     let values = parameter["AllowedValues"].as_array().into_iter().flatten();
     let listed = values.map(|value| value.to_string().trim_matches('"').len()).max();

@@ -12,7 +12,7 @@ use crate::deployed::successful;
 /// What a checkout has that git does not track.
 const NOT_TRACKED: [&str; 6] = [".aws-sam", ".git", ".learnink", ".venv", "node_modules", "target"];
 
-/// What a customer changes, as `docs/update.md` says.
+/// The files that a customer changes, by `docs/update.md`.
 const THEIRS: [&str; 4] = ["crates/handlers/", "events/", "samconfig.toml", "template.yaml"];
 
 /// A repository of its own, with everything that is in the checkout.
@@ -55,7 +55,7 @@ fn copy(from: &Path, to: &Path) {
         if NOT_TRACKED.iter().any(|other| name == *other) {
             continue;
         }
-        // A link stays out: it leads to what is installed.
+        // Links are left out: they lead to installed files.
         match entry.file_type().unwrap() {
             kind if kind.is_dir() => copy(&entry.path(), &target),
             kind if kind.is_file() => drop(fs::copy(entry.path(), target).unwrap()),
@@ -81,7 +81,7 @@ fn changed(text: &str, diff: &str) -> String {
     text.replacen(&before, &after, 1)
 }
 
-/// Does what `docs/add-an-event.md` says, and sets a parameter of the stack.
+/// Follows `docs/add-an-event.md`, and sets a parameter of the stack.
 fn follow_the_page(repository: &Repository) {
     let page = read("docs/add-an-event.md");
     let file = |name: &str, text: &str| fs::write(repository.0.path().join(name), text).unwrap();
@@ -95,7 +95,7 @@ fn follow_the_page(repository: &Repository) {
     repository.commit("Add an event");
 }
 
-/// Changes every file of the product that changes often, as near to what is the customer's as it gets.
+/// Changes every file of the product that changes often, as close to the customer's changes as possible.
 fn change_the_product(repository: &Repository) {
     let files = repository.git(&["ls-files", "*.rs", "*.md", "*.toml", "scripts/*"]);
     let is_the_products = |file: &&str| {
@@ -143,7 +143,7 @@ fn your_code_takes_the_next_version_without_a_conflict() {
         "template.yaml",
     ];
     assert_eq!(touched, expected);
-    // Of the template the two blocks alone.
+    // In the template, only the two blocks.
     let lines = repository.git(&["diff", "--unified=0", "product", "yours", "--", "template.yaml"]);
     let lines: Vec<_> = lines.lines().filter(|line| line.starts_with(['+', '-'])).skip(2).collect();
     assert!(lines.iter().all(|line| line.starts_with('+')), "{lines:#?}");

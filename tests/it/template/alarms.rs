@@ -1,10 +1,10 @@
-//! The alarms: when they ring, and who hears them.
+//! The alarms: when they fire, and who is notified.
 
 use serde_json::Value;
 
 use super::transformed::{Template, Violations, cases, short};
 
-/// What has rules of its own, or says nothing of when an alarm rings.
+/// Properties with rules of their own, or that do not affect when an alarm fires.
 const UNTOLD: [&str; 5] = ["AlarmName", "AlarmDescription", "AlarmActions", "OKActions", "ActionsEnabled"];
 
 pub(super) fn rules(template: &Template, violations: &mut Violations) {
@@ -33,7 +33,7 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
     }
 }
 
-/// The alarms, a line each: what each watches, and when it rings.
+/// The alarms, a line each: what each watches, and when it fires.
 pub(super) fn told(template: &Template) -> String {
     let alarms = template.of_type("AWS::CloudWatch::Alarm").map(|(name, alarm)| {
         let properties = alarm["Properties"].as_object().unwrap().iter();

@@ -1,5 +1,5 @@
-//! What alarms and dashboard ask for, and the lines that the functions write: each metric that is watched is
-//! one that is published, and each field that a query names is one that a line has.
+//! Alarms and dashboard against the lines that the functions write: each watched metric is published, and each
+//! field in a query is in a line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -54,7 +54,7 @@ fn reports() -> impl Iterator<Item = RecordReport> {
         [End::Processed, End::Duplicate, End::Ignored, End::DeadLettered, End::Retry, End::SentAgain];
     let run = |ended| HandlerReport { name: "push", key: "push".to_owned(), ended, took: Duration::ZERO };
     let failure = Failure { handler: Some("push"), class: "permanent", reason: "no such plan".to_owned() };
-    // An event that no handler takes, one in another version, and what is not an event.
+    // An event without a handler, one in another version, and a webhook that is not an event.
     let sent = Some("notifications.sent");
     let heads = [(sent, None), (sent, Some("2031-01-01")), (None, None)];
     let reports = outcomes.into_iter().flat_map(move |outcome| heads.map(|head| (outcome, head)));
@@ -115,9 +115,9 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
     }
 }
 
-/// What an alarm makes of an hour without a webhook. One that asks for a metric which is 0 where all is well keeps its
-/// state until the next number: the hour proves nothing. One whose metric is never 0 would keep it forever, so that
-/// it goes back by itself; its OK would be heard although nobody has done anything.
+/// An alarm's state after an hour without a webhook. If its metric is 0 while all is well, the alarm keeps its
+/// state until the next number, because the hour proves nothing. If its metric is never 0, it would keep the state
+/// forever, so it returns to OK by itself; that OK would be sent although nobody has done anything.
 fn quiet_hour(template: &Template, name: &str, alarm: &Value, violations: &mut Violations) {
     const A_DAY_S: u64 = 86_400;
     let is_rollout = template.parameters_of(alarm["Condition"].as_str().unwrap_or_default());
@@ -148,7 +148,7 @@ fn quiet_hour(template: &Template, name: &str, alarm: &Value, violations: &mut V
     );
 }
 
-/// The metrics that some line says 0 of.
+/// The metrics that are 0 in some line.
 fn zeros() -> BTreeSet<String> {
     let mut zeros = BTreeSet::new();
     each_metric(|made, value| {
@@ -159,7 +159,7 @@ fn zeros() -> BTreeSet<String> {
     zeros
 }
 
-/// The metrics that an alarm asks for: one, or those that its expression is made of.
+/// The metrics of an alarm: one, or those in its expression.
 fn asked(alarm: &Value) -> Vec<String> {
     let stated = cases(&alarm["Metrics"]).into_iter().map(|asked| &asked["MetricStat"]["Metric"]);
     let stated = stated.filter(|metric| metric.is_object());
@@ -172,7 +172,7 @@ fn asked(alarm: &Value) -> Vec<String> {
     metrics.collect()
 }
 
-/// A metric as CloudWatch tells it from others, and the function that is asked about.
+/// A metric as CloudWatch identifies it, and the function that it is about.
 fn metric(namespace: &str, name: &str, dimensions: impl Iterator<Item = (String, String)>) -> String {
     let dimensions: BTreeMap<_, _> = dimensions.collect();
     let function =
@@ -209,7 +209,7 @@ fn published(template: &Template) -> BTreeSet<String> {
     published
 }
 
-/// The metrics of a widget. `.` stands for what is above, and `...` for all of it up to what follows.
+/// The metrics of a widget. `.` repeats the value above, and `...` repeats all values up to the next ones.
 /// Source: CloudWatch API, "Dashboard body structure and syntax".
 fn graphed(rows: &Value) -> Vec<String> {
     let (mut above, mut metrics): (Vec<&str>, Vec<String>) = <_>::default();
@@ -258,11 +258,11 @@ fn fields_of(template: &Template, group: &str) -> BTreeSet<String> {
     lines.filter_map(Value::as_object).flat_map(|line| line.keys().cloned()).collect()
 }
 
-/// The words of a Logs Insights query that are no fields.
+/// The words of a Logs Insights query that are not fields.
 const WORDS: [&str; 12] =
     ["SOURCE", "filter", "stats", "fields", "sort", "by", "as", "in", "and", "or", "asc", "desc"];
 
-/// The fields that a query names and that no line of its log groups has.
+/// The fields of a query that are in no line of its log groups.
 fn unknown_fields(template: &Template, query: &str) -> Vec<String> {
     let groups = query.split("SOURCE '${").skip(1).filter_map(|rest| rest.split('}').next());
     let mut known: BTreeSet<_> = groups.flat_map(|group| fields_of(template, group)).collect();

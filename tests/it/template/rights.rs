@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use super::transformed::{Template, Violations, arn, cases, names, walk};
 
-/// All that a statement may consist of. What else IAM knows says what is not meant.
+/// The only members that a statement may have. IAM's others state exceptions.
 const MEMBERS: [&str; 6] = ["Sid", "Effect", "Principal", "Action", "Resource", "Condition"];
 
-/// Who may take on a role.
+/// Who may assume a role.
 const TRUSTED: [&str; 2] = ["lambda.amazonaws.com", "codedeploy.amazonaws.com"];
 
-/// What has no resource to be limited to. Source: Service authorization reference, "Actions defined by AWS X-Ray".
+/// Actions that cannot be limited to a resource. Source: Service authorization reference, "Actions defined by AWS
+/// X-Ray".
 const ON_EVERYTHING: [&str; 2] = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"];
 
 /// SAM gives it to the role that moves an alias.
@@ -52,7 +53,7 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
     }
 }
 
-/// The statement that denies a resource to whoever comes without TLS.
+/// The statement that denies access without TLS to a resource.
 fn without_tls(name: &str, action: &str) -> Value {
     let all = match action {
         "s3:*" => json!([arn(name), {"Fn::Sub": format!("${{{name}.Arn}}/*")}]),
@@ -71,7 +72,7 @@ fn is_of_the_stack(template: &Template, policy: &Value) -> bool {
         .is_some_and(|name| template.json["Resources"][name]["Type"] == "AWS::IAM::ManagedPolicy")
 }
 
-/// The policies within a resource, wherever in it they are.
+/// All policies in a resource, at any depth.
 fn policies(template: &Template, name: &str, resource: &Value, violations: &mut Violations) {
     let mut is_hidden = resource.to_string().contains(r#"\"Statement\""#);
     walk(resource, &mut |key, value| match key {
@@ -94,7 +95,7 @@ fn policies(template: &Template, name: &str, resource: &Value, violations: &mut 
     violations.require(!is_hidden, why);
 }
 
-/// What is wrong with a statement of a policy.
+/// The fault of a policy's statement, if any.
 fn fault(template: &Template, statement: &Value) -> Option<&'static str> {
     let mut members = statement.as_object().into_iter().flat_map(|statement| statement.keys());
     if !members.all(|member| MEMBERS.contains(&member.as_str())) {
@@ -129,7 +130,7 @@ fn fault(template: &Template, statement: &Value) -> Option<&'static str> {
     (!is_ours).then_some("would let in others than the services that work for this stack")
 }
 
-/// Whether it is one resource, or what lies in one of this stack. A parameter must not bring a `*` along.
+/// Whether it is one resource, or the content of one in this stack. A parameter must not add a `*`.
 fn is_named(template: &Template, resource: &Value) -> bool {
     let is_ours = |name: &str| !template.properties(name).is_null();
     let Some(text) = resource.as_str().or(resource["Fn::Sub"].as_str()) else {

@@ -1,4 +1,5 @@
-//! What has to fit together: the numbers of the queues, of the API and of the functions, and their versions.
+//! Rules about values that have to fit together: the numbers of the queues, of the API and of the functions, and
+//! their versions.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use super::transformed::{Template, Violations, cases, number, short, walk};
 /// The longest time that SQS hides a message for. Source: SQS API, `ChangeMessageVisibility`.
 const LONGEST_HIDDEN_S: u64 = 12 * 3_600;
 
-/// After this many milliseconds Svix hangs up. Source: Svix documentation, "Retries".
+/// After this many milliseconds Svix stops waiting. Source: Svix documentation, "Retries".
 const SENDERS_PATIENCE_MS: u64 = 15_000;
 
 pub(super) fn rules(template: &Template, violations: &mut Violations) {
@@ -75,14 +76,14 @@ fn api(template: &Template, violations: &mut Violations) {
     );
 }
 
-/// What Recover in LearnInk sends without a pause, and does not send again.
+/// The webhooks of LearnInk's Recover, which are sent without a pause and not sent again.
 fn bursts(template: &Template, violations: &mut Violations) {
     const MESSAGES: u64 = 10_000;
     /// Messages per second. Source: svix.com/pricing, the larger of the published plans.
     const SENT: u64 = 800;
-    /// Requests per second that one environment gets. Source: Lambda guide, "Lambda function scaling".
+    /// Requests per second that each environment can get. Source: Lambda guide, "Lambda function scaling".
     const BY_ENVIRONMENT: u64 = 10;
-    /// Requests per second, and at once, of an account in the regions with the least.
+    /// Requests per second, and at once, of an account in the regions with the lowest quotas.
     /// Source: API Gateway guide, "Quotas"; a stage cannot have more than the account.
     const LEAST_QUOTA: (u64, u64) = (2_500, 1_250);
     let default = |name: &str| template.json["Parameters"][name]["Default"].as_u64().unwrap_or_default();
@@ -104,13 +105,13 @@ fn bursts(template: &Template, violations: &mut Violations) {
     );
 }
 
-/// Names that AWS takes for something else, or keeps once for a whole account.
+/// Names that AWS would misread, or that exist once for a whole account.
 fn names(template: &Template, violations: &mut Violations) {
     // Source: Secrets Manager API, `CreateSecret`, `Name`.
     const SUFFIX: usize = "-xxxxxx".len();
     for (name, secret) in template.of_type("AWS::SecretsManager::Secret") {
         let text = short(&secret["Properties"]["Name"]);
-        // A parameter before it may end in anything.
+        // A parameter before it can end in any text.
         let literal = text.rsplit('}').next().unwrap_or_default();
         let suffix = literal.len().checked_sub(SUFFIX).and_then(|start| literal.get(start..));
         violations.require(
@@ -131,7 +132,7 @@ fn names(template: &Template, violations: &mut Violations) {
     }
 }
 
-/// What names an address of AWS for one partition would be wrong in another.
+/// An AWS address of one partition would be wrong in another.
 fn partitions(template: &Template, violations: &mut Violations) {
     for section in ["Resources", "Outputs"] {
         walk(&template.json[section], &mut |key, value| {
@@ -144,9 +145,8 @@ fn partitions(template: &Template, violations: &mut Violations) {
     }
 }
 
-/// SAM names a version after the properties as they are written, so that another value of a parameter alone
-/// would publish none. Another description does, for it is the version's own; but not of a function that is
-/// what it was.
+/// SAM names a version after the properties as they are written, so a change of only a parameter's value would not
+/// publish one. Another description does, because it is the version's own; but not if the function is unchanged.
 fn versions(template: &Template, violations: &mut Violations) {
     let parameters_of = |inputs: &BTreeSet<String>| -> BTreeSet<String> {
         inputs.iter().flat_map(|input| template.parameters_of(input)).collect()
@@ -156,7 +156,7 @@ fn versions(template: &Template, violations: &mut Violations) {
             .map(|key| function["Properties"][key].clone());
         let own = template.inputs(&json!(own));
         let said = template.said_by(&template.properties(&format!("{name}Version"))["Description"]);
-        // Of a parameter with two values, a condition says which.
+        // For a parameter with two values, a condition shows which.
         let is_told_by = |condition: &String, input: &String| {
             let values = template.json["Parameters"][input]["AllowedValues"].as_array();
             template.is_condition(condition)

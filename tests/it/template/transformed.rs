@@ -1,4 +1,4 @@
-//! The template as `CloudFormation` gets it, and how rules read it.
+//! The template as `CloudFormation` gets it, and its access for rules.
 
 use std::collections::BTreeSet;
 use std::panic::Location;
@@ -7,7 +7,7 @@ use std::process::Command;
 use learnink_tests::root;
 use serde_json::{Value, json};
 
-/// SAM's transform, with the code where a deploy would have put it.
+/// SAM's transform, with the code at the address where a deploy would put it.
 const TRANSFORM: &str = "
 import json, sys
 from samtranslator.translator.transform import transform
@@ -26,11 +26,11 @@ print(json.dumps(transform(template, parameters, NoManagedPolicies())))
 
 /// The template after SAM's transform.
 pub(super) struct Template {
-    /// What `CloudFormation` would get; text that has to be JSON is JSON.
+    /// The template for `CloudFormation`; text that has to be JSON is parsed.
     pub(super) json: Value,
-    /// Whether new code gets a part of the work first.
+    /// Whether a deploy moves a part of the work to new code first.
     pub(super) is_gradual: bool,
-    /// SAM's names of the functions' versions, which stand in the JSON without their hash.
+    /// SAM's names of the functions' versions, which are in the JSON without their hash.
     pub(super) versions: Vec<String>,
 }
 
@@ -59,8 +59,8 @@ impl Template {
         template
     }
 
-    /// The template with another value somewhere, or, for `null`, without the one that is there. `None` where
-    /// this shape of it has no such place.
+    /// The template with another value at a path, or, for `null`, without the value there. `None` if this shape of
+    /// the template does not have the path.
     pub(super) fn with(&self, path: &str, value: &Value) -> Option<Self> {
         let mut json = self.json.clone();
         let path = pointer(path);
@@ -79,7 +79,7 @@ impl Template {
         self.json.pointer(&pointer(path))
     }
 
-    /// The value that a mapping has for it, where it asks one.
+    /// The value from a mapping, if it refers to one.
     pub(super) fn looked_up<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["Fn::FindInMap"].as_array().map(Vec::as_slice) {
             Some([map, key, name]) => &self.json["Mappings"][short(map)][short(key)][short(name)],
@@ -107,8 +107,9 @@ impl Template {
         names(value).into_iter().filter(is_input).collect()
     }
 
-    /// The parameters and conditions whose change changes a text: those that it names, and those in the description of
-    /// a managed policy that it names. Another description replaces such a policy, and gives it another name.
+    /// The parameters and conditions whose change changes a text: those that it names, and those in the
+    /// description of a managed policy that it names. A new description replaces such a policy, and gives it
+    /// another name.
     /// Source: `CloudFormation` template reference, `AWS::IAM::ManagedPolicy`.
     pub(super) fn said_by(&self, text: &Value) -> BTreeSet<String> {
         let of_policies = names(text).into_iter().flat_map(|name| {
@@ -123,7 +124,7 @@ impl Template {
         !self.json["Conditions"][name].is_null()
     }
 
-    /// The parameters that a condition asks for; a parameter is its own.
+    /// The parameters of a condition; for a parameter, itself.
     pub(super) fn parameters_of(&self, name: &str) -> BTreeSet<String> {
         if !self.is_condition(name) {
             return BTreeSet::from([name.to_owned()]);
@@ -142,17 +143,17 @@ fn pointer(path: &str) -> String {
 /// A rule, by its place in these files.
 pub(super) type Rule = &'static Location<'static>;
 
-/// What is wrong with a template.
+/// The broken rules of a template.
 #[derive(Default)]
 pub(super) struct Violations {
-    /// All rules that were asked.
+    /// All rules that were checked.
     pub(super) asked: BTreeSet<Rule>,
-    /// Those that do not hold, and what would happen.
+    /// The broken rules, and what would happen.
     pub(super) broken: Vec<(Rule, String)>,
 }
 
 impl Violations {
-    /// A rule, and what would happen where it does not hold.
+    /// A rule, and what would happen if it is broken.
     #[track_caller]
     pub(super) fn require(&mut self, holds: bool, sentence: impl Into<String>) {
         self.asked.insert(Location::caller());
@@ -177,7 +178,7 @@ pub(super) fn cases(value: &Value) -> Vec<&Value> {
     }
 }
 
-/// A value in few words: the name of what it refers to, its text, or a list of them.
+/// A value in a few words: the name that it refers to, its text, or a list of them.
 pub(super) fn short(value: &Value) -> String {
     let list = |items: &Vec<Value>, between: &str| items.iter().map(short).collect::<Vec<_>>().join(between);
     match (value, &value["Fn::GetAtt"]) {
@@ -197,7 +198,7 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// Shows every member of every object in a value.
+/// Visits every member of every object in a value.
 pub(super) fn walk<'a>(value: &'a Value, visit: &mut impl FnMut(&'a str, &'a Value)) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| walk(item, visit)),
