@@ -1000,6 +1000,17 @@ fn an_output_that_is_full_is_one_clear_line_and_one_that_is_closed_is_none() {
         let said = text(&output.stderr);
         assert!(output.status.success() && !said.contains("error"), "{arguments:?}: {said}");
     }
+    // A change that cannot be printed is told on standard error.
+    let windows = learnink(&["replay", "list", "--json", "--state", state]).output().unwrap();
+    let windows: Vec<serde_json::Value> = serde_json::from_slice(&windows.stdout).unwrap();
+    let id = windows[0]["id"].as_str().unwrap();
+    let output =
+        learnink(&["replay", "close", id, "--by", "you", "--state", state]).stdout(full()).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with(&format!("error: replay window {id} is closed, which cannot be said: ")),
+        "{said}"
+    );
     // Nothing can be printed there, and nothing panics, which would be exit code 101.
     for arguments in [&["send", "--state", "/none"][..], &["nonsense"], &[&send[..], &["--tamper"]].concat()]
     {

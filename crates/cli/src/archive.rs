@@ -148,6 +148,19 @@ fn date(text: &str) -> Result<Date, String> {
     text.parse().map_err(|_| "expected a date such as 2026-03-01".to_owned())
 }
 
+/// The objects that are there instead of records, for an error: the URL may lack the prefix of the bucket.
+fn beside(others: &[Name]) -> String {
+    match others {
+        [] => String::new(),
+        [name] => format!("; the one object there, {}, is not a record", name.as_str().escape_default()),
+        [name, ..] => format!(
+            "; the {} objects there, such as {}, are not records: is a part of the URL missing?",
+            others.len(),
+            name.as_str().escape_default()
+        ),
+    }
+}
+
 /// A count with its noun.
 fn records(count: usize) -> String {
     if count == 1 { "1 record".to_owned() } else { format!("{count} records") }

@@ -146,7 +146,7 @@ impl Screen {
 }
 
 /// The messages that are kept for the next start.
-fn kept(Left { messages, dead_letters }: Left) -> String {
+fn kept(Unprocessed { messages, dead_letters }: Unprocessed) -> String {
     let messages = match messages {
         0 => "nothing is left on the queue".to_owned(),
         1 => "1 message is kept for the next start".to_owned(),

@@ -287,8 +287,9 @@ fn dead_letter(
     DeadLetter {
         message_id: own(attribute::ID),
         // A part of a list has its type only in the body.
-        event_type: own(attribute::EVENT_TYPE)
-            .or_else(|| decoded.as_ref().ok().and_then(|webhook| EnvelopeHead::read(&webhook.body).event_type)),
+        event_type: own(attribute::EVENT_TYPE).or_else(|| {
+            decoded.as_ref().ok().and_then(|webhook| EnvelopeHead::read(&webhook.body).event_type)
+        }),
         part: decoded.as_ref().ok().and_then(|webhook| webhook.part.as_ref()).map(Part::key),
         received_at: received_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         receive_count: counted.and_then(|count| count.parse().ok()),

@@ -74,9 +74,14 @@ enum Format {
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
     let Args { source, days, .. } = args;
-    let names = source.list(&archive, days).await?.records;
+    let Listing { records: names, others } = source.list(&archive, days).await?;
     // A typo in the URL or the type must not look like a month without events.
-    anyhow::ensure!(!names.is_empty(), "there is nothing to export in {}", source.what(days));
+    anyhow::ensure!(
+        !names.is_empty(),
+        "there is nothing to export in {}{}",
+        source.what(days),
+        beside(&others)
+    );
     let file = args.output.as_deref().filter(|file| *file != Path::new(STANDARD));
     let mut output = Output::open(file)?;
     let written = write(&archive, names, args.format, &mut output).await;
@@ -99,6 +104,11 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             file.map_or_else(|| CANNOT_PRINT.to_owned(), |file| format!("cannot write {}", quoted(file)))
         }),
     }
+}
+
+/// Says something beside the rows. If standard error cannot be written to, the export is made all the same.
+fn say(line: String) {
+    let _ = note(line);
 }
 
 /// The output of the rows. A file is written under another name first, so that a failed export does not change the

@@ -57,7 +57,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open()?;
     let Listing { records: names, others } = args.source.list(&archive, &args.days).await?;
     // A typo in the URL must not look like a proof.
-    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {}", args.source.what(&args.days));
+    let what = args.source.what(&args.days);
+    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {what}{}", beside(&others));
 
     let count = names.len();
     let progress = ProgressBar::new(names.len().try_into()?);
