@@ -1,5 +1,5 @@
-//! A message through the queue: whatever is sent comes back the same, and whatever is found there is
-//! either understood or refused, without a panic.
+//! A message through the queue: every sent message is read back the same, and everything on the queue is either
+//! understood or refused, without a panic.
 
 #![no_main]
 
@@ -21,10 +21,10 @@ use learnink_webhook::{Message, MessageId};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
-/// Up to here a message is billed as one request, and travels as a person can read it.
+/// Up to this size a message is billed as one request, and is sent as readable text.
 const PLAIN_UP_TO_BYTES: usize = 64 * 1024;
 
-/// More than all that a message has around its body and its signature.
+/// More than the size of a message without its body and its signature.
 const ENVELOPE_BYTES: usize = 1024;
 
 #[derive(Debug, Arbitrary)]
@@ -45,7 +45,7 @@ struct Sent<'a> {
     body: Bytes<'a>,
 }
 
-/// What somebody put on the queue.
+/// A message from another program.
 #[derive(Debug, Arbitrary)]
 struct Found<'a> {
     version: Attribute<'a>,
@@ -61,7 +61,7 @@ struct Found<'a> {
 
 #[derive(Debug, Arbitrary)]
 enum Attribute<'a> {
-    /// What a receiver would have written; nothing, where it may write nothing.
+    /// As a receiver would have written it; left out, if a receiver may leave it out.
     Usual,
     Missing,
     Text(&'a str),
@@ -114,7 +114,7 @@ fn comes_back_the_same(sent: &Message) {
             let typed = as_carried(sent.clone());
             let type_bytes =
                 typed.event_type.as_ref().map_or(0, |name| "event-typeString".len() + name.len());
-            // The type makes way for what would not fit beside it.
+            // The type is dropped if the body would not fit beside it.
             let may_be_untyped = counted + type_bytes > LARGEST_MESSAGE_BYTES;
             let untyped = Message { event_type: None, ..typed.clone() };
             assert!(found == typed || (may_be_untyped && found == untyped));
@@ -124,15 +124,15 @@ fn comes_back_the_same(sent: &Message) {
     }
 }
 
-/// The message with what the queue carries of it.
+/// The message with only the parts that the queue carries.
 fn as_carried(message: Message) -> Message {
     let is_carried = |name: &String| name.len() <= 256 && is_text_for_sqs(name);
-    // A part leaves the type to its body.
+    // A part has its type only in the body.
     let event_type = message.event_type.filter(|_| message.part.is_none()).filter(is_carried);
     Message { event_type, ..message }
 }
 
-/// An upper bound for what SQS counts: gzip adds little to what it cannot make smaller, base64 a third.
+/// An upper bound for the size by SQS's count: gzip adds little to data that it cannot compress, base64 a third.
 fn at_most_encoded(message: &Message) -> usize {
     let gzip = message.body.len() + message.body.len() / 1000 + 100;
     gzip.div_ceil(3) * 4 + message.signature.len() + ENVELOPE_BYTES

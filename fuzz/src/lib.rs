@@ -1,4 +1,4 @@
-//! What the targets share: rules written down a second time, so that a mistake has to be made twice.
+//! Shared code of the targets: the rules, written a second time, so that a mistake would have to be made twice.
 //!
 //! Nothing here calls the code under test.
 
@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use sha2::Sha256;
 
-/// The signature of a delivery, as the header has it: `v1,` and the base64 of an HMAC-SHA256.
+/// The signature of a delivery, as in the header: `v1,` and the base64 of an HMAC-SHA256.
 ///
 /// Source: Standard Webhooks specification, "Signature scheme".
 pub fn signature(secret: &str, id: &str, timestamp: &str, body: &[u8]) -> String {
@@ -28,7 +28,7 @@ pub fn is_usable_id(id: &str) -> bool {
     (1..=256).contains(&id.len()) && id.chars().all(|c| ('!'..='~').contains(&c) && c != '.')
 }
 
-/// Whether SQS takes this text. Source: Amazon SQS API reference, `SendMessage`.
+/// Whether SQS accepts this text. Source: Amazon SQS API reference, `SendMessage`.
 pub fn is_text_for_sqs(text: &str) -> bool {
     let is_taken = |c| match c {
         '\t' | '\n' | '\r' => true,
@@ -38,7 +38,7 @@ pub fn is_text_for_sqs(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_taken)
 }
 
-/// Bytes that read as text where they are text: a crash is reported with its input.
+/// Bytes that are printed as text if they are text: a crash is reported with its input.
 #[derive(Clone, Copy, Arbitrary)]
 pub struct Bytes<'a>(pub &'a [u8]);
 
@@ -48,20 +48,20 @@ impl fmt::Debug for Bytes<'_> {
     }
 }
 
-/// Makes a long body of a short one. A fuzzer's inputs are far below the sizes at which anything
-/// changes: 64 KiB, 1 MiB, 6 MiB.
+/// Makes a long body from a short one. A fuzzer's inputs are far below the sizes that matter: 64 KiB, 1 MiB, 6
+/// MiB.
 #[derive(Debug, Clone, Copy)]
 pub enum Length {
     /// As it is.
     Unchanged,
-    /// Over and over again, up to so many bytes: gzip makes it small.
+    /// Repeated, up to this many bytes: gzip makes it small.
     Repeated(usize),
-    /// Followed by so many bytes of text that gzip cannot make smaller.
+    /// Followed by this many bytes of text that gzip cannot compress.
     WithNoise(usize),
 }
 
 impl<'a> Arbitrary<'a> for Length {
-    // By hand, because the longest bodies take a thousand times as long: they have to stay rare.
+    // By hand, because the longest bodies take a thousand times as long, and have to be rare.
     fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         let bytes = |number: u16| {
             // Up to 100 kB, or 6.5 MB.
@@ -77,7 +77,7 @@ impl<'a> Arbitrary<'a> for Length {
 }
 
 impl Length {
-    /// The body in that length.
+    /// The body with that length.
     pub fn of(self, body: &[u8]) -> Cow<'_, [u8]> {
         match self {
             Self::Unchanged => Cow::Borrowed(body),

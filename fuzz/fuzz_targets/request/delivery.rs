@@ -1,4 +1,4 @@
-//! A request of LearnInk's, and what may happen to it on the way.
+//! A request of LearnInk, and the damage that may happen to it on the way.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,9 @@ use svix::webhooks::Webhook;
 
 use crate::{CURRENT, NOW_S, PREVIOUS, UNKNOWN};
 
-/// A request as LearnInk may send it, and what somebody did to it on the way.
+/// A request as LearnInk may send it, and the damage on the way.
 ///
-/// Without any input it is the plainest, and genuine.
+/// Without any input it is the simplest one, and genuine.
 #[derive(Debug, Arbitrary)]
 pub(crate) struct Delivery<'a> {
     id: Option<&'a str>,
@@ -48,13 +48,13 @@ enum Families {
     Both,
 }
 
-/// What may happen to a request. Not all of it matters: a changed byte may be the same byte.
+/// Damage to a request. It may have no effect: a changed byte may be the same byte.
 #[derive(Debug, Arbitrary)]
 enum Damage<'a> {
     Path(&'a str),
     Method(&'a str),
     Without(Header),
-    /// Another one, first or last, as the fuzzer spells it.
+    /// Another header, first or last, with the fuzzer's spelling.
     More {
         header: Header,
         first: bool,
@@ -123,13 +123,13 @@ impl Delivery<'_> {
         self.length.of(self.body.0)
     }
 
-    /// Whether it is LearnInk's by its signature, its time and its id.
+    /// Whether it is genuine by its signature, its time and its id.
     pub(crate) fn is_genuine(&self) -> bool {
         let is_recent = self.signed_s_from_now.unsigned_abs() <= 300;
         self.signers != Signers::Unknown && is_recent && is_usable_id(self.id())
     }
 
-    /// Whether somebody did anything to it on the way.
+    /// Whether it was damaged on the way.
     pub(crate) fn is_damaged(&self) -> bool {
         !self.damages.is_empty()
     }
@@ -166,7 +166,7 @@ impl Delivery<'_> {
         [before, right, after].concat().join(" ")
     }
 
-    /// The event that the receiver is invoked with.
+    /// The event for the receiver.
     pub(crate) fn event(&self, body: &[u8], signatures: &str) -> Vec<u8> {
         let (id, timestamp) = (self.id(), self.signed_at_s().to_string());
         let mut parts = Parts {
@@ -215,7 +215,7 @@ struct Parts {
     method: String,
     headers: Vec<(String, Value)>,
     body: Vec<u8>,
-    /// In place of the body.
+    /// Replaces the body.
     body_text: Option<String>,
     is_base64: bool,
     claims_base64: bool,
@@ -265,7 +265,7 @@ impl Parts {
         }
     }
 
-    /// The event, written by hand: a map would not have two members of one name.
+    /// The event, written by hand, because a map cannot have two members of one name.
     fn event(&self) -> Vec<u8> {
         let headers: Vec<_> =
             self.headers.iter().map(|(name, value)| format!("{}:{value}", json!(name))).collect();

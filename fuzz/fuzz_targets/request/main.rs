@@ -1,7 +1,7 @@
-//! Bytes to an outcome: whatever is invoked with, the receiver answers, never with anything of the
-//! sender's; what it admits is genuine by a second reckoning, and what is genuine it admits.
+//! Bytes to an outcome: the receiver answers every event, never with text of the sender. A request that it admits
+//! is genuine by a second computation, and it admits every genuine one.
 //!
-//! An input is an API Gateway event, or behind a zero byte a [`Delivery`] to make one of.
+//! An input is an API Gateway event or, after a zero byte, a [`Delivery`] from which one is made.
 
 #![no_main]
 
@@ -43,7 +43,7 @@ const NOW_S: i64 = 1_614_265_330;
 const PLACE: Place<'_> =
     Place { function: "receiver", version: "1", invocation_id: "invocation", is_cold: false };
 
-/// A receiver whose queue cannot be reached, and is not tried.
+/// A receiver whose queue cannot be reached, and is not called.
 static RECEIVER: LazyLock<Receiver> = LazyLock::new(|| {
     let aws = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -76,7 +76,7 @@ impl<'a> Arbitrary<'a> for Input<'a> {
     }
 }
 
-/// What is genuine is admitted, unless it is too large, and nothing else is.
+/// Checks that a genuine request is admitted, unless it is too large, and no other.
 fn is_judged_fairly(delivery: &Delivery<'_>) {
     let body = delivery.body();
     let signatures = delivery.signatures(&body);
@@ -99,13 +99,13 @@ fn is_judged_fairly(delivery: &Delivery<'_>) {
     }
 }
 
-/// Hands an event to the receiver as `lambda_runtime` does, and checks what becomes of it.
+/// Passes an event to the receiver as `lambda_runtime` does, and checks the outcome.
 fn judged(event: &[u8]) -> Result<QueueMessage, Outcome> {
     let now = Timestamp::from_second(NOW_S).expect("a second of our time");
     let mut receipt = Receipt::new(now);
     let admitted = RECEIVER.admit(read(event), &mut receipt).now_or_never().expect("nothing is waited for");
     assert!(receipt.refresh.is_none());
-    // Measured, and so never the same.
+    // Measured, so it differs each time.
     receipt.verify_took = Duration::ZERO;
 
     match admitted {
@@ -126,8 +126,8 @@ fn judged(event: &[u8]) -> Result<QueueMessage, Outcome> {
     }
 }
 
-/// A refusal gives nothing away: a status, and a line of our words. What was signed may be named, and an id that is
-/// claimed where it has the shape of one.
+/// Checks that a refusal reveals nothing: it has a status, and a line of our words. The line may name signed
+/// values, and a claimed id that has the shape of one.
 fn is_refused_briefly(receipt: &Receipt) {
     let outcome = &receipt.outcome;
     let answer = serde_json::to_string(&outcome.answer()).expect("it is a status and a header");
@@ -166,7 +166,7 @@ fn decoded(message: &QueueMessage) -> Message {
     Message::decode(&message.body, value).expect("the consumer can read it")
 }
 
-/// The message proves by itself who sent it, and SQS takes it.
+/// Checks that the message alone proves its sender, and that SQS accepts it.
 fn is_genuine(webhook: &Message, message: &QueueMessage) {
     let id = webhook.id.as_str();
     assert!(is_usable_id(id));
@@ -190,7 +190,8 @@ fn is_genuine(webhook: &Message, message: &QueueMessage) {
     }
 }
 
-/// The message is what the request says: to us, by POST, and each part from one header of one family.
+/// Checks that the message matches the request: to our path, by POST, with each part from one header of one
+/// family.
 fn is_what_was_sent(webhook: &Message, event: &[u8]) {
     let request = read(event).0.expect("it was admitted");
     let family = if request.headers.has(Family::Svix) { Family::Svix } else { Family::Unbranded };
@@ -199,14 +200,14 @@ fn is_what_was_sent(webhook: &Message, event: &[u8]) {
     assert_eq!(values(Part::Timestamp), [webhook.signed_at_s.to_string()]);
     assert!(values(Part::Signature) == [webhook.signature.as_str()]);
 
-    // Once more, by a parser that knows nothing of requests. It refuses some of what we skip.
+    // Read again by a general parser. It refuses some events that we accept, because we skip parts.
     let Some(Ok(event)) = serde_json::Deserializer::from_slice(event).into_iter::<Value>().next() else {
         return;
     };
     let (Some(path), Some(method)) =
         (event["rawPath"].as_str(), event["requestContext"]["http"]["method"].as_str())
     else {
-        // Serde takes a list for a struct as well.
+        // Serde also reads a list as a struct.
         return;
     };
     assert!(path.ends_with(PATH) && method == "POST");
@@ -226,7 +227,7 @@ fn is_what_was_sent(webhook: &Message, event: &[u8]) {
     assert!(has(&format!("{brand}-signature"), &webhook.signature));
 }
 
-/// Where the consumer can read the event, the receiver has read the same of it.
+/// Checks that the receiver has read the same type and time as the consumer, if the consumer can read the event.
 fn is_labelled_rightly(webhook: &Message, message: &QueueMessage, receipt: &Receipt) {
     assert_eq!(receipt.message_id.as_deref(), Some(webhook.id.as_str()));
     assert_eq!(receipt.body_bytes, webhook.body.len());
@@ -243,7 +244,7 @@ fn is_labelled_rightly(webhook: &Message, message: &QueueMessage, receipt: &Rece
     }
 }
 
-/// The line is one line of JSON, and all text in it is ours but for what is `proven`.
+/// Checks that the line is one line of JSON, and that all text in it is ours, except `proven`.
 fn says_nothing_but(receipt: &Receipt, proven: &[Option<&str>]) {
     let line = receipt.line(PLACE).into_line();
     assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
@@ -253,7 +254,7 @@ fn says_nothing_but(receipt: &Receipt, proven: &[Option<&str>]) {
     }
 }
 
-/// All text that a line has of its own, at our time.
+/// All of our own text in lines, at our time.
 static OUR_WORDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let now = Timestamp::from_second(NOW_S).expect("a second of our time");
     let refusals = [
