@@ -1,5 +1,5 @@
-//! The consumer's Lambda binary with one handler, which does nothing, so that a bench of it measures the
-//! engine and its ledger alone. Everything else is the consumer's own.
+//! The consumer's Lambda binary with one no-op handler, so that a bench of it measures only the engine and its
+//! ledger. Everything else is the consumer's own.
 
 use std::process::ExitCode;
 

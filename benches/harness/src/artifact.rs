@@ -1,5 +1,4 @@
-//! What would be uploaded: the stripped binary, named `bootstrap`, in a zip archive, as `cargo lambda`
-//! ships it.
+//! The size of the upload: the stripped binary, named `bootstrap`, in a zip archive, as `cargo lambda` makes it.
 
 use std::fs;
 use std::io::Write;
@@ -13,8 +12,8 @@ use flate2::write::DeflateEncoder;
 /// The name under which Lambda starts the binary.
 const NAME: &str = "bootstrap";
 
-/// What a zip archive of one file holds beside the compressed file: a local header, a directory of one
-/// entry, its end, and the name twice.
+/// The overhead of a zip archive of one file: a local header, a directory of one entry, its end, and the name
+/// twice.
 /// Source: PKWARE, "APPNOTE.TXT", sections 4.3.7, 4.3.12 and 4.3.16.
 const ZIP_OVERHEAD_BYTES: usize = 30 + 46 + 22 + 2 * NAME.len();
 

@@ -1,5 +1,5 @@
-//! A batch of records, as the event source mapping hands it to the consumer. What a record carries is
-//! written by our own library, as the receiver writes it.
+//! A batch of records, as the event source mapping passes it to the consumer. Our own library writes the records'
+//! content, as the receiver does.
 //! Source: AWS Lambda developer guide, "Using Lambda with Amazon SQS", example of a standard queue.
 
 use jiff::Timestamp;
@@ -11,14 +11,14 @@ use crate::events::Webhook;
 /// How many records a batch has: as many as `template.yaml` lets it have.
 pub(crate) const RECORDS: usize = 10;
 
-/// The size of a record's webhook, about.
+/// The approximate size of a record's webhook.
 pub(crate) const RECORD_BYTES: usize = 400;
 
 /// The consumer's input: one record for each of these webhooks, each delivered for the first time.
 ///
 /// # Errors
 ///
-/// When one of them is nothing that a receiver puts on the queue.
+/// When one of them is not a message that a receiver would queue.
 pub(crate) fn batch(webhooks: &[Webhook]) -> anyhow::Result<Value> {
     let records = webhooks.iter().enumerate().map(|(index, webhook)| record(index, webhook));
     Ok(json!({ "Records": records.collect::<anyhow::Result<Vec<_>>>()? }))

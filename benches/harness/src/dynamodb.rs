@@ -1,5 +1,5 @@
-//! DynamoDB, as far as the consumer calls it: every claim is granted and every write is made. Beside
-//! that, how the requests of a batch followed each other.
+//! The part of DynamoDB that the consumer uses: every claim is granted and every write is made. Also counts which
+//! requests of a batch followed each other.
 //! Source: Amazon DynamoDB API reference.
 
 use std::time::Instant;
@@ -20,26 +20,26 @@ const MOST_STATEMENTS: usize = 25;
 /// One request, from its arrival until its answer.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// When it was there.
+    /// When it arrived.
     pub(crate) arrived: Instant,
     /// When its answer was about to be sent.
     pub(crate) answered: Instant,
-    /// What it asked.
+    /// Its body.
     pub(crate) body: Vec<u8>,
 }
 
 impl Call {
-    /// Whether it says something about this message, or this table.
+    /// Whether it is about this message, or this table.
     pub(crate) fn names(&self, name: &str) -> bool {
         self.body.windows(name.len()).any(|part| part == name.as_bytes())
     }
 }
 
-/// How many round trips one after the other these requests took: the length of the longest chain in
-/// which each arrived after the one before had been answered.
+/// How many sequential round trips these requests took: the length of the longest chain in which each arrived
+/// after the previous one was answered.
 pub(crate) fn round_trips(calls: &[Call]) -> usize {
     let mut calls: Vec<&Call> = calls.iter().collect();
-    // Of all that may come next, the one that is answered first leaves the most room for others.
+    // Of all possible next requests, the one that is answered first leaves the most room for others.
     calls.sort_by_key(|call| call.answered);
     let mut chain: Vec<&Call> = Vec::new();
     for call in calls {
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_request_after_an_answer_is_one_round_trip_more() {
         assert_eq!(round_trips(&calls([(0, 10), (11, 20)])), 2);
-        // Claims, writes side by side, settlements; whatever the order in which they were noted.
+        // Claims, concurrent writes, settlements; noted in any order.
         assert_eq!(round_trips(&calls([(31, 40), (12, 25), (11, 30), (0, 10), (13, 21)])), 3);
     }
 

@@ -1,5 +1,5 @@
-//! The webhooks that functions are invoked with: LearnInk's envelope, really signed, each with an id of
-//! its own; and the request around one, as API Gateway hands it over.
+//! The webhooks that functions are invoked with: LearnInk's envelope, really signed, each with its own id; and the
+//! request around one, as API Gateway sends it.
 //! Source: Svix documentation, "Verifying webhooks manually"; API Gateway developer guide, "Create AWS
 //! Lambda proxy integrations for HTTP APIs", payload format version 2.0.
 
@@ -23,10 +23,10 @@ const PATH: &str = "/webhooks/learnink";
 /// The API's host name.
 const DOMAIN: &str = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com";
 
-/// Who posts.
+/// The sender's user agent.
 const USER_AGENT: &str = "Svix-Webhooks/1.75.1 (sender-9YMgn; +https://www.svix.com/http-sender/)";
 
-/// Where from.
+/// The sender's address.
 const SOURCE_IP: &str = "52.215.16.239";
 
 /// A webhook smaller than this says that a learner has started a course; larger ones list messages.
@@ -45,17 +45,17 @@ pub(crate) struct WebhookSender {
 /// One webhook.
 #[derive(Debug)]
 pub(crate) struct Webhook {
-    /// Its id, which no other has.
+    /// Its unique id.
     pub(crate) id: String,
     /// When it was signed, since 1970.
     pub(crate) signed_at: Duration,
     /// The signature header.
     pub(crate) signature: String,
-    /// What was signed, and what belongs on the queue.
+    /// The signed payload, which belongs on the queue.
     pub(crate) payload: String,
 }
 
-/// Whether a webhook arrives as it was signed.
+/// Whether a webhook is unchanged since it was signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Integrity {
     /// It does.
@@ -69,7 +69,7 @@ impl WebhookSender {
     ///
     /// # Errors
     ///
-    /// When the secret is none.
+    /// When the secret is not valid.
     pub(crate) fn new(secret: &str, seed: u64, clock: Clock) -> anyhow::Result<Self> {
         let key = secret.strip_prefix("whsec_").context("a signing secret starts with `whsec_`")?;
         let key = BASE64.decode(key).context("a signing secret is base64")?;
@@ -82,7 +82,7 @@ impl WebhookSender {
         })
     }
 
-    /// A webhook of about that size, signed just now. The smallest there is has 291 bytes.
+    /// A webhook of about that size, signed just now. The smallest has 291 bytes.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Webhook {
     ///
     /// # Errors
     ///
-    /// When it was signed in a time that no clock shows.
+    /// When its time of signature is out of range.
     pub(crate) fn request(&self) -> anyhow::Result<Vec<u8>> {
         let headers = BTreeMap::from([
             ("accept", "*/*".to_owned()),
@@ -200,7 +200,7 @@ impl Webhook {
     }
 }
 
-/// What is around the `data` of every LearnInk webhook. The fields are in LearnInk's order.
+/// The fields around the `data` of every LearnInk webhook. The fields are in LearnInk's order.
 #[derive(Serialize)]
 struct Envelope<D> {
     object: &'static str,
@@ -257,14 +257,14 @@ const NAMES: &str = "Achieng Amina Baraka Chebet Daudi Esther Faith Grace Halima
     Kiprono Lucy Makena Mary Mwangi Naliaka Njeri Omondi Otieno Peter Rehema Salim Samuel Tabitha Wairimu \
     Wanjiku Yusuf Zawadi Zuri";
 
-/// What messages to learners are made of.
+/// The words of messages to learners.
 const WORDS: &str = "a about again almost and answer badge before begin between certificate chapter \
     colleagues complete course customers deadline done every finish five for forget friday from hygiene in \
     is it learn lesson minutes missed module monday new next now of on open please points practice questions \
     quiz ready result safety score shift start step team the three to today training two until waiting week \
     your";
 
-/// Every path in a JSON value that leads to something, without the numbers in lists, for tests.
+/// Every path in a JSON value, without the numbers in lists, for tests.
 #[cfg(test)]
 pub(crate) fn paths(value: &serde_json::Value) -> std::collections::BTreeSet<String> {
     use serde_json::Value;
@@ -296,7 +296,7 @@ mod tests {
         serde_json::from_slice(&webhook.request().unwrap()).unwrap()
     }
 
-    /// Whether the signature in the event is that of its body, worked out as the documentation says.
+    /// Whether the signature in the event is that of its body, computed as the documentation says.
     fn is_genuine(event: &Value) -> bool {
         let header = |name: &str| event["headers"][name].as_str().unwrap();
         let key = BASE64.decode(SECRET.trim_start_matches("whsec_")).unwrap();

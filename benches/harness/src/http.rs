@@ -1,9 +1,9 @@
-//! The server's side of HTTP/1.1, as far as the Runtime API and the AWS stub need it: kept-alive
-//! connections and bodies of a known length, over blocking streams.
+//! The server's side of HTTP/1.1 that the Runtime API and the AWS stub need: kept-alive connections and bodies of
+//! a known length, over blocking streams.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-/// Requests larger than this are no webhooks of ours. SQS takes 1 MiB, JSON escapes some of it.
+/// Larger requests are not our webhooks. SQS takes 1 MiB, and JSON escapes some of it.
 const LARGEST_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// One connection, from the server's side.
@@ -20,7 +20,7 @@ pub(crate) struct Request {
     /// Such as `/2018-06-01/runtime/invocation/next`.
     pub(crate) path: String,
     headers: Vec<(String, String)>,
-    /// Empty where the request has none.
+    /// Empty if the request has none.
     pub(crate) body: Vec<u8>,
 }
 
@@ -41,7 +41,7 @@ impl<S: Read + Write> Connection<S> {
     ///
     /// # Errors
     ///
-    /// [`io::Error`] when the connection breaks, or what arrives is no HTTP that this understands.
+    /// [`io::Error`] when the connection breaks, or the request is not HTTP that is supported here.
     pub(crate) fn read_request(&mut self) -> io::Result<Option<Request>> {
         let Some(first) = self.read_line()? else { return Ok(None) };
         let mut words = first.split(' ').map(str::to_owned);
@@ -69,14 +69,14 @@ impl<S: Read + Write> Connection<S> {
         Ok(Some(request))
     }
 
-    /// Answers the request that was read last. One write, so that it is one TLS record where it can be.
+    /// Answers the request that was read last. One write, so that it is one TLS record if possible.
     ///
     /// # Errors
     ///
     /// [`io::Error`] when the connection breaks.
     pub(crate) fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
         let mut answer = Vec::with_capacity(512 + body.len());
-        // HTTP wants the space, and lets the reason after it be empty.
+        // HTTP requires the space, but the reason after it may be empty.
         write!(answer, "HTTP/1.1 {status} \r\ncontent-length: {}\r\n", body.len())?;
         for (name, value) in headers {
             write!(answer, "{name}: {value}\r\n")?;
@@ -107,7 +107,7 @@ fn invalid(problem: &'static str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// A client that has sent everything and keeps what it is answered.
+    /// A client that has sent everything and keeps the answers.
     struct Client {
         sends: &'static [u8],
         receives: Vec<u8>,

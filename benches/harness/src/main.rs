@@ -1,19 +1,19 @@
-//! `bench`: what the receiver costs, beside a receiver as tutorials write it; and what the consumer costs,
-//! alone and with the handlers that are deployed.
+//! `bench`: the cost of the receiver, compared with a receiver as in tutorials; and the cost of the consumer,
+//! alone and with the deployed handlers.
 //!
-//! All functions run as on Lambda, in turn: a Runtime API, a clean environment, two cores unless another
-//! number is asked for, which they share with the AWS stub and this process where there are no more.
-//! Times depend on the machine and on what else it does. Ratios inside one run do so much less, and they
-//! are what the receiver's targets are about. The consumer has nothing to be compared with.
+//! All functions run as on Lambda, in turn: a Runtime API, a clean environment, and two cores by default, which
+//! they share with the AWS stub and this process if there are no more. Times depend on the machine and its load.
+//! Ratios inside one run depend on them much less, so the receiver's targets are ratios. The consumer is not
+//! compared with anything.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`measure`] | the rounds, and what has to be true of every invocation |
+//! | [`measure`] | the rounds, and the checks of every invocation |
 //! | [`process`] | the functions, and one process as Lambda runs it |
-//! | [`runtime_api`], [`stub`], [`sqs`], [`dynamodb`], [`http`] | what functions talk to |
-//! | [`events`], [`batch`] | what they are sent |
+//! | [`runtime_api`], [`stub`], [`sqs`], [`dynamodb`], [`http`] | the services that functions call |
+//! | [`events`], [`batch`] | the functions' inputs |
 //! | [`system`], [`artifact`] | CPU time, memory, cores; the size of the upload |
-//! | [`statistics`], [`summary`], [`targets`], [`report`] | what is made of it all |
+//! | [`statistics`], [`summary`], [`targets`], [`report`] | the evaluation |
 
 mod artifact;
 mod batch;
@@ -51,16 +51,16 @@ use crate::summary::Summary;
 use crate::system::{Cores, Spinners};
 use crate::targets::Verdict;
 
-/// Where the time comes from.
+/// The clock.
 type Clock = fn() -> SystemTime;
 
-/// What the webhooks are signed with: the example of the Svix documentation.
+/// The secret that signs the webhooks: the example of the Svix documentation.
 const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// The function that the others are compared with.
 const BASELINE: &str = "tutorial";
 
-/// What the receiver's variables are in `template.yaml`, beside those that name a queue and a secret.
+/// The receiver's variable in `template.yaml`, besides those for the queue and the secret.
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "33554432");
 const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "67108864");
 
@@ -195,7 +195,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
     let all_cores = system::allowed_cores()?;
     let cores = Cores::split(&all_cores, arguments.cores);
     let spinners = Spinners::start(&all_cores);
-    // Before anything has a thread: threads stay where their parent was.
+    // Before there are other threads: they stay on their parent's cores.
     system::move_this_thread(&cores.own)?;
 
     let plan = Plan {
@@ -371,7 +371,7 @@ fn print_consumers(plan: &Plan, summaries: &[Summary], verdicts: &[Verdict]) {
     println!("{}", report::target_table(report::ABSOLUTE, verdicts));
 }
 
-/// A bar on standard error, where that is a terminal.
+/// A bar on standard error, if that is a terminal.
 fn progress(invocations: usize) -> anyhow::Result<ProgressBar> {
     let style = ProgressStyle::with_template("{bar:40} {percent:>3} %, {eta} left, {msg}")?;
     Ok(ProgressBar::new(invocations.try_into()?).with_style(style))

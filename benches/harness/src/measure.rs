@@ -1,8 +1,7 @@
-//! The measuring: every function in turn, round by round, so that whatever else the machine does
-//! happens to all of them alike.
+//! The measurements: every function in turn, round by round, so that the machine's load affects all of them alike.
 //!
-//! A run that loses a webhook, queues a wrong one or accepts a forged one is no measurement, and fails; so
-//! does one in which a record fails, is not claimed and settled, or is lost.
+//! A run fails if a webhook is lost, a wrong one is queued or a forged one is accepted, or if a record fails, is
+//! not claimed and settled, or is lost.
 
 use std::time::Duration;
 
@@ -19,15 +18,15 @@ use crate::statistics::{median, percentile};
 use crate::stub::Stub;
 use crate::summary::{Start, Summary, Warm};
 
-/// How many invocations of a new size come before those that count.
+/// How many invocations of a new size are made before those that count.
 const WARM_UP: usize = 30;
 
 /// How long DynamoDB takes to answer during the warm-up, when round trips are counted: long enough that
-/// requests which do not wait for each other are on the way at the same time.
+/// independent requests are in flight at the same time.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
-/// CPU time is read after so many invocations: on a busy machine, the median of many short stretches
-/// tells more than one long one.
+/// CPU time is read after this many invocations: on a busy machine, the median of many short intervals is more
+/// accurate than one long one.
 const CHUNK: usize = 25;
 
 /// How much is measured.
@@ -35,11 +34,11 @@ const CHUNK: usize = 25;
 pub(crate) struct Plan {
     /// How often everything is repeated.
     pub(crate) rounds: usize,
-    /// How often a function is started in each round; the last process goes on to the warm invocations.
+    /// How often a function is started in each round; the last process continues with the warm invocations.
     pub(crate) cold: usize,
     /// How many warm invocations count, for each size and in each round.
     pub(crate) warm: usize,
-    /// The sizes of the webhooks that the receivers are sent, in bytes. Those in batches have their own.
+    /// The sizes of the receivers' webhooks, in bytes. Batches have their own size.
     pub(crate) sizes_bytes: Vec<usize>,
 }
 
@@ -49,7 +48,7 @@ impl Plan {
         self.rounds * (self.cold + self.sizes_bytes(input).len() * (WARM_UP + self.warm))
     }
 
-    /// The sizes of the webhooks that a function is sent, in bytes.
+    /// The sizes of a function's webhooks, in bytes.
     fn sizes_bytes(&self, input: Input) -> &[usize] {
         match input {
             Input::Webhook => &self.sizes_bytes,
@@ -58,18 +57,18 @@ impl Plan {
     }
 }
 
-/// What all functions are measured with.
+/// The setup for measuring all functions.
 #[derive(Debug)]
 pub(crate) struct Bench {
     /// How much is measured.
     pub(crate) plan: Plan,
-    /// Where functions run.
+    /// The environment of the functions.
     pub(crate) environment: Environment,
-    /// What they call.
+    /// The services that they call.
     pub(crate) stub: Stub,
-    /// What they are sent.
+    /// The sender of their webhooks.
     pub(crate) sender: WebhookSender,
-    /// How far the run is.
+    /// The progress of the run.
     pub(crate) progress: ProgressBar,
 }
 
@@ -103,7 +102,7 @@ struct Success {
 }
 
 impl Bench {
-    /// Measures the functions, and returns what came of it in their order.
+    /// Measures the functions, and returns the results in the same order.
     ///
     /// # Errors
     ///
@@ -118,7 +117,7 @@ impl Bench {
                     let is_last = start == self.plan.cold;
                     self.run_process(function, samples, is_last).with_context(|| what)?;
                 }
-                // Nobody is always the first, or always comes after the same one.
+                // So that no function is always first, or always after the same one.
                 measured.reverse();
             }
         }
@@ -132,7 +131,8 @@ impl Bench {
         Ok(summaries)
     }
 
-    /// Starts the functions, and invokes nothing: what it takes until they ask for work, in their order.
+    /// Starts the functions without invoking them, and returns the time until they ask for work, in the same
+    /// order.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl Bench {
         functions.iter().zip(starts).map(start).collect()
     }
 
-    /// One process: a cold start, the first invocation, and the warm ones where it is their turn.
+    /// One process: a cold start, the first invocation, and the warm ones if it is their turn.
     fn run_process(
         &mut self,
         function: &Function,
@@ -259,7 +259,7 @@ impl Bench {
         (0..RECORDS).map(|_| self.sender.webhook(size_bytes, Integrity::Genuine)).collect()
     }
 
-    /// Sends what has to be refused, so that no function is quick because it does not look.
+    /// Sends a webhook that must be refused, so that no function is quick because it does not verify.
     fn check_refusal(
         &mut self,
         function: &Function,
@@ -329,8 +329,8 @@ fn status(answer: Answer) -> anyhow::Result<u16> {
     Ok(response.context("the answer is no response for API Gateway")?.status_code)
 }
 
-/// SQS's ids of the records that come back, by a consumer's answer. Whatever else it holds is an error:
-/// Lambda takes an answer without the list for complete success.
+/// SQS's ids of the failed records, from a consumer's answer. Any other answer is an error: Lambda reads an answer
+/// without the list as complete success.
 fn failed_records(answer: Answer) -> anyhow::Result<Vec<String>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]

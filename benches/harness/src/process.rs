@@ -11,17 +11,17 @@ use anyhow::Context;
 use crate::runtime_api::{Invocation, RuntimeApi};
 use crate::{Clock, system};
 
-/// What every function is told to have, in MB: the smallest that webhooks are usually given.
+/// The memory that every function is told to have, in MB: the smallest usual size for webhooks.
 const MEMORY_MB: &str = "512";
 
-/// Where a function runs.
+/// The environment of a function.
 #[derive(Debug)]
 pub(crate) struct Environment {
     /// The AWS stub, such as `https://localhost:40123`.
     pub(crate) aws_url: String,
     /// The root certificates: the system's, and the stub's.
     pub(crate) root_certificates: PathBuf,
-    /// The folder that takes what functions write.
+    /// The folder for the functions' output.
     pub(crate) logs: PathBuf,
     /// The function's cores.
     pub(crate) cores: Vec<usize>,
@@ -32,17 +32,17 @@ pub(crate) struct Environment {
 /// A binary that is measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Function {
-    /// What it is called in tables.
+    /// Its name in tables.
     pub(crate) name: &'static str,
     /// The binary.
     pub(crate) program: PathBuf,
-    /// What it is invoked with.
+    /// Its input.
     pub(crate) input: Input,
-    /// The variables that it has beside Lambda's.
+    /// Its variables besides Lambda's.
     pub(crate) variables: Vec<(&'static str, String)>,
 }
 
-/// What a function is invoked with, and what is expected of it.
+/// A function's input, and its expected result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Input {
     /// One webhook, which has to be on the queue when it is answered with 200.
@@ -51,7 +51,7 @@ pub(crate) enum Input {
     Batch,
 }
 
-/// A running process. It is killed with this value, as Lambda does it.
+/// A running process. It is killed when this value is dropped, as Lambda does.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -64,7 +64,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When it cannot be started or does not get ready; the error names the file with what it wrote.
+    /// When it cannot be started or does not get ready; the error names the file with its output.
     pub(crate) fn start(function: &Function, environment: &Environment) -> anyhow::Result<(Self, Duration)> {
         let program = fs::canonicalize(&function.program)
             .with_context(|| format!("no function at {}", function.program.display()))?;
@@ -90,17 +90,17 @@ impl Process {
         Ok((process, ready.duration_since(started)))
     }
 
-    /// Has the function handle one event.
+    /// Lets the function handle one event.
     ///
     /// # Errors
     ///
-    /// When it ends or takes too long; the error names the file with what it wrote.
+    /// When it ends or takes too long; the error names the file with its output.
     pub(crate) fn invoke(&mut self, event: Vec<u8>) -> anyhow::Result<Invocation> {
         let is_alive = || matches!(self.child.try_wait(), Ok(None));
         self.api.invoke(event, is_alive).with_context(|| wrote(&self.log))
     }
 
-    /// CPU time so far, as it stands.
+    /// CPU time so far.
     ///
     /// # Errors
     ///
@@ -109,13 +109,13 @@ impl Process {
         system::cpu_time(self.child.id())
     }
 
-    /// CPU time so far, once the process has come to rest: asking for an event isn't its last step.
+    /// CPU time so far, once the process is idle: asking for an event is not its last step.
     ///
     /// # Errors
     ///
     /// When the process is gone.
     pub(crate) fn settled_cpu_time(&self) -> anyhow::Result<Duration> {
-        /// A process that never rests is measured all the same.
+        /// A process that is never idle is measured all the same.
         const LOOKS: usize = 50;
 
         let mut cpu = self.cpu_time()?;
@@ -152,7 +152,7 @@ fn wrote(log: &Path) -> String {
     format!("what the function wrote is in {}", log.display())
 }
 
-/// What Lambda sets on an OS-only runtime.
+/// The variables that Lambda sets on an OS-only runtime.
 /// Source: AWS Lambda developer guide, "Defined runtime environment variables".
 fn lambda_variables(folder: &Path, runtime_api: &str) -> Vec<(&'static str, String)> {
     let variables = [
@@ -175,13 +175,13 @@ fn lambda_variables(folder: &Path, runtime_api: &str) -> Vec<(&'static str, Stri
         ("_HANDLER", "bootstrap"),
     ];
     let mut variables = variables.map(|(name, value)| (name, value.to_owned())).to_vec();
-    // As long as a real one: it is part of every request, and of what is signed.
+    // As long as a real one: it is part of every request and its signature.
     variables.push(("AWS_SESSION_TOKEN", "IQoJb3JpZ2luX2VjEXAMPLETOKEN".repeat(32)));
     variables.push(("LAMBDA_TASK_ROOT", folder.display().to_string()));
     variables
 }
 
-/// What leads a function to the stub, and nowhere else.
+/// The variables that make a function call only the stub.
 fn stub_variables(environment: &Environment) -> Vec<(&'static str, String)> {
     let url = || environment.aws_url.clone();
     let certificates = || environment.root_certificates.display().to_string();

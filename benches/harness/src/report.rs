@@ -1,11 +1,11 @@
-//! The report: Markdown tables that read well in a terminal, too.
+//! The report: Markdown tables that are also readable in a terminal.
 
 use crate::batch::{RECORD_BYTES, RECORDS};
 use crate::statistics::ratio;
 use crate::summary::{Start, Summary, Warm};
 use crate::targets::{Verdict, Weight};
 
-/// What stands where there is nothing to say.
+/// The placeholder for an empty cell.
 const NOTHING: &str = "–";
 
 /// Cold starts, memory and size, one function a row; `×` is the share of the baseline.
@@ -62,7 +62,7 @@ pub(crate) fn warm_table(size_bytes: usize, summaries: &[Summary], baseline: &Su
     table.render()
 }
 
-/// Consumers, with nothing to compare them with, one a row.
+/// Consumers, which are not compared with anything, one a row.
 pub(crate) fn batch_table(summaries: &[Summary]) -> String {
     let first = format!("batches of {RECORDS} × {}", size(RECORD_BYTES));
     let mut table = Table::new(&[
@@ -97,7 +97,7 @@ pub(crate) fn batch_table(summaries: &[Summary]) -> String {
     table.render()
 }
 
-/// Starts of the consumer, one a row, with what each adds to the first.
+/// Starts of the consumer, one a row, with the difference to the first.
 pub(crate) fn start_table(starts: &[Start]) -> String {
     let mut table = Table::new(&["consumer with", "init ms", "init CPU ms", "added"]);
     for start in starts {
@@ -112,10 +112,10 @@ pub(crate) fn start_table(starts: &[Start]) -> String {
     table.render()
 }
 
-/// What a table of targets that are shares of the baseline calls the limit and what was measured.
+/// The headings for the limit and the measured value, in a table of targets that are shares of the baseline.
 pub(crate) const SHARES: [&str; 2] = ["at most ×", "×"];
 
-/// The same where they are figures.
+/// The same for targets that are figures.
 pub(crate) const ABSOLUTE: [&str; 2] = ["at most", "measured"];
 
 /// The targets, and whether they are met.
@@ -140,7 +140,7 @@ fn times(share: Option<f64>) -> String {
     share.map_or_else(|| NOTHING.to_owned(), |share| format!("{share:.2}"))
 }
 
-/// A size as the targets have it: `400 B`, `10 kB`.
+/// A size in the form of the targets: `400 B`, `10 kB`.
 fn size(bytes: usize) -> String {
     if bytes.is_multiple_of(1000) { format!("{} kB", bytes / 1000) } else { format!("{bytes} B") }
 }
@@ -164,7 +164,7 @@ impl Table {
         let widths: Vec<usize> = (0..columns)
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
-                // Three, so that there is room for `--:`.
+                // At least three, to leave room for `--:`.
                 cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
             })
             .collect();

@@ -16,16 +16,16 @@ use crate::http::{Connection, Request};
 /// How long a function may take to start or to answer.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// How often a wait looks whether the process is still there.
+/// How often a wait checks whether the process is alive.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// How much time an invocation is told that it has.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// What every path begins with.
+/// The prefix of every path.
 const ROOT: &str = "/2018-06-01/runtime/";
 
-/// The Runtime API of one process. It ends with this value.
+/// The Runtime API of one process. It ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct RuntimeApi {
     address: SocketAddr,
@@ -34,16 +34,16 @@ pub(crate) struct RuntimeApi {
     closed: Arc<AtomicBool>,
 }
 
-/// What came of an invocation.
+/// The result of an invocation.
 #[derive(Debug)]
 pub(crate) struct Invocation {
-    /// What the function made of the event.
+    /// The function's answer.
     pub(crate) answer: Answer,
-    /// From the moment the event was handed over until the answer was there.
+    /// The time from passing the event until the answer.
     pub(crate) latency: Duration,
 }
 
-/// What a function makes of an event. Both are JSON.
+/// A function's answer to an event. Both are JSON.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// Its response.
@@ -52,16 +52,16 @@ pub(crate) enum Answer {
     Error(Vec<u8>),
 }
 
-/// What the process does.
+/// A step of the process.
 #[derive(Debug)]
 enum Signal {
     /// It asks for the next event: it is ready.
     Asked(Instant),
-    /// It is being handed an event.
+    /// It gets an event.
     HandedOver(Instant),
     /// It has answered one.
     Answered(Instant, Answer),
-    /// It cannot start, and says why.
+    /// It cannot start, and reports why.
     InitFailed(String),
 }
 
@@ -70,7 +70,7 @@ impl RuntimeApi {
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// When no port is free.
     pub(crate) fn start(clock: Clock) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the Runtime API")?;
         let address = listener.local_addr()?;
@@ -85,14 +85,14 @@ impl RuntimeApi {
                     break;
                 }
                 let server = Server { pending: pending.clone(), signals: sender.clone(), clock };
-                // A connection ends with an error when the process is killed, which is how it ends.
+                // A connection ends with an error when the process is killed, which is the normal end.
                 thread::spawn(move || drop(server.serve(stream)));
             }
         });
         Ok(Self { address, events, signals, closed })
     }
 
-    /// What `AWS_LAMBDA_RUNTIME_API` says.
+    /// The value of `AWS_LAMBDA_RUNTIME_API`.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
@@ -109,7 +109,7 @@ impl RuntimeApi {
         }
     }
 
-    /// Hands over an event to a process that is ready, and waits until it is ready again.
+    /// Passes an event to a process that is ready, and waits until it is ready again.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Drop for RuntimeApi {
     }
 }
 
-/// What serves one connection.
+/// The server of one connection.
 struct Server {
     pending: Arc<Mutex<Receiver<Vec<u8>>>>,
     signals: Sender<Signal>,
@@ -208,10 +208,10 @@ impl Server {
     }
 }
 
-/// What Lambda says to everything that it takes.
+/// Lambda's answer to everything that it accepts.
 const ACCEPTED: &[u8] = br#"{"status":"OK"}"#;
 
-/// What a process asks of the Runtime API.
+/// A process's call to the Runtime API.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
     Next,
@@ -242,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    /// A function that sends these requests one after the other, whatever it is answered.
+    /// A function that sends these requests one after the other, with any answers.
     fn function(address: SocketAddr, requests: &'static [&'static str]) -> thread::JoinHandle<Vec<String>> {
         thread::spawn(move || {
             let answers = requests.iter().map(|request| {

@@ -1,5 +1,5 @@
-//! What SQS makes of a `SendMessage`: the message that is kept, and the answer with its checksums,
-//! which the SDK compares with its own.
+//! SQS's handling of `SendMessage`: the message that is kept, and the answer with its checksums, which the SDK
+//! compares with its own.
 //! Source: Amazon SQS API reference, `SendMessage`; developer guide, "Calculating the MD5 message digest
 //! for message attributes".
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Message {
     message_body: String,
-    // In the order of their names, as the checksum wants them.
+    // Ordered by name, as the checksum requires.
     #[serde(default)]
     message_attributes: BTreeMap<String, Attribute>,
 }
@@ -44,7 +44,7 @@ pub(crate) struct Sent {
 }
 
 impl Message {
-    /// What SQS answers once it has stored the message.
+    /// SQS's answer once it has stored the message.
     pub(crate) fn sent(&self) -> Sent {
         Sent {
             message_id: "5fea7756-0ea4-451a-a703-a558b933e274",
@@ -57,7 +57,7 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// When the body is not what the attribute says.
+    /// When the body does not match the attribute.
     pub(crate) fn payload(&self) -> anyhow::Result<Vec<u8>> {
         match self.message_attributes.get("encoding").map(|encoding| encoding.string_value.as_str()) {
             None => Ok(self.message_body.clone().into_bytes()),
@@ -75,7 +75,7 @@ impl Message {
     }
 
     fn md5_of_attributes(&self) -> String {
-        /// What stands for a value that is text.
+        /// The code of a text value.
         const STRING: u8 = 1;
 
         let mut md5 = Md5::new();
@@ -89,7 +89,7 @@ impl Message {
     }
 }
 
-/// A text goes in after its length, in four bytes.
+/// Adds a text after its length, which has four bytes.
 fn update(md5: &mut Md5, text: &str) {
     // SQS takes 1 MiB.
     md5.update(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());

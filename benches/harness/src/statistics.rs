@@ -1,6 +1,6 @@
 //! Percentiles and ratios.
 
-/// The value at or above which no more than `100 - percent` percent lie; `None` of no values.
+/// The value at or above which no more than `100 - percent` percent lie; `None` without values.
 pub(crate) fn percentile(values: &[f64], percent: usize) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -8,12 +8,12 @@ pub(crate) fn percentile(values: &[f64], percent: usize) -> Option<f64> {
     sorted.get((last * percent + 50) / 100).copied()
 }
 
-/// The value in the middle; `None` of no values.
+/// The value in the middle; `None` without values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     percentile(values, 50)
 }
 
-/// How many times the baseline a value is; `None` where the baseline is nothing.
+/// How many times the baseline a value is; `None` if the baseline is zero.
 pub(crate) fn ratio(value: f64, baseline: f64) -> Option<f64> {
     (baseline > 0.0).then(|| value / baseline)
 }

@@ -1,7 +1,7 @@
-//! A stand-in for the AWS services that a function calls: quick, and over TLS, because a handshake is
-//! a good part of what a cold start costs.
+//! A replacement for the AWS services that a function calls: quick, and over TLS, because the handshake is a large
+//! part of a cold start's cost.
 //!
-//! It answers SQS, Secrets Manager and DynamoDB, in AWS JSON 1.0 and 1.1. It checks no signature.
+//! It answers SQS, Secrets Manager and DynamoDB, in AWS JSON 1.0 and 1.1. It does not check signatures.
 //! Source: Smithy, "AWS JSON 1.0 protocol" and "AWS JSON 1.1 protocol".
 
 use std::mem;
@@ -33,7 +33,7 @@ pub(crate) struct Stub {
     state: Arc<Mutex<State>>,
 }
 
-/// What functions have asked for since the last look, and how they are answered.
+/// The functions' requests since the last look, and how they are answered.
 #[derive(Debug, Default)]
 struct State {
     messages: Vec<Message>,
@@ -56,14 +56,14 @@ impl Stub {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (tls, services) = (tls.clone(), services.clone());
-                // A connection ends with an error when the process is killed, which is how it ends.
+                // A connection ends with an error when the process is killed, which is the normal end.
                 thread::spawn(move || drop(serve(stream, tls, &services)));
             }
         });
         Ok(Self { port, state })
     }
 
-    /// What the `AWS_ENDPOINT_URL_*` variables say. The certificate is for this name.
+    /// The value of the `AWS_ENDPOINT_URL_*` variables. The certificate is for this name.
     pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}", self.port)
     }
@@ -78,7 +78,7 @@ impl Stub {
         mem::take(&mut lock(&self.state).calls)
     }
 
-    /// From now on, DynamoDB's answers take so long.
+    /// From now on, DynamoDB's answers take this long.
     pub(crate) fn slow_down_dynamodb(&self, takes: Duration) {
         lock(&self.state).dynamodb_takes = takes;
     }
@@ -111,7 +111,7 @@ fn serve(stream: TcpStream, tls: Arc<ServerConfig>, services: &Services) -> anyh
             Err(body) => (400, body),
         };
         let headers = [
-            // As it was asked: SQS and DynamoDB speak 1.0, Secrets Manager 1.1.
+            // As in the request: SQS and DynamoDB use 1.0, Secrets Manager 1.1.
             ("content-type", request.header("content-type").unwrap_or("application/x-amz-json-1.0")),
             ("x-amzn-requestid", "b25f48e8-84fd-11e6-80d9-574e0c4664cb"),
         ];
@@ -147,7 +147,7 @@ impl Services {
         let answer = dynamodb::answer(operation, body);
         let takes = lock(&self.state).dynamodb_takes;
         thread::sleep(takes);
-        // Noted before it is sent, so that what the answer causes cannot arrive earlier.
+        // Noted before it is sent, so that a request that follows the answer cannot arrive earlier.
         lock(&self.state).calls.push(Call { arrived, answered: Instant::now(), body: body.to_vec() });
         answer
     }
@@ -159,7 +159,7 @@ impl Services {
         Ok(sent)
     }
 
-    /// A secret that has never been changed: there is nothing before the current value.
+    /// A secret that was never changed: it does not have a previous value.
     fn secret_value(&self, body: &[u8]) -> Result<Value, Value> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -189,12 +189,12 @@ impl Services {
     }
 }
 
-/// Reads what a function sent; what cannot be read is an error that AWS answers with.
+/// Reads a function's request; if it cannot be read, the result is AWS's error answer.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Value> {
     serde_json::from_slice(body).map_err(|problem| error("SerializationException", &problem.to_string()))
 }
 
-/// An error as AWS answers with it.
+/// An error answer of AWS.
 pub(crate) fn error(code: &str, message: &str) -> Value {
     json!({"__type": code, "message": message})
 }

@@ -1,4 +1,4 @@
-//! What is left of a function's measurements: medians. This is what `--json` writes.
+//! The medians of a function's measurements, which `--json` writes.
 
 use serde::Serialize;
 
@@ -9,13 +9,13 @@ pub(crate) struct Summary {
     pub(crate) name: &'static str,
     /// From the start of the process until it asks for its first event.
     pub(crate) init_ms: f64,
-    /// CPU time of that.
+    /// CPU time of the start.
     pub(crate) init_cpu_ms: f64,
     /// How long the first answer takes.
     pub(crate) first_request_ms: f64,
     /// CPU time of the first invocation.
     pub(crate) first_request_cpu_ms: f64,
-    /// CPU time of both together: what a cold start costs.
+    /// CPU time of both together: the cost of a cold start.
     pub(crate) cold_cpu_ms: f64,
     /// The warm invocations, one for each size.
     pub(crate) warm: Vec<Warm>,
@@ -28,33 +28,33 @@ pub(crate) struct Summary {
 /// One function's medians for webhooks of one size.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Warm {
-    /// The size of the payload, about.
+    /// The approximate size of the payload.
     pub(crate) size_bytes: usize,
     /// CPU time of one invocation.
     pub(crate) cpu_us: f64,
     /// How long the answer takes.
     pub(crate) latency_us: f64,
-    /// How long the slowest answer but one in a hundred takes.
+    /// The 99th percentile of the time of an answer.
     pub(crate) latency_p99_us: f64,
     /// Requests to DynamoDB.
     pub(crate) dynamodb_calls: f64,
-    /// How many of them waited for each other, one after the other.
+    /// How many of them were sequential.
     pub(crate) dynamodb_round_trips: f64,
 }
 
-/// What it takes a function to start, without an invocation: medians.
+/// The cost of a function's start, without an invocation: medians.
 #[derive(Debug, Clone)]
 pub(crate) struct Start {
     /// The function's name.
     pub(crate) name: &'static str,
     /// From the start of the process to its first request for work, in milliseconds.
     pub(crate) init_ms: f64,
-    /// The CPU time of that, in milliseconds.
+    /// Its CPU time, in milliseconds.
     pub(crate) init_cpu_ms: f64,
 }
 
 impl Summary {
-    /// The medians for webhooks of that size, where it was measured.
+    /// The medians for webhooks of that size, if it was measured.
     pub(crate) fn warm(&self, size_bytes: usize) -> Option<&Warm> {
         self.warm.iter().find(|warm| warm.size_bytes == size_bytes)
     }

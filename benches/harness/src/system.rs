@@ -1,7 +1,7 @@
-//! What the operating system is asked: CPU time, peak memory, and which core runs what.
+//! Calls to the operating system: CPU time, peak memory, and the cores of processes.
 //!
-//! The figures are Linux's. Elsewhere everything compiles, so that the rest of the workspace can be
-//! checked there, and the first question fails.
+//! The figures are Linux's. On other systems everything compiles, so that the rest of the workspace can be checked
+//! there, and the first call fails.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -11,17 +11,17 @@ use anyhow::{Context, anyhow};
 
 pub(crate) use os::{allowed_cores, cpu_time, move_this_thread};
 
-/// Which cores run what.
+/// The split of the cores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cores {
-    /// Those of the functions.
+    /// The cores of the functions.
     pub(crate) function: Vec<usize>,
-    /// Those of everything that they talk to.
+    /// The cores of the services that they call.
     pub(crate) own: Vec<usize>,
 }
 
 impl Cores {
-    /// Gives functions so many of these cores, and keeps the rest; where there is none, shares all.
+    /// Gives functions this many of these cores, and keeps the rest; if none would be left, shares all.
     pub(crate) fn split(cores: &[usize], function: usize) -> Self {
         let own = cores.len().saturating_sub(function);
         let (own, function) = cores.split_at_checked(own).unwrap_or_default();
@@ -52,7 +52,7 @@ pub(crate) fn peak_memory_kib(pid: u32) -> anyhow::Result<u32> {
 ///
 /// When it cannot be started.
 pub(crate) fn spawn_on(cores: &[usize], command: &mut Command) -> anyhow::Result<Child> {
-    // A process starts where the thread is that starts it, so that thread moves there, and ends.
+    // A process starts on the cores of the thread that starts it, so that thread moves there, and ends.
     thread::scope(|scope| {
         let starter = scope.spawn(|| {
             move_this_thread(cores)?;
@@ -69,7 +69,7 @@ pub(crate) fn spawn_on(cores: &[usize], command: &mut Command) -> anyhow::Result
 #[derive(Debug)]
 pub(crate) struct Spinners(Vec<Child>);
 
-/// Spins while the process in `$0` is there: it may be killed, and nobody else would stop this.
+/// Spins while the process `$0` exists: it may be killed, and then nothing else would stop this.
 const SPIN: &str = r#"
 while kill -0 "$0" 2>/dev/null; do
     turn=0
@@ -82,7 +82,7 @@ impl Spinners {
     ///
     /// # Errors
     ///
-    /// When `chrt` (util-linux) is missing, which is no reason not to measure.
+    /// When `chrt` (util-linux) is missing. The measurement can go on without it.
     pub(crate) fn start(cores: &[usize]) -> anyhow::Result<Self> {
         let own_pid = std::process::id().to_string();
         let mut spinners = Self(Vec::new());
@@ -128,17 +128,17 @@ mod os {
     ///
     /// # Errors
     ///
-    /// When the system does not say.
+    /// When the system call fails.
     pub(crate) fn allowed_cores() -> anyhow::Result<Vec<usize>> {
         let set = sched_getaffinity(Pid::from_raw(0)).context("finding out about the cores")?;
         Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
     }
 
-    /// Leaves these cores to this thread, and to all threads and processes that it starts from now on.
+    /// Limits this thread to these cores, and all threads and processes that it starts from now on.
     ///
     /// # Errors
     ///
-    /// When the cores are not ours to use.
+    /// When this process may not use the cores.
     pub(crate) fn move_this_thread(cores: &[usize]) -> anyhow::Result<()> {
         let mut set = CpuSet::new();
         for core in cores {

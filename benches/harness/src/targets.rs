@@ -1,5 +1,5 @@
-//! What the receiver may cost, as shares of what the tutorial's costs; and what the consumer may cost,
-//! with nothing beside it, in figures of its own.
+//! The limits of the receiver's cost, as shares of the tutorial's cost; and those of the consumer's cost, as
+//! figures.
 
 use crate::batch::RECORD_BYTES;
 use crate::statistics::ratio;
@@ -8,7 +8,7 @@ use crate::summary::Summary;
 /// One limit.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// What is limited.
+    /// The limited value.
     pub(crate) name: &'static str,
     /// The largest share of the baseline, or the largest figure.
     pub(crate) limit: f64,
@@ -22,16 +22,16 @@ pub(crate) struct Target {
 pub(crate) enum Weight {
     /// It does.
     Required,
-    /// It does not: worth having, not yet promised.
+    /// It does not: desirable, but not promised yet.
     Stretch,
 }
 
-/// A target beside what was measured.
+/// A target with the measured value.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     /// The target.
     pub(crate) target: &'static Target,
-    /// The share of the baseline, or the figure; `None` where that size was not measured.
+    /// The share of the baseline, or the figure; `None` if that size was not measured.
     pub(crate) measured: Option<f64>,
 }
 
@@ -64,7 +64,7 @@ fn warm_cpu(summary: &Summary, size_bytes: usize) -> Option<f64> {
 }
 
 impl Verdict {
-    /// The verdicts on a receiver beside the baseline, one for each target.
+    /// The verdicts on a receiver compared with the baseline, one for each target.
     pub(crate) fn on_receiver(summary: &Summary, baseline: &Summary) -> Vec<Self> {
         let share = |target: &Target| ratio((target.figure)(summary)?, (target.figure)(baseline)?);
         RECEIVER.iter().map(|target| Self { target, measured: share(target) }).collect()
@@ -75,12 +75,12 @@ impl Verdict {
         CONSUMER.iter().map(|target| Self { target, measured: (target.figure)(summary) }).collect()
     }
 
-    /// Whether the target is met, where it was measured.
+    /// Whether the target is met, if it was measured.
     pub(crate) fn is_met(&self) -> Option<bool> {
         self.measured.map(|measured| measured <= self.target.limit)
     }
 
-    /// Whether the run fails for it.
+    /// Whether the run fails because of it.
     pub(crate) fn is_failure(&self) -> bool {
         self.target.weight == Weight::Required && self.is_met() == Some(false)
     }

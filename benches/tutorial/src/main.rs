@@ -1,7 +1,7 @@
-//! A receiver as tutorials write it, and what `scripts/bench` compares ours with.
+//! A receiver as in tutorials, with which `scripts/bench` compares ours.
 //!
-//! It does what it should: verify, queue, answer. Nothing in it is slow on purpose, and nothing is
-//! tuned; whoever improves it takes the comparison away.
+//! It does its job: verify, queue, answer. Nothing in it is slow on purpose, and nothing is tuned: improving it
+//! would make the comparison useless.
 
 use aws_sdk_sqs::Client;
 use lambda_http::{Body, Error, Request, Response, run, service_fn, tracing};
