@@ -44,8 +44,8 @@ enum Command {
     Learners(stored::Args),
     /// Show the events that no handler took when they arrived
     ///
-    /// The table has a row for each type and version, --json one for each event. Events are kept for 90 days.
-    /// Once there is a handler for a type, LearnInk's Resend brings an event back, and it runs.
+    /// The table has a row for each type and version, --json one for each event. Events are kept for 90 days. Once
+    /// there is a handler for a type, LearnInk's Resend sends an event again, and the handler runs.
     Unknown(stored::Args),
     /// Handle messages again that are already done: open, list and close replay windows
     #[command(subcommand)]

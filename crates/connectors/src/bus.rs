@@ -11,15 +11,15 @@
 //! }
 //! ```
 //!
-//! An event may come twice; `key` is the same both times.
+//! An event may arrive twice; `key` is the same both times.
 //!
 //! **Personal data is left out** unless you ask for it: the readers of a bus are not known here. An unknown type
 //! may hold a phone number as text, as a number, as another id, or as the name of a field, and the first name
-//! `mary` cannot be told from the name of a field. So only known fields are passed on: of `data`, and of the
-//! entries of its `notifications`, the ids `id`, `user_id`, `custom_id` and `course_id`, if they look like ids:
-//! integers, `null`, and texts of one word that are neither a phone number with its `+` nor an e-mail address.
-//! `LEARNINK_EVENT_BUS_FIELDS` adds fields by their names, separated by commas, with their whole content; `*`
-//! passes on everything.
+//! `mary` cannot be distinguished from the name of a field. So only known fields are passed on: of `data`, and of
+//! the entries of its `notifications`, the ids `id`, `user_id`, `custom_id` and `course_id`, if they look like
+//! ids: integers, `null`, and texts of one word that are neither a phone number with its `+` nor an e-mail
+//! address. `LEARNINK_EVENT_BUS_FIELDS` adds fields by their names, separated by commas, with their whole content;
+//! `*` passes on everything.
 //!
 //! Values are passed on as they were sent, digit by digit, with two exceptions: an integer beyond 64 bits becomes
 //! a text of the same digits, because EventBridge does not have such integers, and half a character becomes

@@ -104,10 +104,11 @@ pub struct LearnersCourse {
     pub course_id: String,
     /// The id in the customer's own system, if there is one.
     pub custom_id: Option<String>,
-    /// When the learner first started it, if an event says so, and never later than that event was received; in
-    /// milliseconds.
+    /// When the learner first started it, if an event says so, and never later than that event was received; with
+    /// millisecond precision.
     pub first_started_at: Option<Timestamp>,
-    /// When the learner was last active in it, and never later than that event was received; in milliseconds.
+    /// When the learner was last active in it, and never later than that event was received; with millisecond
+    /// precision.
     pub last_activity_at: Timestamp,
 }
 

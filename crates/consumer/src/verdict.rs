@@ -21,7 +21,7 @@ pub(crate) enum Verdict {
     Never(Failure),
 }
 
-/// How long a message waits before it comes back.
+/// How long a message waits before it is delivered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryAfter {
     /// Not at all: it made progress.

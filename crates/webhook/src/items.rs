@@ -103,7 +103,7 @@ impl ItemLog {
         *self.is_closing.borrow()
     }
 
-    /// Waits until a key is added, or was since the last wait.
+    /// Waits until a key was added since the last wait.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
