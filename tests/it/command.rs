@@ -246,7 +246,7 @@ fn what_is_not_handled_yet_is_counted_and_what_is_too_old_is_said_to_be() {
         assert!(dev.send(&["--count", count, "events/notifications.sent.json"]).status.success());
         for command in ["unknown", "learners"] {
             let output = learnink(&[command, "--state", &dev.folder]).output().unwrap();
-            let expected = format!("{waiting} still on the queue; what they bring may not be shown yet\n");
+            let expected = format!("{waiting} still on the queue; their results may be missing here\n");
             assert_eq!(text(&output.stderr), expected);
         }
     }
@@ -656,7 +656,7 @@ fn dead_letters_are_listed_with_their_reasons_and_without_what_they_carry() {
 
     // A look does not hide messages from the next one.
     let table = dev.run(&["dlq", "list"]);
-    assert!(table.contains("`data` is not what `user.course.started` has"), "{table}");
+    assert!(table.contains("`data` does not match the payload of `user.course.started`"), "{table}");
     assert!(table.contains("2 in all") && !table.contains("secretive"), "{table}");
     let limited = learnink(&["dlq", "list", "--limit", "1", "--state", &dev.folder]).output().unwrap();
     assert!(text(&limited.stdout).contains("1 in all"), "{}", text(&limited.stdout));
@@ -693,7 +693,7 @@ async fn dead_letters_that_somebody_else_is_looking_at_are_counted() {
     assert_eq!(hidden, format!("1 more is {why}"));
     assert_eq!(list().1, hidden);
     look_at_one().await;
-    assert_eq!(list(), ("no dead letter can be looked at now\n".to_owned(), format!("2 are {why}")));
+    assert_eq!(list(), ("all dead letters are in flight; try again shortly\n".to_owned(), format!("2 are {why}")));
 
     let state = dev.folder.clone();
     dev.signal("-KILL");
@@ -1008,7 +1008,7 @@ fn an_output_that_is_full_is_one_clear_line_and_one_that_is_closed_is_none() {
         learnink(&["replay", "close", id, "--by", "you", "--state", state]).stdout(full()).output().unwrap();
     let said = text(&output.stderr);
     assert!(
-        said.starts_with(&format!("error: replay window {id} is closed, which cannot be said: ")),
+        said.starts_with(&format!("error: replay window {id} is closed, but this could not be printed: ")),
         "{said}"
     );
     // Nothing can be printed there, and nothing panics, which would be exit code 101.

@@ -145,7 +145,7 @@ async fn data_of_another_shape_is_dead_lettered_and_the_reason_does_not_quote_it
 
     let dead_letter = laptop.dead_letter().await;
     assert_eq!(dead_letter.attribute("dead-letter-handler"), Some("progress"));
-    assert!(dead_letter.reason().starts_with("`data` is not what `user.course.started` has"));
+    assert!(dead_letter.reason().starts_with("`data` does not match the payload of `user.course.started`"));
     assert!(!dead_letter.reason().contains("2547"));
 }
 

@@ -58,7 +58,7 @@ impl Credential for Token {
         if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Self(token.to_owned()))
         } else {
-            Err(Unusable("it has a space, an invisible character, or another that no key has"))
+            Err(Unusable("it has a space, an invisible character or another character that a key cannot have"))
         }
     }
 }
@@ -266,7 +266,7 @@ mod tests {
         );
         assert_eq!(
             error(&[("SHOP_TOKEN", "a b")]),
-            "SHOP_TOKEN cannot be used: it has a space, an invisible character, or another that no key has; set it to \
+            "SHOP_TOKEN cannot be used: it has a space, an invisible character or another character that a key cannot have; set it to \
              the token or API key alone"
         );
         assert_eq!(

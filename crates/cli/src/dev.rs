@@ -289,13 +289,13 @@ impl SignedWith {
     /// The news, and what to do.
     const fn news(self) -> &'static str {
         match self {
-            Self::Current => "the first secret signs what arrives, and no newer one",
+            Self::Current => "the sender signs with the first secret, and with no newer one",
             Self::Newer => {
                 "the sender signs with a newer secret as well: a rotation. After at most 24 hours it signs with that \
                  one alone, and all is answered 401. Start again with both in LEARNINK_SIGNING_SECRET, the newer first"
             }
             Self::Previous => {
-                "the first secret does not sign what arrives, another one does. Check which one the sender shows, and \
+                "the sender does not sign with the first secret, but with another one given here. Check which one the sender shows, and \
                  start again with that one first"
             }
         }

@@ -53,7 +53,7 @@ impl OpenLedger {
 
     /// The time by its clock, once it has answered.
     pub(crate) fn now(&self) -> anyhow::Result<Timestamp> {
-        now().checked_add(self.clock_ahead()).context("the clock of AWS shows a time that nobody can use")
+        now().checked_add(self.clock_ahead()).context("the clock of AWS shows an invalid time")
     }
 
     /// The ledger's entry of a message, or of a part of its list.

@@ -163,7 +163,7 @@ async fn open(args: &OpenArgs) -> anyhow::Result<()> {
         covers(&window.covers),
         handlers_of(&window)
     ))
-    .with_context(|| format!("replay window {} is open, which cannot be said", window.id))?;
+    .with_context(|| format!("replay window {} is open, but this could not be printed", window.id))?;
     let (resend, close) = (args.place.how_to_resend(), args.place.command(&format!("close {}", window.id)));
     print(format!("Next: {resend}."))?;
     print(format!("To end it early: {close}"))?;
@@ -254,7 +254,7 @@ async fn close(args: CloseArgs) -> anyhow::Result<()> {
             print(format!("replay window {id} in {name} had ended already: {}", closed(earlier)))
         }
         _ => print(format!("closed replay window {id} in {name}"))
-            .with_context(|| format!("replay window {id} is closed, which cannot be said")),
+            .with_context(|| format!("replay window {id} is closed, but this could not be printed")),
     }
 }
 

@@ -143,7 +143,7 @@ impl Args {
         let rows = read(sdk_config(dynamodb.endpoint()), in_dev).await?;
         if waiting > 0 {
             let messages = if waiting == 1 { "1 message is" } else { &format!("{waiting} messages are") };
-            note(format!("{messages} still on the queue; what they bring may not be shown yet"))?;
+            note(format!("{messages} still on the queue; their results may be missing here"))?;
         }
         Ok(Some(rows))
     }

@@ -320,7 +320,7 @@ fn problem(error: &object_store::Error) -> String {
         E::PermissionDenied { .. } => "access is denied",
         E::Unauthenticated { .. } => "the credentials are not accepted",
         E::InvalidPath { .. } => {
-            "an object's name has an empty part, or one that is no name; move it elsewhere"
+            "an object's name has an empty or invalid part; move it elsewhere"
         }
         E::AlreadyExists { .. } => "another request for the object is under way, and S3 asks to try again",
         _ => "the store refused or did not answer",

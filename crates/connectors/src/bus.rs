@@ -226,13 +226,13 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
     match answer.entries().first() {
         Some(entry) if entry.event_id().is_some() => Ok(()),
         Some(entry) => Err(refused(code(entry.error_code()), bytes)),
-        None => Err(HandlerError::retryable("EventBridge did not say what became of the event")),
+        None => Err(HandlerError::retryable("EventBridge's answer has no result for the event")),
     }
 }
 
 fn too_large(bytes: usize) -> HandlerError {
     HandlerError::permanent(format!(
-        "the event is too large for EventBridge: {bytes} bytes; LEARNINK_EVENT_BUS_FIELDS says what is handed on"
+        "the event is too large for EventBridge: {bytes} bytes; LEARNINK_EVENT_BUS_FIELDS chooses the fields to pass on"
     ))
 }
 

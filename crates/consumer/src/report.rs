@@ -108,7 +108,7 @@ impl Ended {
             Self::Panicked => Some(HandlerError::retryable("the handler panicked")),
             Self::TimedOut => Some(HandlerError::retryable("the handler did not finish in time")),
             Self::SkippedByBreaker => Some(HandlerError::retryable(
-                "the handler was not called, because its last calls failed one after the other",
+                "the handler was skipped, because its last calls all failed (circuit breaker open)",
             )),
         }
     }

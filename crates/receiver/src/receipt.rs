@@ -177,7 +177,7 @@ impl Outcome {
             Self::TooLarge(_) => "refused a genuine webhook that is too large for the queue",
             Self::Unavailable(_) => "could not queue a genuine webhook; the sender will retry",
             Self::BodyTooLarge | Self::NotFound | Self::MethodNotAllowed | Self::NoRequest => {
-                "refused a request that is no webhook"
+                "refused a request that is not a webhook"
             }
         }
     }

@@ -75,7 +75,7 @@ pub enum EventError {
     #[error("the body is JSON but not an object, as every event is")]
     NotAnObject,
     /// An event whose `data` does not have the shape that its handler expects.
-    #[error("`data` is not what `{event_type}` has (line {line}, column {column} of `data`)")]
+    #[error("`data` does not match the payload of `{event_type}` (line {line}, column {column} of `data`)")]
     Data {
         /// The type whose payload was expected.
         event_type: &'static str,
@@ -632,7 +632,7 @@ mod tests {
         let error = started(r#"{"user_id":{"phone":"+254705408079"}}"#).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`data` is not what `user.course.started` has (line 1, column 37 of `data`)"
+            "`data` does not match the payload of `user.course.started` (line 1, column 37 of `data`)"
         );
     }
 

@@ -402,7 +402,7 @@ pub struct Item<T>(Result<T, OfAnotherShape>);
 
 /// An entry without the shape that its list expects. It names the position, and never quotes the text there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is not what the list has (line {line}, column {column} of the item)")]
+#[error("the item does not have the expected shape (line {line}, column {column} of the item)")]
 struct OfAnotherShape {
     line: usize,
     column: usize,
@@ -691,7 +691,7 @@ mod tests {
         assert_eq!((list[0].read(), list[2].read()), (Ok(&1), Ok(&3)));
         let error = list[1].read().unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
-        assert_eq!(error.to_string(), "it is not what the list has (line 1, column 15 of the item)");
+        assert_eq!(error.to_string(), "the item does not have the expected shape (line 1, column 15 of the item)");
         assert!(!format!("{list:?}").contains("2547"));
     }
 

@@ -525,7 +525,7 @@ mod tests {
         assert_eq!(error.class(), FailureClass::Permanent);
         assert_eq!(
             error.to_string(),
-            "`data` is not what `user.course.started` has (line 1, column 2 of `data`)"
+            "`data` does not match the payload of `user.course.started` (line 1, column 2 of `data`)"
         );
     }
 }

@@ -58,7 +58,7 @@ pub enum RecordError {
     #[error("it is larger than any record")]
     TooLarge,
     /// They are gzip, but not of a record.
-    #[error("it does not have a record's fields, and these alone (line {line}, column {column})")]
+    #[error("the record has missing or unexpected fields (line {line}, column {column})")]
     NotARecord {
         /// From 1.
         line: usize,
@@ -279,7 +279,7 @@ mod tests {
         let twice = changed(",\"body\"", ",\"body\":\"\",\"body\"");
         assert_eq!(
             twice.to_string(),
-            "it does not have a record's fields, and these alone (line 1, column 220)"
+            "the record has missing or unexpected fields (line 1, column 220)"
         );
         for (from, to) in [(",\"body\"", ",\"bidy\""), ("{\"svix-id\"", "{\"more\":1,\"svix-id\"")] {
             assert!(matches!(changed(from, to), RecordError::NotARecord { .. }), "{to}");

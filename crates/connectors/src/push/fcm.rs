@@ -99,16 +99,16 @@ impl Credential for ServiceAccount {
                 incomplete
             })
         })?;
-        let der = pkcs8(&file.private_key).ok_or(Unusable("its private_key is no PEM of a `PRIVATE KEY`"))?;
+        let der = pkcs8(&file.private_key).ok_or(Unusable("its private_key is not a PEM of a `PRIVATE KEY`"))?;
         let key = RsaKeyPair::from_pkcs8(&der);
-        let key = key.map_err(|_| Unusable("its private_key is no RSA key of 2048 bits or more"))?;
+        let key = key.map_err(|_| Unusable("its private_key is not an RSA key of 2048 bits or more"))?;
         let token_address = file.token_uri.parse().ok();
         Ok(Self {
             project_id: file.project_id,
             client_email: file.client_email,
             key_id: file.private_key_id,
             key,
-            token_address: token_address.ok_or(Unusable("its token_uri is no HTTPS address"))?,
+            token_address: token_address.ok_or(Unusable("its token_uri is not an HTTPS address"))?,
         })
     }
 }

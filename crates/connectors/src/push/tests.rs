@@ -386,7 +386,7 @@ async fn an_item_that_will_never_be_sent_does_not_stop_the_others() {
         let expected = ["push/0!", "push/1!", "push/2", "push/3!"].map(str::to_owned);
         assert_eq!((error.class(), done), (FailureClass::Permanent, expected.to_vec()));
         let reasons = reasons.iter().map(|key| key.split_once(' ').unwrap().1).collect::<BTreeSet<_>>();
-        let no_notification = "it is not what the list has (line 1, column 35 of the item)";
+        let no_notification = "the item does not have the expected shape (line 1, column 35 of the item)";
         assert_eq!(reasons, BTreeSet::from([no_path, no_notification]));
         let expected = format!("3 of 4 items will never succeed (0, 1, 3), item 0: {no_path}");
         assert_eq!(error.to_string(), expected);
