@@ -27,7 +27,7 @@ use crate::message::MessageId;
 const PART: char = '/';
 
 /// Follows an item that was refused.
-const REFUSED: char = '!';
+pub(crate) const REFUSED: char = '!';
 
 /// Separates a handler from the replay window that runs it again.
 const REPLAY: char = '@';

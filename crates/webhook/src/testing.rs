@@ -23,7 +23,8 @@
 //!
 //! It does the same as the real one in routing, keys, the record of what is done by handler and by item, maximum
 //! ages, and the message's next step. It leaves out time limits, waits, the circuit breaker between messages, and
-//! the queue. It does not cut lists into parts, and a handler's panic fails the test.
+//! the queue. It runs the handlers of a message one after the other, does not cut lists into parts, and a handler's
+//! panic fails the test.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use serde_json::Value;
 
 use crate::error::{FailureClass, HandlerError, HandlerResult};
 use crate::event::{Envelope, Event, Payload};
+use crate::idempotency::REFUSED;
 use crate::items::ItemLog;
 use crate::message::{Message, MessageId};
 use crate::router::Router;
@@ -132,7 +134,7 @@ impl TestConsumer {
         self.run(message).await
     }
 
-    /// Delivers the last message once more, as a duplicate, a retry or a redrive does.
+    /// Delivers the last message once more, as a duplicate or a retry does.
     ///
     /// # Panics
     ///
@@ -143,9 +145,22 @@ impl TestConsumer {
         self.run(message).await
     }
 
+    /// Sends the last message again, as a redrive does: refused items are tried again, and what is done is not.
+    ///
+    /// # Panics
+    ///
+    /// When nothing has been delivered.
+    #[expect(clippy::expect_used, reason = "documented: the test fails")]
+    pub async fn redeliver(&mut self) -> Delivered {
+        let message = self.last.clone().expect("something has been delivered");
+        self.done.retain(|(id, key)| *id != message.id || !key.contains(REFUSED));
+        self.run(message).await
+    }
+
     async fn run(&mut self, message: Message) -> Delivered {
         self.last = Some(message.clone());
-        let now = self.now.unwrap_or(message.received_at + Duration::from_secs(1));
+        let a_second_later = message.received_at.saturating_add(Duration::from_secs(1));
+        let now = self.now.unwrap_or_else(|| a_second_later.unwrap_or(message.received_at));
         let message = Arc::new(message);
         let parsed = Envelope::parse(&message.body);
         let no_event = parsed.as_ref().err().map(ToString::to_string);
@@ -350,6 +365,33 @@ mod tests {
         let keys = keys.lock().unwrap();
         let different: BTreeSet<_> = keys.iter().collect();
         assert_eq!(keys.len(), different.len() + 1);
+    }
+
+    #[tokio::test]
+    async fn a_refused_item_is_tried_again_by_a_redrive_alone() {
+        async fn send(event: Event<NotificationsSent>, (keys, permits): (Keys, Permits)) -> HandlerResult {
+            let work = |_: &_, key: crate::IdempotencyKey| {
+                keys.lock().unwrap().push(key.to_string());
+                let is_first = key.as_str().ends_with("/0");
+                std::future::ready(if is_first { Err(HandlerError::permanent("no template")) } else { Ok(()) })
+            };
+            event.for_each_item(&event.data.notifications, &permits, work).await
+        }
+        let keys = Keys::default();
+        let router = Router::new().on("push", send).with_state((keys.clone(), Permits::new(1)));
+        let mut consumer = TestConsumer::new(router);
+        consumer.deliver(SENT).await.assert_dead_lettered("no template");
+        let tried = keys.lock().unwrap().len();
+        consumer.deliver_again().await.assert_dead_lettered("no template");
+        assert_eq!(keys.lock().unwrap().len(), tried);
+        consumer.redeliver().await.assert_dead_lettered("no template");
+        assert_eq!(keys.lock().unwrap().split_off(tried), ["msg_1/push/0"]);
+    }
+
+    #[tokio::test]
+    async fn an_event_of_the_last_second_is_delivered() {
+        let (router, _) = moody(Vec::new());
+        deliver(router, with(STARTED, "/timestamp", "9999-12-31T23:59:59Z")).await.assert_done();
     }
 
     #[test]
