@@ -98,7 +98,13 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 
     /// A router without handlers, because the one of this name is switched off. The name stays known, so that a
     /// replay window for it can be opened where the handler is off: on the laptop of the person on call.
+    ///
+    /// # Panics
+    ///
+    /// When the name cannot be a handler's; see [`Router::on`].
+    #[track_caller]
     pub fn off(name: &'static str) -> Self {
+        assert_is_name(name);
         Self { handlers: Vec::new(), off: vec![name] }
     }
 
@@ -251,10 +257,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     where
         F: Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static,
     {
-        assert!(
-            is_handler_name(name),
-            "invalid handler name `{name}`: use 1-64 characters from a-z 0-9 _ - ., not only digits"
-        );
+        assert_is_name(name);
         self.register_handler(Handler {
             name,
             takes,
@@ -266,11 +269,24 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 
     #[track_caller]
     fn register_handler(mut self, new: Handler<S>) -> Self {
-        let is_free = !self.known_names().contains(&new.name);
-        assert!(is_free, "two handlers are named `{}`; give one another name", new.name);
+        self.assert_is_free(new.name);
         self.handlers.push(new);
         self
     }
+
+    #[track_caller]
+    fn assert_is_free(&self, name: &str) {
+        let is_free = !self.known_names().contains(&name);
+        assert!(is_free, "two handlers are named `{name}`; give one another name");
+    }
+}
+
+#[track_caller]
+fn assert_is_name(name: &str) {
+    assert!(
+        is_handler_name(name),
+        "invalid handler name `{name}`: use 1-64 characters from a-z 0-9 _ - ., not only digits"
+    );
 }
 
 impl Router {
@@ -278,11 +294,14 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When both have a handler of the same name.
+    /// When both have a handler of the same name, switched on or off.
     #[must_use]
     #[track_caller]
     pub fn merge(mut self, other: Self) -> Self {
-        self.off.extend(other.off);
+        for name in other.off {
+            self.assert_is_free(name);
+            self.off.push(name);
+        }
         other.handlers.into_iter().fold(self, Self::register_handler)
     }
 }
@@ -493,6 +512,17 @@ mod tests {
         assert_eq!(names_of("notifications.sent", "2031-01-01"), (vec!["forward", "unknown"], true, true));
         assert_eq!(names_of("example.new", "2031-01-01"), (vec!["forward"], true, false));
         assert_eq!(names_of("example.other", "2022-11-15"), (vec!["unknown"], false, false));
+    }
+
+    #[test]
+    fn a_name_is_taken_once_whether_its_handler_is_on_or_off() {
+        let on = || Router::new().on("push", sent).with_state(());
+        let off = || Router::off("push");
+        for merge in [|on: Router, off: Router| on.merge(off), |on, off| off.merge(on)] {
+            assert!(std::panic::catch_unwind(|| merge(on(), off())).is_err());
+        }
+        assert!(std::panic::catch_unwind(|| off().merge(off())).is_err());
+        assert!(std::panic::catch_unwind(|| Router::<()>::off("Push")).is_err());
     }
 
     #[test]
