@@ -18,7 +18,7 @@ use crate::env::Env;
 use crate::error::CallError;
 
 /// How long a handler waits for a secret.
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// A secret in the shape that its user needs.
 pub trait Credential: Sized + Send + Sync + 'static {
@@ -102,7 +102,7 @@ impl<T: Credential> Secret<T> {
             let id_variable = format!("{variable}_ID");
             let id = env.text(&id_variable).ok_or_else(|| {
                 let holds = format!(
-                    "the name or ARN of a secret in AWS Secrets Manager; {variable} with the secret itself replaces it"
+                    "the name or ARN of a secret in AWS Secrets Manager, or set {variable} to the secret itself"
                 );
                 ConfigError::missing(id_variable.clone(), holds)
             })?;
@@ -112,8 +112,9 @@ impl<T: Credential> Secret<T> {
         Ok(Self(Arc::new(Inner { variable, source })))
     }
 
-    /// The secret. One in Secrets Manager is read when it is first needed, when it is five minutes old, and after
-    /// [`Secret::doubt`], every 30 s at most. A reading that fails leaves the one in use.
+    /// The secret. One in Secrets Manager is read when it is first needed. Once it is held, it is read again when it is
+    /// five minutes old and after [`Secret::doubt`], every 30 s at most, and a reading that fails leaves it in use. A
+    /// call takes [`LONGEST_WAIT`] at most.
     ///
     /// # Errors
     ///
@@ -129,7 +130,10 @@ impl<T: Credential> Secret<T> {
             is_new = true;
             Ok::<_, SecretError>(Cached::new(read().await?, now))
         };
-        let cached = cached.get_or_try_init(first).await.map_err(HandlerError::quoting)?;
+        // Around all of it: who waits for another one's reading waits no longer than for its own.
+        let held = tokio::time::timeout(LONGEST_WAIT, cached.get_or_try_init(first)).await;
+        let held = held.unwrap_or_else(|_| Err(self.failed(CallError::TimedOut.into())));
+        let cached = held.map_err(HandlerError::quoting)?;
         if !is_new {
             let is_not_accepted = is_doubted.load(Ordering::Relaxed);
             let cause = if is_not_accepted { RefreshCause::NotAccepted } else { RefreshCause::Age };
@@ -145,13 +149,16 @@ impl<T: Credential> Secret<T> {
     }
 
     fn parsed(&self, value: Result<String, ReadError>) -> Result<T, SecretError> {
-        let variable = self.0.variable;
-        let value = value.map_err(|source| SecretError::Read { variable, source })?;
-        T::parse(&value).map_err(|source| SecretError::Unusable { variable, source })
+        let value = value.map_err(|source| self.failed(source))?;
+        T::parse(&value).map_err(|source| SecretError::Unusable { variable: self.0.variable, source })
     }
 }
 
 impl<T> Secret<T> {
+    const fn failed(&self, source: ReadError) -> SecretError {
+        SecretError::Read { variable: self.0.variable, source }
+    }
+
     /// Makes the next [`Secret::get`] read the secret again, because it was not accepted: a new one may be stored.
     pub fn doubt(&self) {
         if let Source::SecretsManager { is_doubted, .. } = &self.0.source {
@@ -230,6 +237,9 @@ async fn within(
 
 #[cfg(test)]
 mod tests {
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+
     use super::*;
 
     #[test]
@@ -261,8 +271,8 @@ mod tests {
         };
         assert_eq!(
             error(&[]),
-            "SHOP_TOKEN_ID is not set; set it to the name or ARN of a secret in AWS Secrets Manager; SHOP_TOKEN with \
-             the secret itself replaces it"
+            "SHOP_TOKEN_ID is not set; set it to the name or ARN of a secret in AWS Secrets Manager, or set SHOP_TOKEN to \
+             the secret itself"
         );
         assert_eq!(
             error(&[("SHOP_TOKEN", "a b")]),
@@ -274,5 +284,25 @@ mod tests {
             "SHOP_TOKEN_ID cannot be used: it needs AWS, and AWS_REGION is not set; set it to the AWS region, which \
              Lambda sets"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_that_wait_for_the_first_reading_wait_no_longer_than_one() {
+        // Nobody answers: connections are taken, and nothing more.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let aws = crate::sdk_config(move |name| match name {
+            "AWS_REGION" => Some("eu-west-1".to_owned()),
+            "AWS_ENDPOINT_URL" => Some(endpoint.clone()),
+            _ => None,
+        });
+        let key = Credentials::new("key", "secret", None, None, "tests");
+        let aws = aws.unwrap().into_builder().credentials_provider(SharedCredentialsProvider::new(key)).build();
+        let env = Env::of([("SHOP_TOKEN_ID", "shop")]).with_aws(move || Ok(aws.clone()));
+        let secret = Secret::<Token>::from_env(&env, "SHOP_TOKEN").unwrap();
+        let began = tokio::time::Instant::now();
+        let got = futures_util::future::join_all((0..10).map(|_| secret.get(Timestamp::UNIX_EPOCH))).await;
+        assert!(got.iter().all(Result::is_err));
+        assert!(began.elapsed() <= LONGEST_WAIT + Duration::from_millis(100), "{:?}", began.elapsed());
     }
 }

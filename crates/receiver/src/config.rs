@@ -38,8 +38,8 @@ impl Config {
             None => SecretSource::SecretsManager(required(
                 &variable,
                 "LEARNINK_SIGNING_SECRET_ID",
-                "the name or ARN of the signing secret in AWS Secrets Manager; \
-                 `LEARNINK_SIGNING_SECRET` with the secret itself replaces it",
+                "the name or ARN of the signing secret in AWS Secrets Manager, or set LEARNINK_SIGNING_SECRET to the \
+                 secret itself",
             )?),
         };
         Ok(Self {
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(
             read(&[QUEUE]).unwrap_err(),
             "LEARNINK_SIGNING_SECRET_ID is not set; set it to the name or ARN of the signing secret in AWS \
-             Secrets Manager; `LEARNINK_SIGNING_SECRET` with the secret itself replaces it"
+             Secrets Manager, or set LEARNINK_SIGNING_SECRET to the secret itself"
         );
         assert_eq!(
             read(&[GIVEN, ("LEARNINK_QUEUE_URL", " ")]).unwrap_err(),
