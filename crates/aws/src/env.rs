@@ -1,5 +1,6 @@
 //! The environment from which a room of handlers is built: its variables, and its clients.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
@@ -38,7 +39,8 @@ type Connect = dyn Fn() -> Result<SdkConfig, ConfigError> + Send + Sync;
 #[derive(Clone)]
 pub struct Env {
     lookup: Arc<Lookup>,
-    connect: Arc<Connect>,
+    /// How AWS is reached, if that is not as the variables say.
+    connect: Option<Arc<Connect>>,
     /// Made when a room first asks for it.
     aws: Arc<OnceLock<SdkConfig>>,
     /// How DynamoDB is reached, if not like the rest of AWS.
@@ -48,13 +50,7 @@ pub struct Env {
 impl Env {
     /// The environment whose variables `variable` looks up. AWS is reached as [`sdk_config`] says.
     pub fn new(variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        let lookup: Arc<Lookup> = Arc::new(variable);
-        let variable = lookup.clone();
-        let connect = move || {
-            let variable = variable.clone();
-            Ok(sdk_config(move |name| variable(name))?)
-        };
-        Self { lookup, connect: Arc::new(connect), aws: Arc::default(), tables: None }
+        Self { lookup: Arc::new(variable), connect: None, aws: Arc::default(), tables: None }
     }
 
     /// An environment with only these variables, for tests.
@@ -76,7 +72,7 @@ impl Env {
             Some((_, value)) => Some(value.clone()),
             None => lookup(name),
         };
-        Self { lookup: Arc::new(overlaid), ..self }
+        Self { lookup: Arc::new(overlaid), aws: Arc::default(), ..self }
     }
 
     /// The same environment, with AWS reached as `connect` says, which is called when a room first needs it.
@@ -85,7 +81,7 @@ impl Env {
         self,
         connect: impl Fn() -> Result<SdkConfig, ConfigError> + Send + Sync + 'static,
     ) -> Self {
-        Self { connect: Arc::new(connect), aws: Arc::default(), ..self }
+        Self { connect: Some(Arc::new(connect)), aws: Arc::default(), ..self }
     }
 
     /// The same environment, with its DynamoDB tables elsewhere than the rest of AWS, such as in this process.
@@ -103,8 +99,8 @@ impl Env {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when it is set and not a `T`. It has the text of `T`'s own error, and not the value. A secret
-    /// is read by [`Env::secret`].
+    /// [`ConfigError`] with the text of `T`'s own error, when it is set and not a `T`. That text must not quote the
+    /// value; for a type whose error does, use [`Env::text`]. For a secret, use [`Env::secret`].
     pub fn optional<T>(&self, variable: &'static str) -> Result<Option<T>, ConfigError>
     where
         T: FromStr<Err: fmt::Display>,
@@ -143,7 +139,7 @@ impl Env {
     /// [`ConfigError`] about `needed_for`, when the environment does not say how.
     pub fn aws(
         &self,
-        needed_for: impl Into<std::borrow::Cow<'static, str>>,
+        needed_for: impl Into<Cow<'static, str>>,
     ) -> Result<&SdkConfig, ConfigError> {
         self.connected()
             .map_err(|error| ConfigError::unusable(needed_for, format!("it needs AWS, and {error}")))
@@ -165,13 +161,19 @@ impl Env {
         if let Some(aws) = self.aws.get() {
             return Ok(aws);
         }
-        let made = (self.connect)()?;
+        let made = match &self.connect {
+            Some(connect) => connect()?,
+            None => {
+                let lookup = self.lookup.clone();
+                sdk_config(move |name| lookup(name))?
+            }
+        };
         Ok(self.aws.get_or_init(|| made))
     }
 
-    /// A client for HTTP APIs. It gives up on a call after five seconds, as the engine expects, and does not
-    /// follow redirects: another host would get the request's credentials and personal data. Make one for each
-    /// service and keep it, because it keeps the connections.
+    /// A client for the HTTP API at `address`. It gives up on a call after
+    /// [`LONGEST_CALL`](learnink_webhook::router::LONGEST_CALL), and follows no redirects: another host would get the
+    /// request's credentials and personal data. It keeps its connections, so keep the client.
     ///
     /// # Errors
     ///
@@ -181,8 +183,8 @@ impl Env {
     ///
     /// When the program has not called [`install_tls_provider`](crate::install_tls_provider).
     #[cfg(feature = "http")]
-    pub fn http_client(&self) -> Result<reqwest::Client, ConfigError> {
-        let client = crate::http::builder(learnink_webhook::router::LONGEST_CALL).build();
+    pub fn http_client(&self, address: &crate::HttpsUrl) -> Result<reqwest::Client, ConfigError> {
+        let client = crate::http::builder(address, learnink_webhook::router::LONGEST_CALL).build();
         client.map_err(|_| {
             ConfigError::unusable(
                 "SSL_CERT_FILE",
@@ -227,6 +229,6 @@ mod tests {
         assert_eq!(env.tables().unwrap().region().unwrap().as_ref(), "local");
         assert!(env.aws("SHOP_BUCKET").is_err());
         let env = env.with_variables([("AWS_REGION", "eu-west-1".to_owned())]);
-        assert_eq!(env.text("AWS_REGION").as_deref(), Some("eu-west-1"));
+        assert_eq!(env.aws("SHOP_BUCKET").unwrap().region().unwrap().as_ref(), "eu-west-1");
     }
 }

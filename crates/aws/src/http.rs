@@ -8,13 +8,20 @@ use std::time::Duration;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Url};
 
-/// The builder of a client: with our name, a limit for each call, and without redirects.
-pub fn builder(time_limit: Duration) -> ClientBuilder {
-    Client::builder()
+/// An idle connection is closed after this time: servers close theirs after a minute or so, and a frozen execution
+/// environment does not see it.
+const IDLE_FOR: Duration = Duration::from_secs(30);
+
+/// The builder of a client for `address`: with our name, a limit for each call, and without redirects. What is for this
+/// machine does not go through a proxy.
+pub fn builder(address: &HttpsUrl, time_limit: Duration) -> ClientBuilder {
+    let builder = Client::builder()
         .user_agent(concat!("learnink-webhooks/", env!("CARGO_PKG_VERSION")))
         .timeout(time_limit)
-        // After a redirect, another host would get personal data and credentials.
-        .redirect(Policy::none())
+        .pool_idle_timeout(IDLE_FOR)
+        // Another host would get personal data and credentials.
+        .redirect(Policy::none());
+    if address.is_this_machine() { builder.no_proxy() } else { builder }
 }
 
 /// An address that personal data and credentials may be sent to: `https://`, without a user name. Plain `http://`

@@ -16,10 +16,6 @@ use reqwest::{Client, Url};
 /// seconds for all items of a message, so one that hangs must not delay the others.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// An idle connection is closed after this time: senders close theirs after a minute or so, and a frozen
-/// execution environment does not see it.
-const IDLE_FOR: Duration = Duration::from_secs(30);
-
 /// How much of an answer is read. The documented ones are a few hundred bytes.
 const LARGEST_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -58,7 +54,7 @@ pub(crate) enum SendOutcome {
     /// The sender accepted it.
     Sent,
     /// The push sender does not know a device that would show it.
-    Unreachable,
+    NoDevice,
     /// It will never be sent.
     Refused(String),
     /// It may be sent later, after this wait at least.
@@ -82,7 +78,7 @@ impl SendOutcome {
 /// Why there is no answer, as a phrase that follows the sender's name. The HTTP client's own text is left out: it
 /// contains the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CallError {
+pub(crate) enum HttpCallError {
     #[error("did not answer in time")]
     TimedOut,
     #[error("could not be reached; check the address, and that the function may reach it")]
@@ -93,7 +89,7 @@ pub(crate) enum CallError {
     NotSent,
 }
 
-impl From<reqwest::Error> for CallError {
+impl From<reqwest::Error> for HttpCallError {
     fn from(error: reqwest::Error) -> Self {
         if error.is_timeout() {
             Self::TimedOut
@@ -114,15 +110,14 @@ pub(crate) struct Http(Option<Client>);
 impl Http {
     /// Connections for `at_once` requests to `address`. Panics if the program has not installed a TLS provider.
     pub(crate) fn new(address: &HttpsUrl, at_once: usize, time_limit: Duration) -> Self {
-        let client = builder(time_limit).pool_idle_timeout(IDLE_FOR).pool_max_idle_per_host(at_once);
-        let client = if address.is_this_machine() { client.no_proxy() } else { client };
+        let client = builder(address, time_limit).pool_max_idle_per_host(at_once);
         // Fails without root certificates; then every call reports it.
         Self(client.build().ok())
     }
 
     /// Sends, and reads the answer.
-    pub(crate) async fn call(&self, request: Request, now: Timestamp) -> Result<Answer, CallError> {
-        let client = self.0.as_ref().ok_or(CallError::NotSent)?;
+    pub(crate) async fn call(&self, request: Request, now: Timestamp) -> Result<Answer, HttpCallError> {
+        let client = self.0.as_ref().ok_or(HttpCallError::NotSent)?;
         let mut post = client.post(request.url).header("content-type", request.content_type);
         for (name, value) in request.headers {
             post = post.header(name, value);
