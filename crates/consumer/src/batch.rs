@@ -355,24 +355,25 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                         forget_deliveries(&mut history.done);
                     }
                     let acquired = Acquired { request, history, tasks: Vec::new(), failures: None };
-                    if is_ours {
-                        batch.settle(&acquired, Some(&failure)).await?;
-                    }
-                    let wait = RetryAfter::Backoff(Duration::ZERO);
-                    return Err(match deliveries {
-                        Deliveries::Left => {
+                    let settled = if is_ours { batch.settle(&acquired, Some(&failure)).await } else { Ok(()) };
+                    return Err(match (deliveries, settled) {
+                        // Its progress is noted, even if this failure is not.
+                        (Deliveries::SendAgain, _) => {
+                            self.send_again(record, failure, RetryAfter::Backoff(Duration::ZERO)).await
+                        }
+                        (Deliveries::Left | Deliveries::UsedUp, Err(ending)) => ending,
+                        (Deliveries::Left, Ok(())) => {
                             let failures = without_progress.map(|deliveries| deliveries.saturating_add(1));
                             Ending { failures, ..Ending::retry(failure) }
                         }
-                        Deliveries::SendAgain => self.send_again(record, failure, wait).await,
-                        Deliveries::UsedUp => {
+                        (Deliveries::UsedUp, Ok(())) => {
                             self.dead_letter(record, failure, acquired.history.first_seen()).await
                         }
                     });
                 }
             };
             if record.receive_count() <= 1 {
-                // Sent again, by a redrive or by LearnInk: the cause of a refusal may have been fixed.
+                // Sent again, by a redrive, by LearnInk, or after its last delivery: the cause of a refusal may be gone.
                 for task in &tasks {
                     task.forget_refusals(&mut history.done);
                 }
