@@ -49,6 +49,7 @@ use learnink_aws::Env;
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::error::service_code;
 use learnink_webhook::json::{self, Overflow, Token, TokenKind, Tokens};
+use learnink_webhook::router::LONGEST_CALL;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -177,7 +178,8 @@ impl Bus {
     }
 
     fn router(self) -> Router {
-        Router::new().on_any(NAME, put).with_state(self)
+        // Before the first event, the bus is asked for.
+        Router::new().on_any(NAME, put).longest_call(NAME, 2 * LONGEST_CALL).with_state(self)
     }
 
     /// Looks up the bus, unless it was found before. A failure is not remembered.

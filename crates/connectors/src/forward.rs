@@ -14,9 +14,10 @@
 //! {"object":"event","type":"user.course.started","api_version":"2022-11-15","data":{…},"timestamp":"…"}
 //! ```
 //!
-//! The body is the one that LearnInk signed, byte by byte, including personal data. The id is the same at every
-//! attempt. Delivery is at least once: a crash between your answer and the record of it repeats an event, so
-//! remember the ids of a day.
+//! The body is the one that LearnInk signed, byte by byte, including personal data. Delivery is at least once: an
+//! answer that comes too late, or a crash before it is recorded, repeats an event. The id is the same at every
+//! attempt and after a redrive: remember ids for as long as you may redrive, up to 14 days. A replay window sends an
+//! event under a new id.
 //!
 //! Answer within five seconds: 2xx for done, 400, 413 or 422 for never, 429 or 503 for later, with `Retry-After`
 //! if you know when. 401, 403, 404, 405, 410 and redirects count as a mistake in our configuration: the event is
@@ -29,12 +30,13 @@
 //! | `LEARNINK_FORWARD_SECRET_ID` | in its place, the name of a secret in AWS Secrets Manager |
 //! | `LEARNINK_FORWARD_TYPES` | the event types to forward, separated by commas; every event if it is not set |
 //!
-//! An event whose type is in that list counts as known, and [`unknown`](crate::unknown) does not keep it. Without
-//! a list of types, every event is forwarded, and events of a type without another handler are also kept.
+//! An event whose type is in that list counts as known, and [`unknown`](crate::unknown) does not keep it, unless
+//! another handler takes the type only in another version. Without a list of types, every event is forwarded, and events of a type without another handler are also kept.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use learnink_aws::secret::LONGEST_WAIT;
 use learnink_aws::{Env, HttpsUrl, Secret};
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
@@ -49,6 +51,8 @@ const NAME: &str = "forward";
 const URL: &str = "LEARNINK_FORWARD_URL";
 /// The variable that holds the signing secret.
 const SECRET: &str = "LEARNINK_FORWARD_SECRET";
+/// The variable that names the secret in AWS Secrets Manager.
+const SECRET_ID: &str = "LEARNINK_FORWARD_SECRET_ID";
 /// The variable that holds the event types.
 const TYPES: &str = "LEARNINK_FORWARD_TYPES";
 /// Where to look when the endpoint does not accept a signature.
@@ -74,12 +78,13 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
         None => Router::new().on_any(NAME, forward),
         Some(types) => Router::new().on_types(NAME, types, forward),
     };
-    Ok(router.with_state(Arc::new(endpoint)))
+    // Before the request may come a reading of the secret.
+    Ok(router.longest_call(NAME, TIME_LIMIT + LONGEST_WAIT).with_state(Arc::new(endpoint)))
 }
 
 /// Without an address, the other variables are an error: otherwise somebody would wait for events in vain.
 fn off(env: &Env) -> Result<Router, ConfigError> {
-    match [SECRET, TYPES].into_iter().find(|name| env.text(name).is_some()) {
+    match [SECRET, SECRET_ID, TYPES].into_iter().find(|name| env.text(name).is_some()) {
         Some(name) => {
             let problem =
                 format!("there is no endpoint to use it; set {URL} to its address, or leave {name} empty");
@@ -123,7 +128,7 @@ async fn forward(event: Event, endpoint: Arc<Endpoint>) -> HandlerResult {
         Err(error) => SendOutcome::Again(format!("{} {error}", endpoint::NAME), None),
     };
     match outcome {
-        SendOutcome::Sent | SendOutcome::Unreachable => Ok(()),
+        SendOutcome::Sent | SendOutcome::NoDevice => Ok(()),
         SendOutcome::Refused(reason) => Err(HandlerError::permanent(reason)),
         SendOutcome::Again(reason, None) => Err(HandlerError::retryable(reason)),
         SendOutcome::Again(reason, Some(wait)) => Err(HandlerError::retryable(reason).retry_after(wait)),

@@ -30,8 +30,9 @@
 //! ```
 //!
 //! `custom_id` is `null` for a learner whom you created without one. `path` is where the `WebView` opens on a tap:
-//! always a path that begins with a single `/`, never another site. The id is the same at every attempt; remember
-//! those of a day, so that a notification whose answer was lost is not shown twice. A phone number is never sent.
+//! always a path that begins with a single `/`, never another site. The id is the same at every attempt and
+//! after a redrive: remember ids for as long as you may redrive, up to 14 days, so that a notification whose answer
+//! was lost is not shown twice. A replay window sends under new ids. A phone number is never sent.
 //!
 //! Answer within five seconds: 2xx for done, 400, 413 or 422 for never, 429 or 503 for later, with `Retry-After`
 //! if you know when. 401, 403, 404, 405, 410 and redirects count as a mistake in our configuration, and are
@@ -262,7 +263,7 @@ impl Run<'_> {
         };
         match outcome {
             SendOutcome::Sent => count(&self.tally.sent),
-            SendOutcome::Unreachable => count(&self.tally.unreachable),
+            SendOutcome::NoDevice => count(&self.tally.unreachable),
             SendOutcome::Refused(reason) => refuse(reason),
             SendOutcome::Again(reason, None) => Err(HandlerError::retryable(reason)),
             SendOutcome::Again(reason, Some(wait)) => Err(HandlerError::retryable(reason).retry_after(wait)),

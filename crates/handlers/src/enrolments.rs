@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use learnink_aws::secret::LONGEST_WAIT;
 use learnink_aws::{Env, HttpsUrl, Secret, Token};
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::event::CourseStarted;
+use learnink_webhook::router::LONGEST_CALL;
 use learnink_webhook::{Event, HandlerError, HandlerResult, OrPermanent, Router};
 use serde_json::json;
 
@@ -23,8 +25,11 @@ struct Enrolments {
 /// The handler; none if `ENROLMENTS_URL` is not set.
 pub(crate) fn router(env: &Env) -> Result<Router, ConfigError> {
     let Some(url) = env.optional("ENROLMENTS_URL")? else { return Ok(Router::off("enrolments")) };
-    let enrolments = Enrolments { url, http: env.http_client()?, token: env.secret("ENROLMENTS_TOKEN")? };
-    Ok(Router::new().on("enrolments", enrol).with_state(enrolments))
+    let http = env.http_client(&url)?;
+    let enrolments = Enrolments { url, http, token: env.secret("ENROLMENTS_TOKEN")? };
+    // Reading the token, and then the call.
+    let router = Router::new().on("enrolments", enrol).longest_call("enrolments", LONGEST_WAIT + LONGEST_CALL);
+    Ok(router.with_state(enrolments))
 }
 
 async fn enrol(event: Event<CourseStarted>, enrolments: Enrolments) -> HandlerResult {

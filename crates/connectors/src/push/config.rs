@@ -17,6 +17,8 @@ pub(super) const URL: &str = "LEARNINK_PUSH_URL";
 const MAX_AGE: &str = "LEARNINK_PUSH_MAX_AGE";
 /// The variable that holds our credentials at the sender.
 const SECRET: &str = "LEARNINK_PUSH_SECRET";
+/// The variable that names the secret in AWS Secrets Manager.
+const SECRET_ID: &str = "LEARNINK_PUSH_SECRET_ID";
 /// Where to look when the sender does not accept the secret.
 pub(super) const WHERE_TO_LOOK: &str =
     "LEARNINK_PUSH_SECRET, or the secret that LEARNINK_PUSH_SECRET_ID names";
@@ -61,7 +63,7 @@ pub(super) fn sender(env: &Env) -> Result<Option<Sender>, ConfigError> {
 
 /// Without a sender, the other variables are an error: otherwise somebody would wait for notifications in vain.
 fn off(env: &Env) -> Result<Option<Sender>, ConfigError> {
-    match [URL, APP_ID, SECRET].into_iter().find(|name| env.text(name).is_some()) {
+    match [URL, APP_ID, SECRET, SECRET_ID].into_iter().find(|name| env.text(name).is_some()) {
         Some(name) => {
             let problem = format!(
                 "there is no sender to use it; set {SENDER} to `endpoint`, `onesignal` or `fcm`, or leave \
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_is_set_up_and_not_chosen_is_an_error() {
-        for variable in [URL, APP_ID, SECRET] {
+        for variable in [URL, APP_ID, SECRET, SECRET_ID] {
             let error = failure(&[], (variable, "pigeons"));
             let expected =
                 format!("{variable} cannot be used: there is no sender to use it; set LEARNINK_PUSH to");

@@ -344,7 +344,7 @@ pub(super) fn judge(answer: &Answer) -> SendOutcome {
              enabled",
         ),
         // About device tokens, which we do not use. If it occurs, there is no device.
-        404 if code.contains("UNREGISTERED") => SendOutcome::Unreachable,
+        404 if code.contains("UNREGISTERED") => SendOutcome::NoDevice,
         404 => check(&format!("the project_id in {WHERE_TO_LOOK}")),
         300..=399 | 405 | 410 => check(URL),
         429 => {

@@ -91,9 +91,9 @@ pub(super) fn judge(answer: &Answer) -> SendOutcome {
         200..=299 => match said {
             // Even beside `invalid_aliases`: an id means that at least one subscription gets it.
             Some(AnswerBody { id: Some(id), .. }) if !id.is_empty() => SendOutcome::Sent,
-            Some(said) if said.names_an_unknown_learner() => SendOutcome::Unreachable,
+            Some(said) if said.names_an_unknown_learner() => SendOutcome::NoDevice,
             // "All included players are not subscribed".
-            Some(said) if said.says_not_subscribed() => SendOutcome::Unreachable,
+            Some(said) if said.says_not_subscribed() => SendOutcome::NoDevice,
             Some(_) | None => SendOutcome::Again(format!("{NAME}'s answer could not be understood"), None),
         },
         401 | 403 => SendOutcome::misconfigured(NAME, answer, WHERE_TO_LOOK),

@@ -451,7 +451,7 @@ fn judged(judge: fn(&Answer) -> SendOutcome, status: u16, body: &str) -> (&'stat
     let wait = Some(Duration::from_secs(7));
     match judge(&Answer { status, retry_after: wait, body: body.into() }) {
         SendOutcome::Sent => ("sent", String::new()),
-        SendOutcome::Unreachable => ("unreachable", String::new()),
+        SendOutcome::NoDevice => ("unreachable", String::new()),
         SendOutcome::Refused(reason) => ("never", reason),
         SendOutcome::Again(reason, after) if after == wait => ("after 7 s", reason),
         SendOutcome::Again(reason, _) => ("again", reason),
