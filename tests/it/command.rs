@@ -693,7 +693,10 @@ async fn dead_letters_that_somebody_else_is_looking_at_are_counted() {
     assert_eq!(hidden, format!("1 more is {why}"));
     assert_eq!(list().1, hidden);
     look_at_one().await;
-    assert_eq!(list(), ("all dead letters are in flight; try again shortly\n".to_owned(), format!("2 are {why}")));
+    assert_eq!(
+        list(),
+        ("all dead letters are in flight; try again shortly\n".to_owned(), format!("2 are {why}"))
+    );
 
     let state = dev.folder.clone();
     dev.signal("-KILL");

@@ -293,9 +293,18 @@ async fn only_a_handler_that_needs_what_is_missing_refuses_the_event() {
             started.replace(&time, "\"yesterday\""),
             "progress: `timestamp` is missing, or not a time as RFC 3339 has it",
         ),
-        (started.replace("\"u\"", "null"), "progress: `data` does not match the payload of `user.course.started`"),
-        (started.replace("\"c\"", "1e999"), "progress: `data` does not match the payload of `user.course.started`"),
-        (started.replace("\"data\"", "\"more\""), "progress: `data` does not match the payload of `user.course.started`"),
+        (
+            started.replace("\"u\"", "null"),
+            "progress: `data` does not match the payload of `user.course.started`",
+        ),
+        (
+            started.replace("\"c\"", "1e999"),
+            "progress: `data` does not match the payload of `user.course.started`",
+        ),
+        (
+            started.replace("\"data\"", "\"more\""),
+            "progress: `data` does not match the payload of `user.course.started`",
+        ),
         (
             event("notifications.sent", r#"{"notifications":null}"#),
             "push: `data` is not what `notifications.sent` has",

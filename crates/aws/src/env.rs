@@ -137,10 +137,7 @@ impl Env {
     /// # Errors
     ///
     /// [`ConfigError`] about `needed_for`, when the environment does not say how.
-    pub fn aws(
-        &self,
-        needed_for: impl Into<Cow<'static, str>>,
-    ) -> Result<&SdkConfig, ConfigError> {
+    pub fn aws(&self, needed_for: impl Into<Cow<'static, str>>) -> Result<&SdkConfig, ConfigError> {
         self.connected()
             .map_err(|error| ConfigError::unusable(needed_for, format!("it needs AWS, and {error}")))
     }
@@ -161,12 +158,11 @@ impl Env {
         if let Some(aws) = self.aws.get() {
             return Ok(aws);
         }
-        let made = match &self.connect {
-            Some(connect) => connect()?,
-            None => {
-                let lookup = self.lookup.clone();
-                sdk_config(move |name| lookup(name))?
-            }
+        let made = if let Some(connect) = &self.connect {
+            connect()?
+        } else {
+            let lookup = self.lookup.clone();
+            sdk_config(move |name| lookup(name))?
         };
         Ok(self.aws.get_or_init(|| made))
     }

@@ -21,7 +21,9 @@ impl CallFailed {
                 format!("{service} answered {} ({code})", failure.raw().status().as_u16())
             }
             SdkError::DispatchFailure(_) => format!("{service} could not be reached"),
-            _ => format!("the call to {service} failed before it was sent, or its answer could not be understood"),
+            _ => format!(
+                "the call to {service} failed before it was sent, or its answer could not be understood"
+            ),
         })
     }
 }
@@ -154,7 +156,10 @@ mod tests {
         let late = SdkError::<ErrorMetadata, _>::timeout_error("+254705408079");
         assert_eq!(failed(late), "SQS did not answer in time");
         let unmade = SdkError::construction_failure("+254705408079");
-        assert_eq!(failed(unmade), "the call to SQS failed before it was sent, or its answer could not be understood");
+        assert_eq!(
+            failed(unmade),
+            "the call to SQS failed before it was sent, or its answer could not be understood"
+        );
     }
 
     #[test]

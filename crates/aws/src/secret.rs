@@ -58,7 +58,9 @@ impl Credential for Token {
         if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Self(token.to_owned()))
         } else {
-            Err(Unusable("it has a space, an invisible character or another character that a key cannot have"))
+            Err(Unusable(
+                "it has a space, an invisible character or another character that a key cannot have",
+            ))
         }
     }
 }
@@ -155,7 +157,7 @@ impl<T: Credential> Secret<T> {
 }
 
 impl<T> Secret<T> {
-    const fn failed(&self, source: ReadError) -> SecretError {
+    fn failed(&self, source: ReadError) -> SecretError {
         SecretError::Read { variable: self.0.variable, source }
     }
 
@@ -297,7 +299,8 @@ mod tests {
             _ => None,
         });
         let key = Credentials::new("key", "secret", None, None, "tests");
-        let aws = aws.unwrap().into_builder().credentials_provider(SharedCredentialsProvider::new(key)).build();
+        let aws =
+            aws.unwrap().into_builder().credentials_provider(SharedCredentialsProvider::new(key)).build();
         let env = Env::of([("SHOP_TOKEN_ID", "shop")]).with_aws(move || Ok(aws.clone()));
         let secret = Secret::<Token>::from_env(&env, "SHOP_TOKEN").unwrap();
         let began = tokio::time::Instant::now();

@@ -535,8 +535,8 @@ mod tests {
             news(current, true, 1).unwrap().starts_with("! the sender signs with a newer secret as well")
         );
         assert_eq!((news(current, true, 2), news(None, false, 3)), (None, None));
-        assert!(news(previous, false, 4).unwrap().contains("the first secret does not sign"));
-        assert!(news(current, false, 5).unwrap().contains("and no newer one"));
+        assert!(news(previous, false, 4).unwrap().contains("does not sign with the first secret"));
+        assert!(news(current, false, 5).unwrap().contains("and with no newer one"));
         // Two senders take turns.
         assert_eq!((news(current, true, 6), news(current, false, 7)), (None, None));
         assert!(news(current, true, 12).is_some());

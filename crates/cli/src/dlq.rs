@@ -110,7 +110,8 @@ pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
     if args.json {
         table::print_json(&letters)?;
     } else {
-        let empty = if unseen > 0 { "all dead letters are in flight; try again shortly" } else { "no dead letters" };
+        let empty =
+            if unseen > 0 { "all dead letters are in flight; try again shortly" } else { "no dead letters" };
         table::print(columns, rows, letters.len(), empty)?;
     }
     if may_be_more {

@@ -319,9 +319,7 @@ fn problem(error: &object_store::Error) -> String {
         E::NotFound { .. } => "the bucket or the object is not there",
         E::PermissionDenied { .. } => "access is denied",
         E::Unauthenticated { .. } => "the credentials are not accepted",
-        E::InvalidPath { .. } => {
-            "an object's name has an empty or invalid part; move it elsewhere"
-        }
+        E::InvalidPath { .. } => "an object's name has an empty or invalid part; move it elsewhere",
         E::AlreadyExists { .. } => "another request for the object is under way, and S3 asks to try again",
         _ => "the store refused or did not answer",
     };

@@ -355,7 +355,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                         forget_deliveries(&mut history.done);
                     }
                     let acquired = Acquired { request, history, tasks: Vec::new(), failures: None };
-                    let settled = if is_ours { batch.settle(&acquired, Some(&failure)).await } else { Ok(()) };
+                    let settled =
+                        if is_ours { batch.settle(&acquired, Some(&failure)).await } else { Ok(()) };
                     return Err(match (deliveries, settled) {
                         // Its progress is noted, even if this failure is not.
                         (Deliveries::SendAgain, _) => {

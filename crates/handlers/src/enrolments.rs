@@ -28,7 +28,8 @@ pub(crate) fn router(env: &Env) -> Result<Router, ConfigError> {
     let http = env.http_client(&url)?;
     let enrolments = Enrolments { url, http, token: env.secret("ENROLMENTS_TOKEN")? };
     // Reading the token, and then the call.
-    let router = Router::new().on("enrolments", enrol).longest_call("enrolments", LONGEST_WAIT + LONGEST_CALL);
+    let router =
+        Router::new().on("enrolments", enrol).longest_call("enrolments", LONGEST_WAIT + LONGEST_CALL);
     Ok(router.with_state(enrolments))
 }
 

@@ -39,7 +39,8 @@ mod tests {
     /// What `cargo learnink replay` and the product's tests rely on: a room without its variables is switched off.
     #[test]
     fn the_rooms_need_no_variables_but_those_of_the_tables() {
-        let env = Env::of([("LEARNINK_LEARNERS_TABLE", "learners"), ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown")]);
+        let env =
+            Env::of([("LEARNINK_LEARNERS_TABLE", "learners"), ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown")]);
         let aws = Env::of([("AWS_REGION", "eu-west-1")]);
         let env = env.with_tables(aws.tables().unwrap().clone());
         assert_eq!(router(&env).unwrap().handler_names(), ["progress", "unknown"]);

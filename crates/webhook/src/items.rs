@@ -691,7 +691,10 @@ mod tests {
         assert_eq!((list[0].read(), list[2].read()), (Ok(&1), Ok(&3)));
         let error = list[1].read().unwrap_err();
         assert_eq!(error.class(), FailureClass::Permanent);
-        assert_eq!(error.to_string(), "the item does not have the expected shape (line 1, column 15 of the item)");
+        assert_eq!(
+            error.to_string(),
+            "the item does not have the expected shape (line 1, column 15 of the item)"
+        );
         assert!(!format!("{list:?}").contains("2547"));
     }
 

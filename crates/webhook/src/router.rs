@@ -518,9 +518,8 @@ mod tests {
     fn a_name_is_taken_once_whether_its_handler_is_on_or_off() {
         let on = || Router::new().on("push", sent).with_state(());
         let off = || Router::off("push");
-        for merge in [|on: Router, off: Router| on.merge(off), |on, off| off.merge(on)] {
-            assert!(std::panic::catch_unwind(|| merge(on(), off())).is_err());
-        }
+        assert!(std::panic::catch_unwind(|| on().merge(off())).is_err());
+        assert!(std::panic::catch_unwind(|| off().merge(on())).is_err());
         assert!(std::panic::catch_unwind(|| off().merge(off())).is_err());
         assert!(std::panic::catch_unwind(|| Router::<()>::off("Push")).is_err());
     }

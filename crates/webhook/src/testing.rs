@@ -373,7 +373,11 @@ mod tests {
             let work = |_: &_, key: crate::IdempotencyKey| {
                 keys.lock().unwrap().push(key.to_string());
                 let is_first = key.as_str().ends_with("/0");
-                std::future::ready(if is_first { Err(HandlerError::permanent("no template")) } else { Ok(()) })
+                std::future::ready(if is_first {
+                    Err(HandlerError::permanent("no template"))
+                } else {
+                    Ok(())
+                })
             };
             event.for_each_item(&event.data.notifications, &permits, work).await
         }

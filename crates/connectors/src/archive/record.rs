@@ -277,10 +277,7 @@ mod tests {
         assert_eq!(changed(",\"body\"", ",\"body_base64\":\"\",\"body\""), RecordError::Body);
         assert_eq!(changed(",\"body\"", ",\"body_base64\""), RecordError::Body);
         let twice = changed(",\"body\"", ",\"body\":\"\",\"body\"");
-        assert_eq!(
-            twice.to_string(),
-            "the record has missing or unexpected fields (line 1, column 220)"
-        );
+        assert_eq!(twice.to_string(), "the record has missing or unexpected fields (line 1, column 220)");
         for (from, to) in [(",\"body\"", ",\"bidy\""), ("{\"svix-id\"", "{\"more\":1,\"svix-id\"")] {
             assert!(matches!(changed(from, to), RecordError::NotARecord { .. }), "{to}");
         }

@@ -99,7 +99,8 @@ impl Credential for ServiceAccount {
                 incomplete
             })
         })?;
-        let der = pkcs8(&file.private_key).ok_or(Unusable("its private_key is not a PEM of a `PRIVATE KEY`"))?;
+        let der =
+            pkcs8(&file.private_key).ok_or(Unusable("its private_key is not a PEM of a `PRIVATE KEY`"))?;
         let key = RsaKeyPair::from_pkcs8(&der);
         let key = key.map_err(|_| Unusable("its private_key is not an RSA key of 2048 bits or more"))?;
         let token_address = file.token_uri.parse().ok();
@@ -416,7 +417,7 @@ mod tests {
             (file.replace(':', ":\u{a0}"), "invisible characters or spaces of another kind"),
             (file.replace(',', ",\u{200b}"), "invisible characters or spaces of another kind"),
             (file.replace("project_id", "project"), "not JSON with project_id"),
-            (file.replace("PRIVATE KEY", "KEY"), "no PEM"),
+            (file.replace("PRIVATE KEY", "KEY"), "is not a PEM"),
         ] {
             let Unusable(said) = ServiceAccount::parse(&stored).unwrap_err();
             assert!(said.contains(problem) && !said.contains("acme"), "{said}");
