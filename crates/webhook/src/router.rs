@@ -35,10 +35,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::error::{HandlerError, HandlerResult};
-use crate::event::{Envelope, Event, Payload};
+use crate::event::{Envelope, Event, EventError, Payload};
 use crate::idempotency::is_handler_name;
 
 type Call<S> = Arc<dyn Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send + Sync>;
+
+/// Reads the payload of an event, and drops it.
+type ReadPayload = fn(&Envelope) -> Result<(), EventError>;
 
 /// The handlers, in the order in which they were registered. `S` is the state they still need;
 /// a `Router<()>` is ready to run.
@@ -57,6 +60,7 @@ pub struct Handler<S = ()> {
     takes: Pattern,
     max_age: Option<Duration>,
     longest_call: Duration,
+    read_payload: ReadPayload,
     call: Call<S>,
 }
 
@@ -128,7 +132,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
         let takes = Pattern::Type { event_type: P::TYPE, api_version: P::API_VERSION };
-        self.register(name, takes, move |state, event| match event.envelope.data::<P>() {
+        let read_payload: ReadPayload = |envelope| envelope.data::<P>().map(drop);
+        self.register(name, takes, read_payload, move |state, event| match event.envelope.data::<P>() {
             Ok(data) => Box::pin(handler(event.with_data(data), state)),
             Err(error) => {
                 let error = HandlerError::permanent(error.to_string());
@@ -149,7 +154,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Pattern::Types(types), move |state, event| Box::pin(handler(event, state)))
+        self.register(name, Pattern::Types(types), no_payload, move |state, event| {
+            Box::pin(handler(event, state))
+        })
     }
 
     /// Runs `handler` for every event, of any type and version.
@@ -164,7 +171,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Pattern::Any, move |state, event| Box::pin(handler(event, state)))
+        self.register(name, Pattern::Any, no_payload, move |state, event| Box::pin(handler(event, state)))
     }
 
     /// Runs `handler` for every webhook, even if its body is not an event: not JSON, or not a JSON object. For
@@ -181,7 +188,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Pattern::Webhook, move |state, event| Box::pin(handler(event, state)))
+        self.register(name, Pattern::Webhook, no_payload, move |state, event| Box::pin(handler(event, state)))
     }
 
     /// Runs `handler` for every event of a type or version that no [`Router::on`] takes, and for every JSON object
@@ -198,7 +205,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         F: Fn(Event, S) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.register(name, Pattern::Rest, move |state, event| Box::pin(handler(event, state)))
+        self.register(name, Pattern::Rest, no_payload, move |state, event| Box::pin(handler(event, state)))
     }
 
     /// Skips events that happened longer than `max_age` ago: the handler is not called for them, and they count as
@@ -239,6 +246,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
                 takes: handler.takes,
                 max_age: handler.max_age,
                 longest_call: handler.longest_call,
+                read_payload: handler.read_payload,
                 call: Arc::new(move |(), event| call(state.clone(), event)) as Call<()>,
             }
         });
@@ -253,7 +261,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     #[track_caller]
-    fn register<F>(self, name: &'static str, takes: Pattern, call: F) -> Self
+    fn register<F>(self, name: &'static str, takes: Pattern, read_payload: ReadPayload, call: F) -> Self
     where
         F: Fn(S, Event) -> BoxFuture<'static, HandlerResult> + Send + Sync + 'static,
     {
@@ -263,6 +271,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
             takes,
             max_age: None,
             longest_call: LONGEST_CALL,
+            read_payload,
             call: Arc::new(call),
         })
     }
@@ -287,6 +296,11 @@ fn assert_is_name(name: &str) {
         is_handler_name(name),
         "invalid handler name `{name}`: use 1-64 characters from a-z 0-9 _ - ., not only digits"
     );
+}
+
+/// What is to be read for a handler that takes events with their `data` raw: nothing.
+fn no_payload(_: &Envelope) -> Result<(), EventError> {
+    Ok(())
 }
 
 impl Router {
@@ -366,6 +380,26 @@ impl<S> Handler<S> {
     /// How long a call that it makes takes at most.
     pub const fn longest_call(&self) -> Duration {
         self.longest_call
+    }
+
+    /// Whether it is registered for types by name, with [`Router::on`] or [`Router::on_types`].
+    pub const fn is_for_named_types(&self) -> bool {
+        matches!(self.takes, Pattern::Type { .. } | Pattern::Types(_))
+    }
+
+    /// Whether it is registered with [`Router::fallback`].
+    pub const fn is_fallback(&self) -> bool {
+        matches!(self.takes, Pattern::Rest)
+    }
+
+    /// Reads the payload of an event that goes to this handler, and calls nothing: for checks of examples. A handler
+    /// without a payload of its own reads every event.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError::Data`] when the handler's payload has another shape.
+    pub fn read_payload(&self, envelope: &Envelope) -> Result<(), EventError> {
+        (self.read_payload)(envelope)
     }
 
     /// Whether an event of this age is too old for it.
@@ -473,6 +507,19 @@ mod tests {
         let router = router.with_state(());
         let calls: Vec<_> = router.handlers.iter().map(Handler::longest_call).collect();
         assert_eq!(calls, [LONGEST_CALL, long]);
+    }
+
+    #[test]
+    fn a_handler_says_what_it_is_for_and_reads_its_payload_without_being_called() {
+        let router = router().merge(Router::new().on_types("forward", BTreeSet::new(), any).with_state(()));
+        let of = |is: fn(&Handler) -> bool| {
+            router.handlers.iter().filter(|handler| is(handler)).map(Handler::name).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Handler::is_for_named_types), ["progress", "streaks", "push", "forward"]);
+        assert_eq!(of(Handler::is_fallback), ["unknown"]);
+        let no_course = envelope("user.course.started", API_VERSION);
+        let reads: Vec<_> = router.handlers.iter().map(|h| h.read_payload(&no_course).is_ok()).collect();
+        assert_eq!(reads, [false, false, false, true, true, true]);
     }
 
     #[test]
