@@ -43,7 +43,8 @@ struct Dev {
     folder: String,
 }
 
-fn learnink(arguments: &[&str]) -> Command {
+/// The command, in the checkout.
+pub(crate) fn learnink(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary("learnink"));
     command.args(arguments).current_dir(root()).stdin(Stdio::null());
     for variable in VARIABLES.iter().chain(&["RUST_LOG"]) {
@@ -54,7 +55,7 @@ fn learnink(arguments: &[&str]) -> Command {
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

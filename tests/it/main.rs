@@ -27,6 +27,7 @@ macro_rules! on_both_engines {
 
 mod archive;
 mod bus;
+mod catalog;
 mod command;
 mod consumer;
 mod deploy_page;

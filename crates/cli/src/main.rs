@@ -6,6 +6,7 @@
 mod archive;
 mod aws;
 mod called;
+mod catalog;
 mod dev;
 mod dlq;
 mod input;
@@ -56,6 +57,8 @@ enum Command {
     /// Prove and export the records that the `archive` handler keeps
     #[command(subcommand)]
     Archive(archive::Command),
+    /// List, add and check the event types of this repository: schemas, examples, handlers
+    Catalog(catalog::Args),
 }
 
 /// Where `learnink dev` keeps its state.
@@ -100,6 +103,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(command) => replay::run(command).await.map(|()| ExitCode::SUCCESS),
         Command::Dlq(dlq::Command::List(args)) => dlq::list(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Archive(command) => archive::run(command).await,
+        Command::Catalog(args) => catalog::run(&args),
     }
 }
 
