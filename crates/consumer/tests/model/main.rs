@@ -30,6 +30,10 @@ use std::thread;
 /// How many schedules the check runs.
 const SCHEDULES: u64 = 10_000;
 
+/// Schedules beyond these in which the checks once took a promise for broken: a dead part of a message's twin; a message
+/// that a slow clock had seen before the window under which it came.
+const BROKE_A_PROMISE: [u64; 2] = [51_462, 58_785];
+
 fn variable(name: &str) -> Option<u64> {
     #[expect(clippy::disallowed_methods, reason = "a test's own switches")]
     let text = std::env::var(name).ok()?;
@@ -48,7 +52,8 @@ fn whatever_happens_every_message_ends_done_or_dead_lettered_with_a_reason_and_n
         .map(|first| {
             thread::spawn(move || {
                 let mut seen = world::Seen::default();
-                for seed in (first..schedules).step_by(threads) {
+                let once = BROKE_A_PROMISE.into_iter().filter(|_| first == 0);
+                for seed in once.chain((first..schedules).step_by(threads)) {
                     match catch_unwind(AssertUnwindSafe(|| schedule::run(seed))) {
                         Ok(of_schedule) => seen += of_schedule,
                         Err(panic) => {

@@ -241,9 +241,13 @@ fn check_replays(state: &mut State) {
         if entry.payload_sha256 != payload_sha256(&sent.message().body) {
             continue;
         }
+        // One that came first after the window was opened is not a replay, even if a slow clock saw it before that.
+        let sends = state.sent.values().filter(|other| other.entry_id() == sent.entry_id());
+        let came_first_at_ms = sends.map(|other| other.received_at_ms).min().unwrap_or_default();
         let came_in_time = |window: &&ReplayWindow| {
             let (opened, expires) = (window.opened_at.as_millisecond(), window.expires_at.as_millisecond());
-            window.closed.is_none() && (opened..expires).contains(&sent.received_at_ms)
+            let is_a_replay = came_first_at_ms < opened;
+            window.closed.is_none() && is_a_replay && (opened..expires).contains(&sent.received_at_ms)
         };
         let windows = state.windows.iter().filter(came_in_time);
         for window in windows.filter(|window| window.covers(known(sent, entry))) {
