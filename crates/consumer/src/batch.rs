@@ -403,8 +403,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Result<Vec<Task>, String> {
-        // A new message cannot be replayed.
-        if history.first_seen_ms == request.now.as_millisecond() {
+        // A new message has nothing that could be done again. Another consumer, whose clock differs, may have seen it
+        // first in the very millisecond of this claim: then something is done, or nothing is lost.
+        if history.done.is_empty() && history.first_seen_ms == request.now.as_millisecond() {
             return Ok(tasks(names, &history.done, &[]));
         }
         let windows = self.windows(batch, report).await?;
@@ -425,7 +426,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             return Ok(Vec::new());
         }
         let Some(mut task) = delivery.task_of_part(part) else { return Ok(Vec::new()) };
-        let is_new = history.first_seen_ms == claimed_at.as_millisecond();
+        let is_new = history.done.is_empty() && history.first_seen_ms == claimed_at.as_millisecond();
         if is_new && part.window().is_none() {
             return Ok(vec![task]);
         }
