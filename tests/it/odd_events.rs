@@ -307,9 +307,12 @@ async fn only_a_handler_that_needs_what_is_missing_refuses_the_event() {
         ),
         (
             event("notifications.sent", r#"{"notifications":null}"#),
-            "push: `data` is not what `notifications.sent` has",
+            "push: `data` does not match the payload of `notifications.sent`",
         ),
-        (event("notifications.sent", "{}"), "push: `data` is not what `notifications.sent` has"),
+        (
+            event("notifications.sent", "{}"),
+            "push: `data` does not match the payload of `notifications.sent`",
+        ),
     ] {
         let (outcome, reason) = world.deliver(&body).await;
         assert_eq!(outcome, Outcome::DeadLettered, "{body}");

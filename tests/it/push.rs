@@ -351,7 +351,7 @@ async fn a_secret_in_secrets_manager_is_kept_replaced_and_outlives_an_outage() {
     assert_eq!(deliver(at(329)).await, done);
     assert_eq!(aws.calls("GetSecretValue"), 3);
 
-    // The endpoint has rotated its secret: the next attempt uses the new one, half a minute after the last
+    // The endpoint has rotated its secret: an attempt uses the new one from half a minute after the last
     // reading.
     aws.decide(|_| AwsFate::Answered);
     aws.set_secret("AWSCURRENT", OTHER_SECRET);
@@ -359,7 +359,7 @@ async fn a_secret_in_secrets_manager_is_kept_replaced_and_outlives_an_outage() {
     let (outcome, reason) = deliver(at(329)).await;
     assert_eq!(outcome, Outcome::Retry);
     assert!(reason.contains("the endpoint answered 401; check LEARNINK_PUSH_SECRET"), "{reason}");
-    assert_eq!(deliver(at(331)).await, done);
+    assert_eq!(deliver(at(365)).await, done);
 }
 
 /// A running `learnink dev`, and all its output.
