@@ -42,7 +42,7 @@ use learnink_webhook::config::ConfigError;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 
 use crate::endpoint::{self, SigningKeys};
-use crate::http::{Http, SendOutcome, TIME_LIMIT};
+use crate::http::{Http, SendOutcome, TIME_LIMIT, retry_later};
 
 /// The handler's name in the ledger.
 const NAME: &str = "forward";
@@ -130,8 +130,7 @@ async fn forward(event: Event, endpoint: Arc<Endpoint>) -> HandlerResult {
     match outcome {
         SendOutcome::Sent | SendOutcome::NoDevice => Ok(()),
         SendOutcome::Refused(reason) => Err(HandlerError::permanent(reason)),
-        SendOutcome::Again(reason, None) => Err(HandlerError::retryable(reason)),
-        SendOutcome::Again(reason, Some(wait)) => Err(HandlerError::retryable(reason).retry_after(wait)),
+        SendOutcome::Again(reason, wait) => Err(retry_later(reason, wait)),
         SendOutcome::Misconfigured(reason) => {
             endpoint.secret.doubt();
             Err(HandlerError::retryable(reason))

@@ -9,6 +9,7 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use learnink_aws::HttpsUrl;
 use learnink_aws::http::builder;
+use learnink_webhook::HandlerError;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Url};
 
@@ -72,6 +73,15 @@ impl SendOutcome {
     /// The answer of a sender that denies us access, or does not exist. `check` says where to look.
     pub(crate) fn misconfigured(who: &str, answer: &Answer, check: &str) -> Self {
         Self::Misconfigured(format!("{who} answered {}; check {check}", answer.status))
+    }
+}
+
+/// The error of a handler whose request may be sent later, after this wait at least.
+pub(crate) fn retry_later(reason: String, wait: Option<Duration>) -> HandlerError {
+    let error = HandlerError::retryable(reason);
+    match wait {
+        Some(wait) => error.retry_after(wait),
+        None => error,
     }
 }
 

@@ -85,7 +85,7 @@ use fcm::{Access, ServiceAccount, Tokens};
 use onesignal::ApiKey;
 
 use crate::endpoint::{NAME as ENDPOINT, SigningKeys, judge};
-use crate::http::{Answer, Http, Request, SendOutcome, TIME_LIMIT};
+use crate::http::{Answer, Http, Request, SendOutcome, TIME_LIMIT, retry_later};
 
 /// The handler's name in the ledger.
 const NAME: &str = "push";
@@ -265,8 +265,7 @@ impl Run<'_> {
             SendOutcome::Sent => count(&self.tally.sent),
             SendOutcome::NoDevice => count(&self.tally.unreachable),
             SendOutcome::Refused(reason) => refuse(reason),
-            SendOutcome::Again(reason, None) => Err(HandlerError::retryable(reason)),
-            SendOutcome::Again(reason, Some(wait)) => Err(HandlerError::retryable(reason).retry_after(wait)),
+            SendOutcome::Again(reason, wait) => Err(retry_later(reason, wait)),
             SendOutcome::Misconfigured(reason) => {
                 self.is_doubtful.store(true, Ordering::Relaxed);
                 Err(HandlerError::retryable(reason))
