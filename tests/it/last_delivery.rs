@@ -15,7 +15,7 @@ use learnink_local::sdk_config;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_webhook::event::{NotificationsSent, Payload};
 use learnink_webhook::message::{LONGEST_PART, Part};
-use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId, Permits, Router};
+use learnink_webhook::{Event, FailureKind, HandlerError, HandlerResult, MessageId, Permits, Router};
 use serde_json::json;
 
 use crate::records::{RECEIVED_AT_S, batch, counted, delivery, drain, record};
@@ -424,7 +424,7 @@ async fn a_list_that_had_no_turn_is_neither_kept_waiting_nor_dead_lettered() {
         let invocation = Invocation::new(receive_count.to_string(), now, Duration::from_secs(2));
         let both = batch(vec![other.clone(), list(1, receive_count)]);
         let report = stand.consumer.consume(&both, &invocation).await.records.remove(1);
-        assert!(matches!(report.handlers[0].ended, Ended::Unfinished(_)), "{report:?}");
+        assert_eq!(report.handlers[0].ended.kind(), Some(FailureKind::Unfinished), "{report:?}");
         let expected = if receive_count < MAX_RECEIVE_COUNT { Outcome::Retry } else { Outcome::SentAgain };
         assert_eq!(report.outcome, expected, "{report:?}");
     }

@@ -456,6 +456,7 @@ mod tests {
             occurred_at: None,
             received_at: None,
             failure: Some(Failure { handler: None, class: "permanent", reason: "no such plan".to_owned() }),
+            first_seen: None,
             retry_in: Some(Duration::from_millis(1_200)),
             degraded: BTreeSet::new(),
             handlers: Vec::new(),

@@ -9,8 +9,8 @@
 //! 4. **settle**: record what is done, and release the claim;
 //! 5. delete the message, hide it on the queue for a while, or copy it to the dead-letter queue.
 //!
-//! A message that fails at its last delivery goes to the dead-letter queue at once and with its reason. A message
-//! that SQS moves there by itself has killed its consumer.
+//! A message that fails at its last delivery goes to the dead-letter queue at once and with its reason. SQS itself
+//! moves a message there only if no consumer could end its last delivery.
 //!
 //! Several records that ask the ledger at the same time share one call: see `group`.
 
@@ -29,7 +29,7 @@ use learnink_webhook::error::with_causes;
 use learnink_webhook::items::ItemLog;
 use learnink_webhook::message::Part;
 use learnink_webhook::router::Handler;
-use learnink_webhook::{Envelope, Event, FailureClass, HandlerError, Message};
+use learnink_webhook::{Envelope, Event, FailureClass, FailureKind, HandlerError, Message};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
@@ -37,7 +37,7 @@ use crate::Consumer;
 use crate::breaker::Trials;
 use crate::claims::{Acquired, Batch, LONGEST_PAUSE};
 use crate::dead_letter::PAYLOAD_MISMATCH;
-use crate::ending::{Ending, lease_lost};
+use crate::ending::{Deliveries, Ending, RetryAfter};
 use crate::group::group;
 use crate::invocation::Invocation;
 use crate::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, payload_sha256};
@@ -48,7 +48,6 @@ use crate::replay::{ReplayWindow, SeenMessage, Task, forget_deliveries, note_fai
 use crate::report::{
     BatchReport, Degraded, Ended, EngineFailure, Failure, HandlerReport, Outcome, RecordReport,
 };
-use crate::verdict::{Deliveries, RetryAfter, Verdict, verdict};
 
 /// Time between two writes of finished items to the ledger. After a crash, the items that finished since the last
 /// write run again.
@@ -96,6 +95,11 @@ impl Delivery<'_> {
         let (received_at, now) = (self.message.received_at, batch.invocation.now());
         let windows = windows.iter().flatten();
         windows.filter(|window| window.takes(received_at, now) && window.covers(seen)).collect()
+    }
+
+    /// The ending once nothing is left to do: the dead-letter queue if the body is not an event, else `otherwise`.
+    fn end_without_work(&self, otherwise: Ending) -> Ending {
+        self.never.clone().map_or(otherwise, Ending::DeadLetter)
     }
 
     /// The task of a part of a list. Replay windows add nothing to it.
@@ -149,6 +153,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             receive_count: record.receive_count(),
             outcome: Outcome::Retry,
             failure: None,
+            first_seen: None,
             retry_in: None,
             degraded: BTreeSet::new(),
             handlers: Vec::new(),
@@ -157,54 +162,24 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let owner = format!("{}/{index}", invocation.id);
         let work = AssertUnwindSafe(self.process(record, owner, batch, &mut report)).catch_unwind();
         let worked = tokio::time::timeout_at(invocation.end_of_records(), work).await;
-        let mut ending = match worked {
+        let ending = match worked {
             Ok(Ok(ending)) => ending,
             Ok(Err(_panic)) => {
-                Ending::cut_off(EngineFailure::Panicked, "the consumer panicked", report.failure.take())
+                Ending::cut_off(EngineFailure::Panicked, "the consumer panicked", report.failure.as_ref())
             }
             Err(_elapsed) => {
                 let reason = "the invocation's time was up";
-                Ending::cut_off(EngineFailure::TimedOut, reason, report.failure.take())
+                Ending::cut_off(EngineFailure::TimedOut, reason, report.failure.as_ref())
             }
         };
-        let end = invocation.end_of_answers();
-        if ending.outcome == Outcome::Retry && self.is_last_delivery(record) {
-            ending = match tokio::time::timeout_at(end, self.end_last_delivery(record, &ending)).await {
-                Ok(ended) => ended,
-                Err(_elapsed) => ending,
-            };
-        }
-        report.outcome = ending.outcome;
-        if ending.outcome == Outcome::Retry {
-            let failures = ending.failures.unwrap_or(report.receive_count);
-            let delay = ending.wait.delay(failures, (self.random)());
-            if let Ok(true) = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await {
-                report.retry_in = Some(delay);
-            } else {
-                report.degraded.insert(Degraded::Delay);
-            }
-        }
-        report.failure = ending.into_failure();
+        let is_last_delivery = report.receive_count >= self.max_receive_count;
+        let ending = if is_last_delivery { ending.at_last_delivery() } else { ending };
+        self.carry_out(ending, record, invocation.end_of_answers(), &mut report).await;
         report.ended_at = invocation.now();
         report
     }
 
-    /// Whether SQS does not deliver the record again.
-    fn is_last_delivery(&self, record: Record<'_>) -> bool {
-        record.receive_count() >= self.max_receive_count
-    }
-
-    /// Ends a record that failed at its last delivery before its handlers' verdict.
-    async fn end_last_delivery(&self, record: Record<'_>, ending: &Ending) -> Ending {
-        let Some(failure) = ending.failure.clone() else { return Ending::good(Outcome::Retry) };
-        if failure.class == EngineFailure::InProgress.name() {
-            // Nothing failed.
-            return self.send_again(record, failure, ending.wait).await;
-        }
-        self.dead_letter(record, failure, None).await
-    }
-
-    /// Takes one record through all steps.
+    /// Takes one record through all steps but the last, which its ending names.
     async fn process(
         &self,
         record: Record<'_>,
@@ -212,12 +187,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Ending {
-        let delivery = match self.read(record, report).await {
+        let delivery = match self.read(record, report) {
             Ok(delivery) => delivery,
             Err(ending) => return ending,
         };
         if delivery.handlers.is_empty() {
-            return self.end_without_work(record, &delivery, None, Outcome::Ignored).await;
+            return delivery.end_without_work(Ending::Ignored);
         }
         if Instant::now() >= batch.invocation.end_of_work() {
             let reason = "the invocation has no time left for it";
@@ -227,44 +202,27 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Ok(acquired) => acquired,
             Err(ending) => return ending,
         };
-        let verdict = match self.run(record, &mut acquired, &delivery, batch, report).await {
-            Ok(verdict) => verdict,
-            Err(ending) => return ending,
+        let Some(ending) = self.run(record, &mut acquired, &delivery, batch, report).await else {
+            return Ending::lease_lost();
         };
-        // In case the next steps are cut off.
-        report.failure = verdict.failure().cloned();
+        // In case the next step is cut off.
+        report.failure = ending.failure().cloned();
         // Recorded first, so that a redrive from the dead-letter queue does not run again what is done.
-        if let Err(ending) = batch.settle(&acquired, verdict.failure()).await {
-            let ending = ending.after(&verdict);
-            return match (&verdict, ending.failure.clone()) {
-                // Its progress is recorded, or is repeated under the same keys.
-                (Verdict::AgainAfresh { .. }, Some(failure)) => {
-                    self.send_again(record, failure, ending.wait).await
-                }
-                _ => ending,
-            };
-        }
-        match verdict {
-            // A part of a replay whose window was closed.
-            Verdict::Done if acquired.tasks.is_empty() => Ending::good(Outcome::Ignored),
-            Verdict::Done => Ending::good(Outcome::Processed),
-            Verdict::Again { failure, wait } => {
-                Ending { wait, failures: acquired.failures, ..Ending::retry(failure) }
-            }
-            Verdict::AgainAfresh { failure, wait } => self.send_again(record, failure, wait).await,
-            Verdict::Never(failure) => self.dead_letter(record, failure, acquired.history.first_seen()).await,
+        match batch.settle(&acquired, ending.failure()).await {
+            Ok(()) => ending,
+            Err(unrecorded) => ending.unrecorded(unrecorded),
         }
     }
 
     /// Decodes a record and finds its handlers.
-    async fn read(&self, record: Record<'_>, report: &mut RecordReport) -> Result<Delivery<'_>, Ending> {
+    fn read(&self, record: Record<'_>, report: &mut RecordReport) -> Result<Delivery<'_>, Ending> {
         let message = match record.decode() {
             Ok(message) => Arc::new(message),
             Err(error) => {
                 let failure = Failure::of_engine(EngineFailure::NoMessage, error.to_string());
                 return Err(match error.class() {
                     FailureClass::Retryable => Ending::retry(failure),
-                    FailureClass::Permanent => self.dead_letter(record, failure, None).await,
+                    FailureClass::Permanent => Ending::DeadLetter(failure),
                 });
             }
         };
@@ -292,7 +250,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 let reason =
                     format!("no handler `{}` is registered for this part of its list", part.handler());
                 let failure = Failure::of_engine(EngineFailure::NoHandler, reason);
-                return Err(self.dead_letter(record, failure, None).await);
+                return Err(Ending::DeadLetter(failure));
             }
         }
         Ok(Delivery { message, envelope: Arc::new(envelope), handlers, never })
@@ -336,9 +294,10 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 }
                 Claim::PayloadMismatch => {
                     let failure = Failure::of_engine(EngineFailure::PayloadMismatch, PAYLOAD_MISMATCH);
-                    return Err(self.dead_letter(record, failure, None).await);
+                    return Err(Ending::DeadLetter(failure));
                 }
             };
+            report.first_seen = history.first_seen();
             let found = match part {
                 Some(part) => self.task_of_part(part, request.now, &history, delivery, batch, report).await,
                 None => self.tasks(&names, &request, &history, delivery, batch, report).await,
@@ -354,22 +313,15 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     if deliveries == Deliveries::UsedUp {
                         forget_deliveries(&mut history.done);
                     }
-                    let acquired = Acquired { request, history, tasks: Vec::new(), failures: None };
+                    let acquired = Acquired { request, history, tasks: Vec::new() };
                     let settled =
                         if is_ours { batch.settle(&acquired, Some(&failure)).await } else { Ok(()) };
-                    return Err(match (deliveries, settled) {
-                        // Its progress is noted, even if this failure is not.
-                        (Deliveries::SendAgain, _) => {
-                            self.send_again(record, failure, RetryAfter::Backoff(Duration::ZERO)).await
-                        }
-                        (Deliveries::Left | Deliveries::UsedUp, Err(ending)) => ending,
-                        (Deliveries::Left, Ok(())) => {
-                            let failures = without_progress.map(|deliveries| deliveries.saturating_add(1));
-                            Ending { failures, ..Ending::retry(failure) }
-                        }
-                        (Deliveries::UsedUp, Ok(())) => {
-                            self.dead_letter(record, failure, acquired.history.first_seen()).await
-                        }
+                    let failures = without_progress.map(|deliveries| deliveries.saturating_add(1));
+                    let wait = RetryAfter::Backoff(Duration::ZERO);
+                    let ending = Ending::Again { failure, wait, failures }.within(deliveries);
+                    return Err(match settled {
+                        Err(unrecorded) => ending.unrecorded(unrecorded),
+                        Ok(()) => ending,
                     });
                 }
             };
@@ -380,12 +332,10 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 }
             }
             if is_ours {
-                return Ok(Acquired { request, history, tasks, failures: None });
+                return Ok(Acquired { request, history, tasks });
             }
             if tasks.is_empty() {
-                return Err(self
-                    .end_without_work(record, delivery, history.first_seen(), Outcome::Duplicate)
-                    .await);
+                return Err(delivery.end_without_work(Ending::Duplicate));
             }
             // All was done, and an operator asks for it again: those tasks have to be claimed too.
             request.keys = tasks.into_iter().map(|task| task.key).collect();
@@ -468,7 +418,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         Ok(windows)
     }
 
-    /// Runs the tasks, and adds to the history what they finished.
+    /// Runs the tasks, and adds to the history what they finished. `None` if the lease was lost.
     async fn run(
         &self,
         record: Record<'_>,
@@ -476,7 +426,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         delivery: &Delivery<'_>,
         batch: &Batch<'_>,
         report: &mut RecordReport,
-    ) -> Result<Verdict, Ending> {
+    ) -> Option<Ending> {
         let log = Arc::new(ItemLog::with_parts_of(self.longest_part));
         let handler = |task: &Task| delivery.handlers.iter().find(|handler| handler.name() == task.handler);
         let run = Run { record, delivery, done: &acquired.history.done, log: &log, batch };
@@ -492,7 +442,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         let beside = async { select(Box::pin(notes), Box::pin(close)).await.factor_first().0 };
         report.handlers = match select(Box::pin(join_all(runs)), Box::pin(beside)).await {
             Either::Left((handlers, _)) => handlers,
-            Either::Right(((), _)) => return Err(lease_lost()),
+            Either::Right(((), _)) => return None,
         };
         let done = &mut acquired.history.done;
         done.extend(log.after(0));
@@ -500,6 +450,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             |task: &Task| report.handlers.iter().find(|run| run.key == task.key).map(|run| &run.ended);
         let (ended, unfinished): (Vec<_>, Vec<_>) =
             acquired.tasks.iter().partition(|task| ended_of(task).is_some_and(Ended::is_done));
+        let kind_of = |task: &Task| ended_of(task).and_then(Ended::kind);
         for task in ended {
             task.forget_list(done);
             done.extend(task.completes.iter().cloned());
@@ -507,35 +458,36 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         for task in &unfinished {
             let made_progress = log.has_progress_of(&task.key);
             // If nothing failed, the delivery does not count.
-            if made_progress || !matches!(ended_of(task), Some(Ended::Unfinished(_))) {
+            if made_progress || kind_of(task) != Some(FailureKind::Unfinished) {
                 task.note_delivery(made_progress, done);
             }
         }
-        let verdict = match (verdict(&report.handlers), &delivery.never) {
-            (Verdict::Done, Some(failure)) => Verdict::Never(failure.clone()),
-            (verdict, _) => {
-                let without_progress = unfinished.iter().filter_map(|task| match ended_of(task) {
-                    Some(Ended::Failed(error)) if error.class() == FailureClass::Permanent => None,
-                    Some(Ended::Unfinished(_)) => Some(Some(0)),
+        let ending = match Ending::of(&report.handlers) {
+            // A part of a replay whose window was closed.
+            Ending::Processed if acquired.tasks.is_empty() => delivery.end_without_work(Ending::Ignored),
+            Ending::Processed => delivery.end_without_work(Ending::Processed),
+            ending => {
+                let without_progress = unfinished.iter().filter_map(|task| match kind_of(task) {
+                    Some(FailureKind::Permanent) => None,
+                    Some(FailureKind::Unfinished) => Some(Some(0)),
                     _ => Some(task.without_progress(done)),
                 });
                 let without_progress: Vec<_> = without_progress.collect();
                 let (count, most) = (record.receive_count(), self.max_receive_count);
                 // After progress, a list does not wait longer because of its earlier deliveries.
                 let failures =
-                    without_progress.iter().map(|failed| failed.map_or(count, |failed| failed + 1));
-                acquired.failures = failures.max();
-                verdict.within(Deliveries::of(count, most, without_progress))
+                    without_progress.iter().map(|failed| failed.map_or(count, |failed| failed + 1)).max();
+                ending.failed(failures).within(Deliveries::of(count, most, without_progress))
             }
         };
-        if let Verdict::Never(_) = verdict {
+        if let Ending::DeadLetter(_) = ending {
             // A redrive tries everything that is not done, with as many attempts as a new message.
             for task in unfinished {
                 task.forget_refusals(done);
                 task.forget_deliveries(done);
             }
         }
-        Ok(verdict)
+        Some(ending)
     }
 
     /// Runs one handler until it ends, panics, or the time is up.
@@ -553,14 +505,15 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
         let permit = tokio::time::timeout_at(end_of_starts, batch.trials.ask(task.handler)).await;
         let Ok(Some(permit)) = permit else {
-            return report(Ended::SkippedByBreaker);
+            let reason = "the handler was skipped, because its last calls all failed (circuit breaker open)";
+            return report(Ended::Failed(HandlerError::new(FailureKind::SkippedByBreaker, reason)));
         };
         let called = Instant::now();
         if called >= end_of_starts {
             // Claiming took the time. Nothing was called, so nothing is known about the downstream.
             permit.release_unused();
             let reason = "the invocation had no time left to call the handler";
-            return report(Ended::Unfinished(HandlerError::unfinished(reason)));
+            return report(Ended::Failed(HandlerError::unfinished(reason)));
         }
         // `async`, so that a panic while the handler builds its future is caught as well.
         let work = AssertUnwindSafe(async { handler.call(event).await }).catch_unwind();
@@ -570,29 +523,29 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             return report(self.queue_parts(task, items, run).await);
         }
         let made_progress = log.has_progress_of(&task.key);
-        let ended = match work {
-            Ok(Ok(Ok(()))) => Ended::Done,
-            Ok(Ok(Err(error))) if error.is_unfinished() => Ended::Unfinished(error),
-            Ok(Ok(Err(error))) => Ended::Failed(error),
-            Ok(Err(_panic)) => Ended::Panicked,
-            Err(_elapsed) if made_progress => Ended::Unfinished(HandlerError::unfinished(
-                "the invocation's time was up while the list made progress",
-            )),
-            Err(_elapsed) => Ended::TimedOut,
+        let result = match work {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panic)) => Err(HandlerError::new(FailureKind::Panicked, "the handler panicked")),
+            Err(_elapsed) if made_progress => {
+                Err(HandlerError::unfinished("the invocation's time was up while the list made progress"))
+            }
+            Err(_elapsed) => Err(timed_out()),
         };
-        let note = match &ended {
-            Ended::Done => Some(Breaker::answered as fn(&mut Breaker)),
-            _ if made_progress => Some(Breaker::answered as _),
-            Ended::Failed(error) if error.class() == FailureClass::Retryable => Some(Breaker::failed as _),
-            Ended::TimedOut if called.elapsed() >= LEAST_TIME_FOR_A_DOWNSTREAM => Some(Breaker::failed as _),
+        let note = match result.as_ref().map_err(HandlerError::kind) {
+            Ok(()) => Some(Breaker::answered as fn(&mut Breaker)),
+            Err(_) if made_progress => Some(Breaker::answered as _),
+            Err(FailureKind::Retryable) => Some(Breaker::failed as _),
+            Err(FailureKind::TimedOut) if called.elapsed() >= LEAST_TIME_FOR_A_DOWNSTREAM => {
+                Some(Breaker::failed as _)
+            }
             // A panic comes from the code or the message. So may a refusal, before anything is called.
-            _ => None,
+            Err(_) => None,
         };
         match note {
             Some(note) => self.breakers.note(task.handler, note),
             None => permit.release_unused(),
         }
-        report(ended)
+        report(result.map_or_else(Ended::Failed, |()| Ended::Done))
     }
 
     /// Puts a list on the queue in parts, without those that an earlier delivery has queued. A part that is sent
@@ -617,10 +570,10 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 parts.len(),
                 with_causes(&error)
             ))),
-            Err(_elapsed) if log.has_progress_of(&task.key) => Ended::Unfinished(HandlerError::unfinished(
+            Err(_elapsed) if log.has_progress_of(&task.key) => Ended::Failed(HandlerError::unfinished(
                 "the invocation's time was up before all parts of the list were on the queue",
             )),
-            Err(_elapsed) => Ended::TimedOut,
+            Err(_elapsed) => Ended::Failed(timed_out()),
         }
     }
 
@@ -658,44 +611,67 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
     }
 
-    /// Ends a record without tasks: on the dead-letter queue if its body is not an event, else as `otherwise`
-    /// says.
-    async fn end_without_work(
-        &self,
-        record: Record<'_>,
-        delivery: &Delivery<'_>,
-        first_seen: Option<Timestamp>,
-        otherwise: Outcome,
-    ) -> Ending {
-        match &delivery.never {
-            Some(failure) => self.dead_letter(record, failure.clone(), first_seen).await,
-            None => Ending::good(otherwise),
+    /// Takes the last step of a record: it is deleted, hidden on the queue for a while, sent again, or copied to the
+    /// dead-letter queue. If a copy fails, the record stays where it is.
+    async fn carry_out(&self, ending: Ending, record: Record<'_>, end: Instant, report: &mut RecordReport) {
+        let count = report.receive_count;
+        let (outcome, failure, delay) = match ending {
+            Ending::Processed => (Outcome::Processed, None, None),
+            Ending::Duplicate => (Outcome::Duplicate, None, None),
+            Ending::Ignored => (Outcome::Ignored, None, None),
+            Ending::Again { failure, wait, failures } => {
+                (Outcome::Retry, Some(failure), Some(wait.delay(failures.unwrap_or(count), (self.random)())))
+            }
+            Ending::SendAgain { failure, wait } => {
+                let sent = self.queues.send_again(record, None, wait.delay(1, (self.random)()));
+                match copied(sent, end).await {
+                    Ok(()) => (Outcome::SentAgain, Some(failure), None),
+                    Err(error) => self.dead_letter(failure.and(&error), record, end, report).await,
+                }
+            }
+            Ending::DeadLetter(failure) => self.dead_letter(failure, record, end, report).await,
+        };
+        report.outcome = outcome;
+        report.failure = failure;
+        if let Some(delay) = delay {
+            if let Ok(true) = tokio::time::timeout_at(end, self.queues.back_off(record, delay)).await {
+                report.retry_in = Some(delay);
+            } else {
+                report.degraded.insert(Degraded::Delay);
+            }
         }
     }
 
-    /// Sends a record once more after its last delivery. If that fails, it stays where it is.
-    async fn send_again(&self, record: Record<'_>, failure: Failure, wait: RetryAfter) -> Ending {
-        let delay = wait.delay(1, (self.random)());
-        match self.queues.send_again(record, None, delay).await {
-            Ok(()) => Ending { failure: Some(failure), ..Ending::good(Outcome::SentAgain) },
-            Err(error) => Ending { copy_error: Some(with_causes(&error)), wait, ..Ending::retry(failure) },
-        }
-    }
-
-    /// Copies a record to the dead-letter queue. If that fails, it stays where it is.
+    /// Copies a record to the dead-letter queue.
     async fn dead_letter(
         &self,
-        record: Record<'_>,
         failure: Failure,
-        first_seen: Option<Timestamp>,
-    ) -> Ending {
+        record: Record<'_>,
+        end: Instant,
+        report: &RecordReport,
+    ) -> (Outcome, Option<Failure>, Option<Duration>) {
         let reason = to_attribute_value(&failure.reason);
-        let why = DeadLetter { reason: &reason, handler: failure.handler, first_seen };
-        let sent = self.queues.dead_letter(record, why).await;
+        let why = DeadLetter { reason: &reason, handler: failure.handler, first_seen: report.first_seen };
+        let sent = copied(self.queues.dead_letter(record, why), end).await;
         let failure = Failure { reason, ..failure };
         match sent {
-            Ok(()) => Ending { failure: Some(failure), ..Ending::good(Outcome::DeadLettered) },
-            Err(error) => Ending { copy_error: Some(with_causes(&error)), ..Ending::retry(failure) },
+            Ok(()) => (Outcome::DeadLettered, Some(failure), None),
+            Err(error) => {
+                let delay = RetryAfter::Backoff(Duration::ZERO).delay(report.receive_count, (self.random)());
+                (Outcome::Retry, Some(failure.and(&error)), Some(delay))
+            }
         }
     }
+}
+
+/// Waits for a copy until `end`. The error says why it was not confirmed.
+async fn copied(copy: impl Future<Output = Result<(), CopyError>>, end: Instant) -> Result<(), String> {
+    match tokio::time::timeout_at(end, copy).await {
+        Ok(copied) => copied.map_err(|error| with_causes(&error)),
+        Err(_elapsed) => Err("the invocation's time was up before SQS confirmed the copy".to_owned()),
+    }
+}
+
+fn timed_out() -> HandlerError {
+    HandlerError::new(FailureKind::TimedOut, "the handler did not finish in time")
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use crate::breaker::Trials;
-use crate::ending::{Ending, lease_lost};
+use crate::ending::Ending;
 use crate::group::Group;
 use crate::invocation::Invocation;
 use crate::ledger::{Claim, ClaimRequest, EntryId, History, LedgerError, Recorded, Settlement, StoredWindow};
@@ -71,7 +71,7 @@ impl Batch<'_> {
         }
         match recorded {
             Some(Ok(Recorded::Yes)) => Ok(()),
-            Some(Ok(Recorded::LeaseLost)) => Err(lease_lost()),
+            Some(Ok(Recorded::LeaseLost)) => Err(Ending::lease_lost()),
             failed => {
                 let error = failed.and_then(Result::err);
                 Err(Ending::ledger_failed(error, self.lease_left(&acquired.request)))
@@ -91,6 +91,4 @@ pub(crate) struct Acquired {
     pub(crate) request: ClaimRequest,
     pub(crate) history: History,
     pub(crate) tasks: Vec<Task>,
-    /// See [`Ending`].
-    pub(crate) failures: Option<u32>,
 }

@@ -1,7 +1,7 @@
 //! Why a message is on the dead-letter queue.
 //!
-//! The consumer puts the reason beside a message that will never succeed, or that failed at its last delivery. A
-//! message that killed its consumer is moved by the queue itself, which does not know a reason. Then the ledger
+//! The consumer puts the reason beside a message that will never succeed, or that failed at its last delivery. SQS
+//! itself moves a message if no consumer could end its last delivery, and SQS does not know a reason. Then the ledger
 //! has the last one, or its lack shows what happened.
 
 use std::fmt;

@@ -1,34 +1,164 @@
-//! What becomes of one record, on its way to the report.
+//! How a record ends, decided from how its handlers ended and from the deliveries it has left.
 
 use std::time::Duration;
 
 use learnink_webhook::error::with_causes;
+use learnink_webhook::{FailureClass, FailureKind, HandlerError};
 
+use crate::backoff;
 use crate::ledger::LedgerError;
-use crate::report::{EngineFailure, Failure, Outcome};
-use crate::verdict::{RetryAfter, Verdict};
+use crate::report::{EngineFailure, Failure, HandlerReport};
 
-/// An ending with its failure, before it becomes part of a report.
-pub(crate) struct Ending {
-    pub(crate) outcome: Outcome,
-    pub(crate) failure: Option<Failure>,
-    /// Why it could not be copied to the queue where it belongs.
-    pub(crate) copy_error: Option<String>,
-    /// How long it waits, if it is delivered again.
-    pub(crate) wait: RetryAfter,
-    /// How many deliveries in a row it has failed, if that is not its receive count because a list made progress.
-    pub(crate) failures: Option<u32>,
+/// The next step of a record. The engine decides it, records it in the ledger, and then carries it out on the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Every handler is done.
+    Processed,
+    /// Every handler was done before.
+    Duplicate,
+    /// No handler takes the event.
+    Ignored,
+    /// At least one handler may succeed later. Those that never will run again with it, because a handler that waits
+    /// for a retry would not run from the dead-letter queue.
+    Again {
+        failure: Failure,
+        wait: RetryAfter,
+        /// How many deliveries in a row it has failed, if that is not its receive count because a list made progress.
+        failures: Option<u32>,
+    },
+    /// It has used its deliveries, and gets more: its list made progress, or nothing failed.
+    SendAgain { failure: Failure, wait: RetryAfter },
+    /// The rest will never succeed, or its deliveries are used up.
+    DeadLetter(Failure),
+}
+
+/// How long a message waits before it is delivered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetryAfter {
+    /// Not at all: it made progress.
+    Now,
+    /// By its receive count, and at least this long.
+    Backoff(Duration),
+}
+
+impl RetryAfter {
+    /// At least so long.
+    pub(crate) fn at_least(self, duration: Duration) -> Self {
+        match self {
+            Self::Now if duration.is_zero() => self,
+            Self::Now => Self::Backoff(duration),
+            Self::Backoff(minimum) => Self::Backoff(minimum.max(duration)),
+        }
+    }
+
+    /// The delay after `receive_count` deliveries. `random` is uniform in `0..1`.
+    pub(crate) fn delay(self, receive_count: u32, random: f64) -> Duration {
+        match self {
+            Self::Now => backoff::SHORTEST,
+            Self::Backoff(minimum) => backoff::delay(receive_count, random, Some(minimum)),
+        }
+    }
+
+    const fn minimum(self) -> Duration {
+        match self {
+            Self::Now => Duration::ZERO,
+            Self::Backoff(minimum) => minimum,
+        }
+    }
+}
+
+/// The deliveries that a failed message has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deliveries {
+    /// SQS delivers it again.
+    Left,
+    /// SQS does not, but it gets more: its list made progress.
+    SendAgain,
+    /// It has had all deliveries that a message gets without progress.
+    UsedUp,
+}
+
+impl Deliveries {
+    /// By its receive count, and for each unfinished task by the number of deliveries since its list last made
+    /// progress, if it made some.
+    pub(crate) fn of(
+        receive_count: u32,
+        max_receive_count: u32,
+        without_progress: impl IntoIterator<Item = Option<u32>>,
+    ) -> Self {
+        let is_used_up = |count: Option<u32>| count.unwrap_or(receive_count) >= max_receive_count;
+        if without_progress.into_iter().all(is_used_up) {
+            Self::UsedUp
+        } else if receive_count >= max_receive_count {
+            Self::SendAgain
+        } else {
+            Self::Left
+        }
+    }
 }
 
 impl Ending {
-    pub(crate) const fn good(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            failure: None,
-            copy_error: None,
-            wait: RetryAfter::Backoff(Duration::ZERO),
-            failures: None,
+    /// The ending that the handlers ask for.
+    pub(crate) fn of(handlers: &[HandlerReport]) -> Self {
+        let failed = |class| {
+            let failed = handlers.iter().filter_map(|run| Some((run, run.ended.error()?)));
+            failed.filter(move |(_, error)| error.class() == class)
+        };
+        // The first gives its name, and the others add their reasons, so that none is lost.
+        let failure = |(run, error): (&HandlerReport, &HandlerError)| {
+            let others = handlers.iter().filter(|other| other.key != run.key);
+            let others =
+                others.filter_map(|other| Some(format!("; {}: {}", other.name, other.ended.error()?)));
+            let reason = others.fold(error.to_string(), |reason, other| reason + &other);
+            Failure { handler: Some(run.name), class: error.kind().name(), reason }
+        };
+        if let Some(failure) = failed(FailureClass::Retryable).next().map(failure) {
+            let mut errors = failed(FailureClass::Retryable).map(|(_, error)| error);
+            let wait = if errors.all(|error| error.kind() == FailureKind::Unfinished) {
+                RetryAfter::Now
+            } else {
+                let asked_for =
+                    failed(FailureClass::Retryable).filter_map(|(_, error)| error.minimum_delay());
+                RetryAfter::Backoff(asked_for.max().unwrap_or_default())
+            };
+            return Self::Again { failure, wait, failures: None };
         }
+        let never = failed(FailureClass::Permanent).next().map(failure);
+        never.map_or(Self::Processed, Self::DeadLetter)
+    }
+
+    /// This ending, given how many deliveries the message has left. Only deliveries without progress count.
+    pub(crate) fn within(self, deliveries: Deliveries) -> Self {
+        match (self, deliveries) {
+            (Self::Again { failure, .. }, Deliveries::UsedUp) => Self::DeadLetter(failure),
+            (Self::Again { failure, wait, .. }, Deliveries::SendAgain) => Self::SendAgain { failure, wait },
+            (ending, _) => ending,
+        }
+    }
+
+    /// This ending, for a message that has failed so many deliveries in a row, if not as often as it was received.
+    pub(crate) fn failed(self, failures: Option<u32>) -> Self {
+        match self {
+            Self::Again { failure, wait, .. } => Self::Again { failure, wait, failures },
+            ending => ending,
+        }
+    }
+
+    /// This ending, for a delivery after which SQS does not deliver the record again.
+    pub(crate) fn at_last_delivery(self) -> Self {
+        match self {
+            // Nothing failed.
+            Self::Again { failure, wait, .. } if failure.class == EngineFailure::InProgress.name() => {
+                Self::SendAgain { failure, wait }
+            }
+            Self::Again { failure, .. } => Self::DeadLetter(failure),
+            ending => ending,
+        }
+    }
+
+    /// The ending of a record that is delivered again after backoff.
+    pub(crate) const fn retry(failure: Failure) -> Self {
+        Self::Again { failure, wait: RetryAfter::Backoff(Duration::ZERO), failures: None }
     }
 
     /// Another record, in this consumer or another, has claimed this message. A delivery before its lease ends
@@ -38,52 +168,179 @@ impl Ending {
         Self::retry(Failure::of_engine(EngineFailure::InProgress, reason)).at_least(lease_left)
     }
 
-    pub(crate) fn retry(failure: Failure) -> Self {
-        Self { failure: Some(failure), ..Self::good(Outcome::Retry) }
+    /// The engine was cut off, perhaps after the handlers had ended.
+    pub(crate) fn cut_off(why: EngineFailure, reason: &str, handlers: Option<&Failure>) -> Self {
+        Self::retry(Failure::of_engine(why, reason).after(handlers))
     }
 
-    /// The engine was cut off, perhaps after the handlers' verdict.
-    pub(crate) fn cut_off(why: EngineFailure, reason: &str, handlers: Option<Failure>) -> Self {
-        let before = handlers.map(|handlers| format!("; before that, {}", handlers.text()));
-        Self::retry(Failure::of_engine(why, format!("{reason}{}", before.unwrap_or_default())))
-    }
-
-    /// Why the record was not processed, and why it could not be copied.
-    pub(crate) fn into_failure(self) -> Option<Failure> {
-        let mut failure = self.failure?;
-        if let Some(error) = self.copy_error {
-            failure.reason = format!("{}; {error}", failure.reason);
-        }
-        Some(failure)
-    }
-
+    /// The ledger did not answer, or not with what was asked for.
     pub(crate) fn ledger_failed(error: Option<LedgerError>, lease_left: Duration) -> Self {
         let reason = error.map_or_else(|| "the ledger has no answer".to_owned(), |error| with_causes(&error));
         Self::retry(Failure::of_engine(EngineFailure::Ledger, reason)).at_least(lease_left)
     }
 
-    /// The ending of a record whose handlers' verdict could not be recorded.
-    pub(crate) fn after(mut self, verdict: &Verdict) -> Self {
-        if let (Some(own), Some(handlers)) = (&mut self.failure, verdict.failure()) {
-            own.reason = format!("{}; before that, {}", own.reason, handlers.text());
-        }
-        match verdict {
-            Verdict::Again { wait: RetryAfter::Backoff(minimum), .. }
-            | Verdict::AgainAfresh { wait: RetryAfter::Backoff(minimum), .. } => self.at_least(*minimum),
-            Verdict::Again { wait: RetryAfter::Now, .. }
-            | Verdict::AgainAfresh { wait: RetryAfter::Now, .. }
-            | Verdict::Done
-            | Verdict::Never(_) => self,
+    /// The lease ended before the work did.
+    pub(crate) fn lease_lost() -> Self {
+        Self::retry(Failure::of_engine(EngineFailure::LeaseLost, "the lease ended before the work did"))
+    }
+
+    /// What becomes of this ending if the ledger did not record it, which by itself ends in `unrecorded`.
+    pub(crate) fn unrecorded(&self, unrecorded: Self) -> Self {
+        let Self::Again { failure, wait, .. } = unrecorded else { return unrecorded };
+        let failure = failure.after(self.failure());
+        match self {
+            // Its progress is recorded, or is repeated under the same keys.
+            Self::SendAgain { wait: decided, .. } => {
+                Self::SendAgain { failure, wait: wait.at_least(decided.minimum()) }
+            }
+            Self::Again { wait: decided, .. } => {
+                Self::Again { failure, wait: wait.at_least(decided.minimum()), failures: None }
+            }
+            Self::Processed | Self::Duplicate | Self::Ignored | Self::DeadLetter(_) => {
+                Self::Again { failure, wait, failures: None }
+            }
         }
     }
 
-    /// Waits so long at least.
-    pub(crate) fn at_least(self, duration: Duration) -> Self {
-        Self { wait: self.wait.at_least(duration), ..self }
+    /// Why the message is not done.
+    pub(crate) const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Processed | Self::Duplicate | Self::Ignored => None,
+            Self::Again { failure, .. } | Self::SendAgain { failure, .. } | Self::DeadLetter(failure) => {
+                Some(failure)
+            }
+        }
+    }
+
+    /// Waits so long at least, if it waits.
+    fn at_least(self, duration: Duration) -> Self {
+        match self {
+            Self::Again { failure, wait, failures } => {
+                Self::Again { failure, wait: wait.at_least(duration), failures }
+            }
+            ending => ending,
+        }
     }
 }
 
-/// The ending of a record whose lease ended.
-pub(crate) fn lease_lost() -> Ending {
-    Ending::retry(Failure::of_engine(EngineFailure::LeaseLost, "the lease ended before the work did"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Ended;
+
+    fn run(name: &'static str, ended: Ended) -> HandlerReport {
+        HandlerReport { name, key: name.to_owned(), ended, took: Duration::ZERO }
+    }
+
+    fn failed(name: &'static str, error: HandlerError) -> HandlerReport {
+        run(name, Ended::Failed(error))
+    }
+
+    fn failure(handler: &'static str, class: &'static str, reason: &str) -> Failure {
+        Failure { handler: Some(handler), class, reason: reason.to_owned() }
+    }
+
+    fn again(failure: Failure, wait: RetryAfter) -> Ending {
+        Ending::Again { failure, wait, failures: None }
+    }
+
+    #[test]
+    fn a_retryable_failure_decides_before_a_permanent_one() {
+        let runs = [
+            run("a", Ended::Done),
+            failed("b", HandlerError::permanent("no such plan")),
+            failed("c", HandlerError::retryable("busy")),
+        ];
+        let busy = failure("c", "retryable", "busy; b: no such plan");
+        assert_eq!(Ending::of(&runs), again(busy, RetryAfter::Backoff(Duration::ZERO)));
+        assert_eq!(Ending::of(&runs[..2]), Ending::DeadLetter(failure("b", "permanent", "no such plan")));
+        assert_eq!(Ending::of(&runs[..1]), Ending::Processed);
+    }
+
+    #[test]
+    fn what_was_too_late_is_done_and_what_was_skipped_panicked_or_cut_off_comes_back() {
+        assert_eq!(Ending::of(&[run("a", Ended::TooLate)]), Ending::Processed);
+        for kind in [FailureKind::SkippedByBreaker, FailureKind::Panicked, FailureKind::TimedOut] {
+            let expected = again(failure("a", kind.name(), "why"), RetryAfter::Backoff(Duration::ZERO));
+            assert_eq!(Ending::of(&[failed("a", HandlerError::new(kind, "why"))]), expected);
+        }
+    }
+
+    #[test]
+    fn the_longest_wait_that_a_handler_asked_for_is_kept() {
+        let busy = || HandlerError::retryable("busy");
+        let asked = |hours| busy().retry_after(Duration::from_hours(hours));
+        let runs = [failed("a", busy()), failed("b", asked(2)), failed("c", asked(1))];
+        let Ending::Again { wait, .. } = Ending::of(&runs) else { panic!("two may succeed later") };
+        assert_eq!(wait, RetryAfter::Backoff(Duration::from_hours(2)));
+    }
+
+    #[test]
+    fn a_list_that_made_progress_goes_on_at_once_unless_something_else_has_to_wait() {
+        let wait = |runs: &[HandlerReport]| match Ending::of(runs) {
+            Ending::Again { wait, .. } => wait,
+            other => panic!("{other:?}"),
+        };
+        let unfinished = || failed("push", HandlerError::unfinished("9 of 10 items were not tried"));
+        assert_eq!(wait(&[unfinished()]).delay(7, 1.0), backoff::SHORTEST);
+        let busy = failed("bus", HandlerError::retryable("busy"));
+        assert_eq!(wait(&[unfinished(), busy]), RetryAfter::Backoff(Duration::ZERO));
+        assert_eq!(RetryAfter::Now.at_least(Duration::from_secs(9)).delay(1, 0.0), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn a_failed_message_is_dead_lettered_after_so_many_deliveries_without_progress() {
+        let of = |receive_count, without: &[Option<u32>]| {
+            Deliveries::of(receive_count, 7, without.iter().copied())
+        };
+        for (receive_count, without, expected) in [
+            (6, &[None][..], Deliveries::Left),
+            (7, &[None], Deliveries::UsedUp),
+            // For a list that made progress, deliveries are counted from there, over several sends.
+            (7, &[Some(0)], Deliveries::SendAgain),
+            (7, &[Some(6)], Deliveries::SendAgain),
+            (1, &[Some(7)], Deliveries::UsedUp),
+            (1, &[Some(6)], Deliveries::Left),
+            (7, &[None, Some(3)], Deliveries::SendAgain),
+            (7, &[None, Some(7)], Deliveries::UsedUp),
+        ] {
+            assert_eq!(of(receive_count, without), expected, "{receive_count} {without:?}");
+        }
+        let busy = || failure("push", "retryable", "busy");
+        let busy_again = || again(busy(), RetryAfter::Now);
+        assert_eq!(busy_again().within(Deliveries::Left), busy_again());
+        assert_eq!(busy_again().within(Deliveries::UsedUp), Ending::DeadLetter(busy()));
+        let send_again = Ending::SendAgain { failure: busy(), wait: RetryAfter::Now };
+        assert_eq!(busy_again().within(Deliveries::SendAgain), send_again);
+        for deliveries in [Deliveries::Left, Deliveries::SendAgain, Deliveries::UsedUp] {
+            assert_eq!(Ending::Processed.within(deliveries), Ending::Processed);
+            assert_eq!(Ending::DeadLetter(busy()).within(deliveries), Ending::DeadLetter(busy()));
+        }
+    }
+
+    #[test]
+    fn at_its_last_delivery_a_record_is_dead_lettered_unless_nothing_failed() {
+        let lost = Ending::lease_lost().at_last_delivery();
+        assert!(matches!(lost, Ending::DeadLetter(failure) if failure.class == "lease_lost"));
+        let held = Ending::in_progress(Duration::from_secs(9)).at_last_delivery();
+        assert!(
+            matches!(held, Ending::SendAgain { wait, .. } if wait == RetryAfter::Backoff(Duration::from_secs(9)))
+        );
+        assert_eq!(Ending::Duplicate.at_last_delivery(), Ending::Duplicate);
+    }
+
+    #[test]
+    fn an_ending_that_was_not_recorded_keeps_the_handlers_reason_and_wait() {
+        let hour = RetryAfter::Backoff(Duration::from_hours(1));
+        let busy = || failure("push", "retryable", "busy");
+        let unrecorded = |ending: Ending| ending.unrecorded(Ending::lease_lost());
+        let lost = |reason: &str| Failure::of_engine(EngineFailure::LeaseLost, reason);
+        let both = || lost("the lease ended before the work did; before that, push: busy");
+        assert_eq!(unrecorded(again(busy(), hour)), again(both(), hour));
+        let send_again = Ending::SendAgain { failure: busy(), wait: hour };
+        assert_eq!(unrecorded(send_again), Ending::SendAgain { failure: both(), wait: hour });
+        let now = RetryAfter::Backoff(Duration::ZERO);
+        assert_eq!(unrecorded(Ending::DeadLetter(busy())), again(both(), now));
+        assert_eq!(unrecorded(Ending::Processed), Ending::lease_lost());
+    }
 }

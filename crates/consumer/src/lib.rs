@@ -32,7 +32,6 @@ pub mod queues;
 pub mod record;
 pub mod replay;
 pub mod report;
-mod verdict;
 
 pub use config::Config;
 pub use invocation::Invocation;

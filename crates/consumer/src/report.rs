@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use learnink_telemetry::{Dimensions, Place, Unit, WideEvent};
 use learnink_webhook::event::elapsed;
 use learnink_webhook::message::LONGEST_EVENT_TYPE_BYTES;
-use learnink_webhook::{FailureClass, HandlerError};
+use learnink_webhook::{FailureKind, HandlerError};
 use tracing::Level;
 
 /// How a record ended.
@@ -82,16 +82,8 @@ pub enum Ended {
     InParts,
     /// The event was older than the handler wants. Not called, and done.
     TooLate,
-    /// The handler returned an error.
+    /// The work is not done.
     Failed(HandlerError),
-    /// The handler panicked.
-    Panicked,
-    /// The invocation's time was up.
-    TimedOut,
-    /// Nothing failed, but the work needs another invocation.
-    Unfinished(HandlerError),
-    /// Skipped, because its circuit breaker is open.
-    SkippedByBreaker,
 }
 
 impl Ended {
@@ -101,16 +93,16 @@ impl Ended {
     }
 
     /// Why the work is not done.
-    pub fn error(&self) -> Option<HandlerError> {
+    pub const fn error(&self) -> Option<&HandlerError> {
         match self {
             Self::Done | Self::InParts | Self::TooLate => None,
-            Self::Failed(error) | Self::Unfinished(error) => Some(error.clone()),
-            Self::Panicked => Some(HandlerError::retryable("the handler panicked")),
-            Self::TimedOut => Some(HandlerError::retryable("the handler did not finish in time")),
-            Self::SkippedByBreaker => Some(HandlerError::retryable(
-                "the handler was skipped, because its last calls all failed (circuit breaker open)",
-            )),
+            Self::Failed(error) => Some(error),
         }
+    }
+
+    /// How the handler failed, if it did.
+    pub fn kind(&self) -> Option<FailureKind> {
+        self.error().map(HandlerError::kind)
     }
 
     /// The name of the ending: one of a few, for a filter or a metric's dimension.
@@ -119,14 +111,7 @@ impl Ended {
             Self::Done => "done",
             Self::InParts => "in_parts",
             Self::TooLate => "too_late",
-            Self::Failed(error) => match error.class() {
-                FailureClass::Retryable => "retryable",
-                FailureClass::Permanent => "permanent",
-            },
-            Self::Panicked => "panicked",
-            Self::TimedOut => "timed_out",
-            Self::Unfinished(_) => "unfinished",
-            Self::SkippedByBreaker => "skipped_by_breaker",
+            Self::Failed(error) => error.kind().name(),
         }
     }
 }
@@ -187,9 +172,9 @@ impl EngineFailure {
 /// Why a record was not processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The handler, where one ran.
+    /// The handler, if one ran.
     pub handler: Option<&'static str>,
-    /// [`Ended::name`], or where no handler ran one of `in_progress`, `ledger`, `lease_lost`, `timed_out`,
+    /// [`FailureKind::name`], or if no handler ran, one of `in_progress`, `ledger`, `lease_lost`, `timed_out`,
     /// `panicked`, `no_message`, `no_event`, `payload_mismatch` and `no_handler`.
     pub class: &'static str,
     /// No payload, no personal data.
@@ -200,6 +185,20 @@ impl Failure {
     /// A failure without a handler.
     pub(crate) fn of_engine(why: EngineFailure, reason: impl Into<String>) -> Self {
         Self { handler: None, class: why.name(), reason: reason.into() }
+    }
+
+    /// This failure, with the reason of an earlier one after it.
+    pub(crate) fn after(mut self, earlier: Option<&Self>) -> Self {
+        if let Some(earlier) = earlier {
+            self.reason = format!("{}; before that, {}", self.reason, earlier.text());
+        }
+        self
+    }
+
+    /// This failure, with the reason why the record could not be copied.
+    pub(crate) fn and(mut self, copy_error: &str) -> Self {
+        self.reason = format!("{}; {copy_error}", self.reason);
+        self
     }
 
     /// The reason with the handler in front.
@@ -257,6 +256,8 @@ pub struct RecordReport {
     pub outcome: Outcome,
     /// Why it was not processed.
     pub failure: Option<Failure>,
+    /// When the consumer first claimed the message, if it did.
+    pub first_seen: Option<Timestamp>,
     /// How long it is hidden before it is delivered again. Without it, the queue's visibility timeout applies.
     pub retry_in: Option<Duration>,
     /// The problems that did not change how it ended.
@@ -367,10 +368,12 @@ impl RecordReport {
             None if self.message_id.is_some() => line.metric("NotAnEvent", Unit::Count, 1, BY_FUNCTION),
             _ => {}
         }
-        for (name, ended) in [("TooLate", Ended::TooLate), ("SkippedByBreaker", Ended::SkippedByBreaker)] {
-            let count = self.handlers.iter().filter(|run| run.ended == ended).count();
+        let mut count = |name, counts: fn(&Ended) -> bool| {
+            let count = self.handlers.iter().filter(|run| counts(&run.ended)).count();
             line.metric(name, Unit::Count, (count > 0).then_some(count), BY_FUNCTION);
-        }
+        };
+        count("TooLate", |ended| *ended == Ended::TooLate);
+        count("SkippedByBreaker", |ended| ended.kind() == Some(FailureKind::SkippedByBreaker));
         if self.outcome == Outcome::Processed {
             let took = self.received_at.map(|at| elapsed(at, self.ended_at).as_secs_f64() * 1000.0);
             line.metric("EndToEndTime", Unit::Milliseconds, took, BY_FUNCTION);
@@ -397,6 +400,7 @@ mod tests {
             receive_count: 1,
             outcome,
             failure: None,
+            first_seen: None,
             retry_in: None,
             degraded: BTreeSet::new(),
             handlers: Vec::new(),
@@ -459,7 +463,8 @@ mod tests {
 
         let mut failed = record("sqs-1", Outcome::Retry);
         failed.known = false;
-        failed.handlers = vec![run("push", "push", Ended::SkippedByBreaker)];
+        let skipped = HandlerError::new(FailureKind::SkippedByBreaker, "not called");
+        failed.handlers = vec![run("push", "push", Ended::Failed(skipped))];
         failed.failure = Some(Failure {
             handler: Some("push"),
             class: "skipped_by_breaker",

@@ -14,6 +14,47 @@ pub enum FailureClass {
     Permanent,
 }
 
+/// How a handler failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// It says that the work may succeed later.
+    Retryable,
+    /// It says that the work will never succeed.
+    Permanent,
+    /// Nothing failed, but the work needs another invocation.
+    Unfinished,
+    /// It panicked.
+    Panicked,
+    /// The invocation's time was up.
+    TimedOut,
+    /// It was skipped, because its circuit breaker is open.
+    SkippedByBreaker,
+}
+
+impl FailureKind {
+    /// Again or never.
+    pub const fn class(self) -> FailureClass {
+        match self {
+            Self::Permanent => FailureClass::Permanent,
+            Self::Retryable | Self::Unfinished | Self::Panicked | Self::TimedOut | Self::SkippedByBreaker => {
+                FailureClass::Retryable
+            }
+        }
+    }
+
+    /// The name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retryable => "retryable",
+            Self::Permanent => "permanent",
+            Self::Unfinished => "unfinished",
+            Self::Panicked => "panicked",
+            Self::TimedOut => "timed_out",
+            Self::SkippedByBreaker => "skipped_by_breaker",
+        }
+    }
+}
+
 /// What a handler returns.
 pub type HandlerResult = Result<(), HandlerError>;
 
@@ -31,33 +72,32 @@ pub type HandlerResult = Result<(), HandlerError>;
 /// `.map_err(|_| HandlerError::retryable("why"))`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerError {
-    class: FailureClass,
+    kind: FailureKind,
     reason: String,
     retry_after: Option<Duration>,
-    is_unfinished: bool,
 }
 
 impl HandlerError {
+    /// A failure of this kind. `reason` is logged: no payload, no personal data.
+    pub fn new(kind: FailureKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into(), retry_after: None }
+    }
+
     /// The work may succeed later. `reason` is logged: no payload, no personal data.
     pub fn retryable(reason: impl Into<String>) -> Self {
-        Self {
-            class: FailureClass::Retryable,
-            reason: reason.into(),
-            retry_after: None,
-            is_unfinished: false,
-        }
+        Self::new(FailureKind::Retryable, reason)
     }
 
     /// The invocation ended before the work did, and nothing failed. The message is delivered again at once and
     /// continues where it stopped; this delivery does not count. `reason` is logged: no payload, no personal data.
     pub fn unfinished(reason: impl Into<String>) -> Self {
-        Self { is_unfinished: true, ..Self::retryable(reason) }
+        Self::new(FailureKind::Unfinished, reason)
     }
 
     /// The work will never succeed. `reason` is logged and copied with the message to the dead-letter queue: no
     /// payload, no personal data.
     pub fn permanent(reason: impl Into<String>) -> Self {
-        Self { class: FailureClass::Permanent, ..Self::retryable(reason) }
+        Self::new(FailureKind::Permanent, reason)
     }
 
     /// The work may succeed later; the reason is the text of `error` and of its causes. Only for
@@ -76,12 +116,12 @@ impl HandlerError {
 
     /// Again or never.
     pub const fn class(&self) -> FailureClass {
-        self.class
+        self.kind.class()
     }
 
-    /// Whether nothing failed and the work only needs another invocation.
-    pub const fn is_unfinished(&self) -> bool {
-        self.is_unfinished
+    /// How the handler failed.
+    pub const fn kind(&self) -> FailureKind {
+        self.kind
     }
 
     /// The shortest wait the handler asked for, if it did.

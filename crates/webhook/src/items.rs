@@ -435,6 +435,7 @@ mod tests {
 
     use super::*;
     use crate::breaker::OPENS_AFTER;
+    use crate::error::FailureKind;
     use crate::message::MessageId;
 
     struct Run {
@@ -527,7 +528,7 @@ mod tests {
     async fn a_list_longer_than_a_part_is_cut_and_none_of_it_is_tried() {
         let log = Arc::new(ItemLog::with_parts_of(100));
         let run = run_under(log.clone(), None, 0, 101, &["other/7"], |_| Ok(())).await;
-        assert!(run.result.unwrap_err().is_unfinished());
+        assert_eq!(run.result.unwrap_err().kind(), FailureKind::Unfinished);
         assert!(run.tried.is_empty() && run.finished.is_empty());
         assert_eq!((log.cut_of("push"), log.cut_of("other")), (Some(101), None));
 
@@ -650,7 +651,7 @@ mod tests {
             }
         };
         let error = items.for_each(&key, &list, &Permits::new(4), 0, work).await.unwrap_err();
-        assert!(error.is_unfinished());
+        assert_eq!(error.kind(), FailureKind::Unfinished);
         assert_eq!(error.to_string(), "97 of 100 items were not tried");
         assert_eq!(log.after(0).len(), 3);
     }
@@ -682,7 +683,8 @@ mod tests {
         let finished: usize = logs.iter().map(|log| log.after(0).len()).sum();
         assert_eq!(finished, 8, "what was under way finishes");
         // Lists that began no item have not failed either.
-        assert!(results.iter().all(|result| result.as_ref().is_err_and(HandlerError::is_unfinished)));
+        let is_unfinished = |error: &HandlerError| error.kind() == FailureKind::Unfinished;
+        assert!(results.iter().all(|result| result.as_ref().is_err_and(is_unfinished)));
     }
 
     #[test]

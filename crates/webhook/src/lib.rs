@@ -33,7 +33,7 @@ pub mod router;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use error::{FailureClass, HandlerError, HandlerResult, OrPermanent};
+pub use error::{FailureClass, FailureKind, HandlerError, HandlerResult, OrPermanent};
 pub use event::{Envelope, Event, Payload};
 pub use idempotency::IdempotencyKey;
 pub use items::Permits;

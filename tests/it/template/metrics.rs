@@ -12,6 +12,7 @@ use learnink_consumer::{HandlerReport, Outcome as End, RecordReport};
 use learnink_receiver::{Outcome, Receipt, Refresh, Refusal, SecretSlot};
 use learnink_telemetry::Place;
 use learnink_webhook::message::EncodeError;
+use learnink_webhook::{FailureKind, HandlerError};
 use serde_json::Value;
 
 use super::transformed::{Template, Violations, arn, cases, short};
@@ -53,6 +54,7 @@ fn reports() -> impl Iterator<Item = RecordReport> {
     let outcomes =
         [End::Processed, End::Duplicate, End::Ignored, End::DeadLettered, End::Retry, End::SentAgain];
     let run = |ended| HandlerReport { name: "push", key: "push".to_owned(), ended, took: Duration::ZERO };
+    let skipped = || Ended::Failed(HandlerError::new(FailureKind::SkippedByBreaker, "not called"));
     let failure = Failure { handler: Some("push"), class: "permanent", reason: "no such plan".to_owned() };
     // An event without a handler, one in another version, and a webhook that is not an event.
     let sent = Some("notifications.sent");
@@ -70,9 +72,10 @@ fn reports() -> impl Iterator<Item = RecordReport> {
         receive_count: 1,
         outcome,
         failure: matches!(outcome, End::DeadLettered | End::Retry).then(|| failure.clone()),
+        first_seen: None,
         retry_in: Some(Duration::ZERO),
         degraded: BTreeSet::from([Degraded::Delay]),
-        handlers: [Ended::TooLate, Ended::SkippedByBreaker].map(run).into(),
+        handlers: [Ended::TooLate, skipped()].map(run).into(),
         ended_at: Timestamp::UNIX_EPOCH,
     })
 }

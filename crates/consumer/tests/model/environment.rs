@@ -8,6 +8,7 @@ use aws_lambda_events::sqs::SqsEvent;
 use jiff::SignedDuration;
 use learnink_consumer::report::Ended;
 use learnink_consumer::{BatchReport, Consumer, Invocation, Outcome, RecordReport};
+use learnink_webhook::FailureKind;
 use learnink_webhook::Permits;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -157,8 +158,10 @@ impl Environment {
         for (queued, record) in records.iter().zip(&report.records) {
             let ended =
                 |how: fn(&Ended) -> bool| record.handlers.iter().filter(|run| how(&run.ended)).count() as u64;
-            state.seen.skipped_by_breaker += ended(|ended| *ended == Ended::SkippedByBreaker);
-            state.seen.lists_that_made_progress += ended(|ended| matches!(ended, Ended::Unfinished(_)));
+            state.seen.skipped_by_breaker +=
+                ended(|ended| ended.kind() == Some(FailureKind::SkippedByBreaker));
+            state.seen.lists_that_made_progress +=
+                ended(|ended| ended.kind() == Some(FailureKind::Unfinished));
             state.seen.lists_in_parts += ended(|ended| *ended == Ended::InParts);
             state.seen.sent_again += u64::from(record.outcome == Outcome::SentAgain);
             if record.outcome == Outcome::DeadLettered {
