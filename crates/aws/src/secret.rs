@@ -179,7 +179,7 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-/// There is no usable secret. Retryable.
+/// A secret could not be read, or is not usable. Both are retryable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum SecretError {
     #[error("cannot read the secret that {variable}_ID names")]

@@ -21,7 +21,7 @@ const READS_AT_ONCE: usize = 32;
 
 /// How the commands reach a bucket; below their help.
 const IN_S3: &str = "\
-For a bucket, region and credentials come from the environment alone. Where a profile has them:
+For a bucket, region and credentials come from the environment alone. To take them from a profile:
   export AWS_REGION=eu-west-1
   eval \"$(aws configure export-credentials --format env)\"
 They may s3:ListBucket and s3:GetObject; nothing is ever written or deleted.";

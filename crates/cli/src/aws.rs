@@ -21,7 +21,7 @@ use crate::{now, variable};
 
 /// How to choose the AWS account and region; printed below the help of the commands for AWS.
 pub(crate) const IN_AWS: &str = "\
-In AWS, region and credentials come from the environment alone. Where a profile has them:
+In AWS, region and credentials come from the environment alone. To take them from a profile:
   export AWS_REGION=eu-west-1
   eval \"$(aws configure export-credentials --format env)\"
 The names of queues and tables are outputs of the stack: DeadLetterQueueUrl, LedgerTableName, \

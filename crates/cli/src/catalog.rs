@@ -94,7 +94,7 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|row| [row.event_type.clone(), yes(row.schema), yes(row.example), row.handlers.join(", ")]);
     let columns = [Id("Type"), Text("Schema"), Text("Example"), Text("Handler")];
-    table::print(columns, cells, rows.len(), "there is no event type in `events/`")?;
+    table::print(columns, cells, rows.len(), "no event type is in `events/`")?;
     let off = handlers::off(&router);
     if !off.is_empty() {
         note(format!(

@@ -31,7 +31,7 @@ Examples:
 
 It writes events/TYPE.schema.json, events/TYPE.json and crates/handlers/src/NAME.rs, with the payload as Rust types, a \
 handler that only logs, and a test. It adds two lines to crates/handlers/src/lib.rs. The files are yours from then on: \
-nothing writes them again. Where anything is wrong, nothing is written.
+nothing writes them again. If anything is wrong, nothing is written.
 
 In the payload, every text but an id is Personal, so that it cannot be printed by accident. What may be missing or null \
 is an Option.
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// File with the type's JSON Schema, - for standard input; without it you are asked
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// Take the payload from the example, because there is no schema
+    /// Take the payload from the example: the type has no schema
     #[arg(long, conflicts_with = "schema")]
     no_schema: bool,
     /// File with an example, the whole body of an event, - for standard input; without it you are asked
@@ -193,7 +193,7 @@ fn check_input(args: &Args, is_terminal: bool) -> anyhow::Result<()> {
 fn schema(args: &Args) -> anyhow::Result<Option<(Given, Schema)>> {
     let given = match &args.schema {
         Some(file) => Some(given(file)?),
-        None => asked("the JSON Schema", "press Return if there is none")?,
+        None => asked("the JSON Schema", "press Return if the type has none")?,
     };
     let Some(given) = given else { return Ok(None) };
     let schema = Schema::parse(&given.text).with_context(|| format!("cannot use {}", given.from))?;
@@ -204,7 +204,7 @@ fn example(args: &Args) -> anyhow::Result<Given> {
     match &args.example {
         Some(file) => given(file),
         None => asked("an example, the whole body of an event", "its payload is tested with it")?.context(
-            "there is no example; copy one from the Event Catalog, and pass its file with --example",
+            "the type needs an example: copy one from the Event Catalog, and pass its file with --example",
         ),
     }
 }
@@ -265,7 +265,7 @@ fn written(
     Ok((files, wiring::wired(lib, name)))
 }
 
-/// The shape of the payload: the schema's, or the example's where there is none that says anything about `data`.
+/// The shape of the payload: the schema's, or the example's if no schema says anything about `data`.
 fn payload(schema: Option<&Schema>, data: &Value) -> (Shape, Source) {
     match schema.and_then(|schema| shape::data_of_schema(schema.json())) {
         Some(shape) => (shape::widened(shape, data), Source::Schema),
@@ -310,7 +310,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// The text as `rustfmt` has it, and as it is where there is no `rustfmt`.
+/// The text as `rustfmt` formats it, or as it is if `rustfmt` is not installed.
 fn formatted(repository: &Repository, text: &str) -> String {
     let format = || {
         let mut rustfmt = Command::new("rustfmt");
