@@ -4,8 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use jiff::Timestamp;
-use learnink_receiver::request::SignatureHeaders;
-use learnink_receiver::{Refusal, Verifier};
+use learnink_receiver::{Refusal, Verifier, signature_headers};
 use learnink_tests::root;
 use learnink_tests::signing::SECRET;
 use serde_json::json;
@@ -56,10 +55,11 @@ fn assert_accepted(program: &mut Command) {
     let now = Timestamp::from_second(SIGNED_AT_S).unwrap();
     for (n, (body, signature)) in bodies.into_iter().zip(signatures).enumerate() {
         let id = format!("msg_{n}");
-        let headers: SignatureHeaders =
-            [("svix-id", id.as_str()), ("svix-timestamp", "1700000000"), ("svix-signature", &signature)]
-                .into_iter()
-                .collect();
+        let headers = signature_headers([
+            ("svix-id", id.as_str()),
+            ("svix-timestamp", "1700000000"),
+            ("svix-signature", &signature),
+        ]);
         let tampered = format!("{body} ").into_bytes();
         assert!(verifier.verify(&headers, body.clone().into_bytes(), now).is_ok(), "{signature} {body:.80}");
         let refusal = verifier.verify(&headers, tampered, now).err().map(|unverified| unverified.refusal);

@@ -12,9 +12,9 @@
 use std::hint::black_box;
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
+use http::HeaderMap;
 use jiff::Timestamp;
-use learnink_receiver::request::SignatureHeaders;
-use learnink_receiver::{GatewayEvent, Unverified, VerifiedWebhook, Verifier};
+use learnink_receiver::{GatewayEvent, Unverified, VerifiedWebhook, Verifier, signature_headers};
 use learnink_webhook::Message;
 use learnink_webhook::event::EnvelopeHead;
 use learnink_webhook::message::{DecodeError, EncodeError, MessageId, QueueMessage};
@@ -80,12 +80,12 @@ fn event(bytes: usize) -> String {
     .to_string()
 }
 
-fn delivery(bytes: usize) -> (Verifier, SignatureHeaders, Vec<u8>) {
+fn delivery(bytes: usize) -> (Verifier, HeaderMap, Vec<u8>) {
     let body = body(bytes);
     let signature = signature(&body);
     let headers = [("svix-id", "msg_1"), ("svix-timestamp", "1700000000"), ("svix-signature", &*signature)];
     let verifier = Verifier::new(SECRET).expect("the secret is usable");
-    (verifier, headers.into_iter().collect(), body.into_bytes())
+    (verifier, signature_headers(headers), body.into_bytes())
 }
 
 fn message(bytes: usize) -> Message {
@@ -113,7 +113,7 @@ fn read_request(event: String) -> serde_json::Result<GatewayEvent> {
 
 #[library_benchmark(setup = delivery)]
 #[benches::bytes(400, 10_000, 200_000)]
-fn verify(delivery: (Verifier, SignatureHeaders, Vec<u8>)) -> Result<VerifiedWebhook, Unverified> {
+fn verify(delivery: (Verifier, HeaderMap, Vec<u8>)) -> Result<VerifiedWebhook, Unverified> {
     let (verifier, headers, body) = black_box(delivery);
     verifier.verify(&headers, body, now())
 }

@@ -23,6 +23,7 @@ pub mod verify;
 use std::time::Instant;
 
 use futures_util::future::join;
+use http::HeaderMap;
 use jiff::Timestamp;
 use learnink_aws::RefreshCause;
 use learnink_webhook::event::EnvelopeHead;
@@ -32,7 +33,7 @@ pub use aws::OPERATION_TIMEOUT;
 pub use config::Config;
 pub use queue::SqsQueue;
 pub use receipt::{Answer, Outcome, Receipt, Rotation};
-pub use request::{GatewayEvent, Request, SignatureHeaders};
+pub use request::{GatewayEvent, Request, signature_headers};
 pub use secrets::{Refresh, SigningSecrets};
 pub use verify::{Refusal, SecretSlot, Unverified, VerifiedWebhook, Verifier, claimed_id};
 
@@ -89,7 +90,7 @@ impl Receiver {
     /// Checks the size, the headers, the time and the signature.
     async fn proven(
         &self,
-        headers: &SignatureHeaders,
+        headers: &HeaderMap,
         body: Option<Vec<u8>>,
         receipt: &mut Receipt,
     ) -> Result<VerifiedWebhook, Outcome> {
@@ -114,7 +115,7 @@ impl Receiver {
 
     fn verify(
         &self,
-        headers: &SignatureHeaders,
+        headers: &HeaderMap,
         body: Vec<u8>,
         receipt: &mut Receipt,
     ) -> Result<VerifiedWebhook, Unverified> {

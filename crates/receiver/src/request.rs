@@ -10,6 +10,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -20,101 +21,46 @@ pub struct Request {
     pub method: String,
     /// The path, after the stage or a custom domain's base path, if there is one.
     pub path: String,
-    /// The headers that sign the body.
-    pub headers: SignatureHeaders,
+    /// The headers that sign the body: see [`signature_headers`].
+    pub headers: HeaderMap,
     /// The payload exactly as it was sent, or `None` if it claims to be base64 and is not.
     pub body: Option<Vec<u8>>,
 }
 
-/// One of the headers that carry a signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignatureHeader {
-    /// The family of its name.
-    pub family: Family,
-    /// The part of the signature that it carries.
-    pub part: Part,
-}
+/// The headers that sign a body, as Svix names them: message id, Unix seconds of the delivery, and the signatures,
+/// separated by spaces.
+pub const SVIX_HEADERS: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
 
-/// Senders use headers named after Svix or without a brand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// `svix-*`
-    Svix,
-    /// `webhook-*`
-    Unbranded,
-}
+/// The same headers without a brand. Source: Standard Webhooks specification, "Webhook headers".
+pub const WEBHOOK_HEADERS: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
-/// The part of a signature that a header carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The message id.
-    Id,
-    /// Unix seconds at which the delivery was signed.
-    Timestamp,
-    /// The signatures, separated by spaces.
-    Signature,
-}
-
-impl SignatureHeader {
-    /// The signature header of that name in any case, or `None` for every other header.
-    pub fn named(name: &str) -> Option<Self> {
-        let is =
-            |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-        let (family, prefix) = [(Family::Svix, "svix-"), (Family::Unbranded, "webhook-")]
-            .into_iter()
-            .find(|(_, prefix)| is(prefix))?;
-        let parts = [(Part::Id, "id"), (Part::Timestamp, "timestamp"), (Part::Signature, "signature")];
-        let rest = name.get(prefix.len()..)?;
-        let (part, _) = parts.into_iter().find(|(_, known)| rest.eq_ignore_ascii_case(known))?;
-        Some(Self { family, part })
-    }
-}
-
-/// The signature headers of one request, including repeated ones. All other headers are left out, so that nothing
-/// else from the sender is passed on.
-#[derive(Default, Clone)]
-pub struct SignatureHeaders(Vec<(SignatureHeader, String)>);
-
-impl SignatureHeaders {
-    /// Adds a header if it is a signature header.
-    pub fn append(&mut self, name: &str, value: impl Into<String>) {
-        if let Some(header) = SignatureHeader::named(name) {
-            self.0.push((header, value.into()));
+/// The signature headers among `headers`, including repeated ones. Names may be in any case. A value that is not
+/// printable ASCII becomes empty, which no check accepts.
+pub fn signature_headers<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> HeaderMap {
+    let mut signed = HeaderMap::new();
+    for (name, value) in headers {
+        if let Some(name) = signature_header(name) {
+            signed.append(name, header_value(value));
         }
     }
-
-    /// The values of one header, in the order in which they came.
-    pub fn values(&self, header: SignatureHeader) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(known, _)| *known == header).map(|(_, value)| value.as_str())
-    }
-
-    /// Whether the request has any header of that family.
-    pub fn has(&self, family: Family) -> bool {
-        self.0.iter().any(|(header, _)| header.family == family)
-    }
+    signed
 }
 
-impl<'name, 'value> FromIterator<(&'name str, &'value str)> for SignatureHeaders {
-    fn from_iter<I: IntoIterator<Item = (&'name str, &'value str)>>(headers: I) -> Self {
-        let mut collected = Self::default();
-        for (name, value) in headers {
-            collected.append(name, value);
-        }
-        collected
-    }
+fn signature_header(name: &str) -> Option<HeaderName> {
+    let mut known = SVIX_HEADERS.into_iter().chain(WEBHOOK_HEADERS);
+    known.find(|known| known.eq_ignore_ascii_case(name)).map(HeaderName::from_static)
 }
 
-impl fmt::Debug for SignatureHeaders {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(header, _)| header)).finish()
-    }
+fn header_value(value: &str) -> HeaderValue {
+    let value = HeaderValue::from_str(value).ok().filter(|value| value.to_str().is_ok());
+    value.unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("method", &self.method)
-            .field("headers", &self.headers)
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
             .field("body_bytes", &self.body.as_ref().map(Vec::len))
             .finish_non_exhaustive()
     }
@@ -141,8 +87,8 @@ impl<'de> Deserialize<'de> for Request {
         struct Event {
             raw_path: String,
             request_context: Context,
-            #[serde(default)]
-            headers: SignatureHeaders,
+            #[serde(default, deserialize_with = "read_headers")]
+            headers: HeaderMap,
             #[serde(default)]
             body: Option<String>,
             #[serde(default)]
@@ -168,37 +114,38 @@ impl<'de> Deserialize<'de> for Request {
     }
 }
 
-impl<'de> Deserialize<'de> for SignatureHeaders {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Headers;
+/// The signature headers of an event. All others are skipped, so that nothing else from the sender is passed on.
+fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap, D::Error> {
+    struct Headers;
 
-        impl<'de> Visitor<'de> for Headers {
-            type Value = SignatureHeaders;
+    impl<'de> Visitor<'de> for Headers {
+        type Value = HeaderMap;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("headers")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SignatureHeaders, A::Error> {
-                let mut headers = SignatureHeaders::default();
-                while let Some(Name(header)) = map.next_key()? {
-                    match header {
-                        Some(header) => headers.0.push((header, map.next_value()?)),
-                        None => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(headers)
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("headers")
         }
 
-        deserializer.deserialize_map(Headers)
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderMap, A::Error> {
+            let mut headers = HeaderMap::new();
+            while let Some(Name(name)) = map.next_key()? {
+                match name {
+                    Some(name) => {
+                        headers.append(name, header_value(&map.next_value::<String>()?));
+                    }
+                    None => {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+            }
+            Ok(headers)
+        }
     }
+
+    deserializer.deserialize_map(Headers)
 }
 
-/// A header's name, recognised without being copied.
-struct Name(Option<SignatureHeader>);
+/// The name of a signature header, recognised without being copied; `None` for every other header.
+struct Name(Option<HeaderName>);
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -212,7 +159,7 @@ impl<'de> Deserialize<'de> for Name {
             }
 
             fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-                Ok(Name(SignatureHeader::named(name)))
+                Ok(Name(signature_header(name)))
             }
         }
 

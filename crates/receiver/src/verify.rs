@@ -13,7 +13,7 @@ use learnink_webhook::config::{is_invisible, listed_secrets};
 use learnink_webhook::message::{Message, MessageId};
 use svix::webhooks::{Webhook, WebhookError};
 
-use crate::request::{Family, Part, SignatureHeader, SignatureHeaders};
+use crate::request::{SVIX_HEADERS, WEBHOOK_HEADERS};
 
 /// How far the signed time may be from ours, in seconds, either way.
 /// Source: Standard Webhooks specification, "Verifying the timestamp"; Svix uses the same.
@@ -232,47 +232,46 @@ impl Verifier {
         Self { secrets: self.secrets.iter().map(Secret::as_previous).collect() }
     }
 
-    /// Checks headers, time and signature, in that order.
+    /// Checks headers, time and signature, in that order. Other headers than those of the signature are ignored.
     ///
     /// # Errors
     ///
     /// [`Unverified`] with the first rule that is broken, and with the body, which other secrets may still prove.
     pub fn verify(
         &self,
-        headers: &SignatureHeaders,
+        headers: &HeaderMap,
         body: Vec<u8>,
         now: Timestamp,
     ) -> Result<VerifiedWebhook, Unverified> {
-        match self.prove(headers, &body, now) {
-            Ok(Proof { id, signed_at_s, signature, secret, has_unknown_signature }) => {
+        let check = || {
+            let [id, timestamp, signature] = signed_headers(headers)?;
+            let message_id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
+            let signed_at_s = check_timestamp(timestamp, now)?;
+            let matching = self.matching_secret([id, timestamp, signature], &body)?;
+            Ok((message_id, signed_at_s, signature.to_owned(), matching))
+        };
+        match check() {
+            Ok((id, signed_at_s, signature, (secret, has_unknown_signature))) => {
                 Ok(VerifiedWebhook { id, signed_at_s, signature, body, secret, has_unknown_signature })
             }
             Err(refusal) => Err(Unverified { refusal, body }),
         }
     }
 
-    fn prove(&self, headers: &SignatureHeaders, body: &[u8], now: Timestamp) -> Result<Proof, Refusal> {
-        let [id, timestamp, signature] = signed_headers(headers)?;
-        let message_id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
-        let signed_at_s = check_timestamp(timestamp, now)?;
+    /// The secret that the body was signed with, and whether its newest signature is of another.
+    fn matching_secret(&self, headers: [&str; 3], body: &[u8]) -> Result<(SecretSlot, bool), Refusal> {
+        let [id, timestamp, signature] = headers;
         let Newest { newest, is_first } = newest_signature(signature)?;
-        let prove = |signatures| self.matching_secret([id, timestamp, signatures], body);
-        let (secret, has_unknown_signature) = match prove(newest) {
-            Err(Refusal::NoMatchingSignature) if newest != signature => (prove(signature)?, true),
-            secret => (secret?, !is_first),
-        };
-        Ok(Proof {
-            id: message_id,
-            signed_at_s,
-            signature: signature.to_owned(),
-            secret,
-            has_unknown_signature,
-        })
+        let matching = |signatures| self.secret_of([id, timestamp, signatures], body);
+        match matching(newest) {
+            Err(Refusal::NoMatchingSignature) if newest != signature => Ok((matching(signature)?, true)),
+            secret => Ok((secret?, !is_first)),
+        }
     }
 
-    fn matching_secret(&self, headers: [&str; 3], body: &[u8]) -> Result<SecretSlot, Refusal> {
-        let mut signed = HeaderMap::with_capacity(SVIX.len());
-        for (name, value) in SVIX.into_iter().zip(headers) {
+    fn secret_of(&self, headers: [&str; 3], body: &[u8]) -> Result<SecretSlot, Refusal> {
+        let mut signed = HeaderMap::with_capacity(SVIX_HEADERS.len());
+        for (name, value) in SVIX_HEADERS.into_iter().zip(headers) {
             signed.insert(name, HeaderValue::from_str(value).map_err(|_| Refusal::MalformedHeader)?);
         }
         for secret in &self.secrets {
@@ -300,15 +299,6 @@ impl fmt::Debug for Unverified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Unverified({:?})", self.refusal)
     }
-}
-
-/// The facts that the headers and the body have proven.
-struct Proof {
-    id: MessageId,
-    signed_at_s: i64,
-    signature: String,
-    secret: SecretSlot,
-    has_unknown_signature: bool,
 }
 
 impl fmt::Debug for Verifier {
@@ -356,36 +346,33 @@ impl Secret {
 
 /// The id that a request claims, if it looks like Svix's own: `msg_` and letters, digits, `_` or `-`. It is not
 /// proven, and only for finding a refused request. A phone number or a name in its place does not reach the log.
-pub fn claimed_id(headers: &SignatureHeaders) -> Option<MessageId> {
-    let id = single(headers, SignatureHeader { family: family(headers), part: Part::Id }).ok()?;
+pub fn claimed_id(headers: &HeaderMap) -> Option<MessageId> {
+    let [name, ..] = names(headers);
+    let id = single(headers, name).ok()?;
     let is_of_one = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     id.strip_prefix("msg_").filter(|rest| rest.bytes().all(is_of_one))?;
     MessageId::parse(id).ok()
 }
 
-/// The names under which `svix` looks for the id, the time and the signatures.
-const SVIX: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
-
-/// The id, the time and the signatures, all from one family of headers.
-///
-/// `svix-*` if any of them is present, else the unbranded `webhook-*`: a request cannot mix the two.
-fn signed_headers(headers: &SignatureHeaders) -> Result<[&str; 3], Refusal> {
-    let family = family(headers);
-    let part = |part| single(headers, SignatureHeader { family, part });
-    Ok([part(Part::Id)?, part(Part::Timestamp)?, part(Part::Signature)?])
+/// The id, the time and the signatures, each from one header.
+fn signed_headers(headers: &HeaderMap) -> Result<[&str; 3], Refusal> {
+    let [id, timestamp, signature] = names(headers);
+    Ok([single(headers, id)?, single(headers, timestamp)?, single(headers, signature)?])
 }
 
-fn family(headers: &SignatureHeaders) -> Family {
-    if headers.has(Family::Svix) { Family::Svix } else { Family::Unbranded }
+/// The names of the signature headers: `svix-*` if any of them is present, else `webhook-*`. A request cannot mix
+/// the two.
+fn names(headers: &HeaderMap) -> [&'static str; 3] {
+    if SVIX_HEADERS.iter().any(|name| headers.contains_key(*name)) { SVIX_HEADERS } else { WEBHOOK_HEADERS }
 }
 
-fn single(headers: &SignatureHeaders, header: SignatureHeader) -> Result<&str, Refusal> {
-    let mut values = headers.values(header);
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Refusal> {
+    let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or(Refusal::MissingHeader)?;
     if values.next().is_some() {
         return Err(Refusal::MalformedHeader);
     }
-    Ok(value)
+    value.to_str().map_err(|_| Refusal::MalformedHeader)
 }
 
 /// Plain digits without a leading zero, within the tolerance.

@@ -7,7 +7,7 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use learnink_connectors::archive::{Listing, Name, Record};
-use learnink_receiver::{Refusal, SignatureHeaders, Verifier};
+use learnink_receiver::{Refusal, Verifier, signature_headers};
 use learnink_webhook::Envelope;
 
 use super::{Days, IN_S3, READS_AT_ONCE, Source, beside, records};
@@ -121,7 +121,7 @@ fn verifier(args: &Args) -> anyhow::Result<Verifier> {
 fn check(name: &Name, bytes: &[u8], verifier: &Verifier) -> Result<(), String> {
     let record = Record::decode(bytes).map_err(|error| error.to_string())?;
     let headers = record.headers();
-    let headers: SignatureHeaders = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers = signature_headers(headers.iter().map(|(name, value)| (*name, value.as_str())));
     // As it was verified then: by the signature's age at that time, not today's.
     let proven = verifier.verify(&headers, record.body, record.received_at);
     let webhook = proven.map_err(|unverified| match unverified.refusal {

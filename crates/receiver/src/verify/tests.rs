@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::request::signature_headers;
 
 /// Computed outside this code, so that a mistake shared by signer and verifier is found.
 const VECTORS: [(&str, &str, i64, &str, &str); 3] = [
@@ -52,7 +53,7 @@ fn sign(secret: &str, id: &str, timestamp_s: i64, body: &[u8]) -> String {
 }
 
 fn verified(secrets: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>, now_s: i64) -> Verdict {
-    let headers = headers.iter().copied().collect();
+    let headers = signature_headers(headers.iter().copied());
     let verified = Verifier::new(secrets).unwrap().verify(&headers, body.into(), at(now_s));
     verified.map(|webhook| webhook.secret()).map_err(|unverified| unverified.refusal)
 }
@@ -88,7 +89,7 @@ fn a_webhook_is_what_was_signed() {
     let (secret, id, timestamp, body, signature) = VECTORS[1];
     let timestamp_header = timestamp.to_string();
     let headers = [("svix-id", id), ("svix-timestamp", &timestamp_header), ("svix-signature", signature)];
-    let headers = headers.into_iter().collect();
+    let headers = signature_headers(headers);
     let webhook = Verifier::new(secret).unwrap().verify(&headers, body.into(), at(timestamp)).unwrap();
     assert_eq!(
         (webhook.id().as_str(), webhook.signed_at_s(), webhook.body()),
@@ -234,7 +235,7 @@ fn a_body_that_is_not_utf8_is_refused() {
 #[test]
 fn whoever_is_refused_gets_the_body_back_for_other_secrets() {
     let headers = [("svix-id", ID), ("svix-timestamp", "1700000000"), ("svix-signature", "v1,x")];
-    let headers = headers.into_iter().collect();
+    let headers = signature_headers(headers);
     let unverified = Verifier::new(SECRET).unwrap().verify(&headers, BODY.into(), at(NOW_S)).err().unwrap();
     assert_eq!(unverified.body, BODY.as_bytes());
     assert_eq!(format!("{unverified:?}"), "Unverified(NoMatchingSignature)");
@@ -249,7 +250,7 @@ fn during_a_rotation_both_secrets_verify_and_the_slot_is_known() {
         assert_eq!(verified(&secrets, &headers, BODY, NOW_S), Ok(slot));
 
         let verifier = Verifier::new(SECRET).unwrap().and_previous(&Verifier::new(OTHER).unwrap());
-        let webhook = verifier.verify(&headers.into_iter().collect(), BODY.into(), at(NOW_S)).unwrap();
+        let webhook = verifier.verify(&signature_headers(headers), BODY.into(), at(NOW_S)).unwrap();
         assert_eq!(webhook.secret(), slot);
     }
 }
@@ -276,7 +277,7 @@ fn a_newest_signature_of_a_secret_that_is_not_held_is_noticed() {
         (OTHER, format!("{right}  {other}"), true),
     ] {
         let headers = [("svix-id", ID), ("svix-timestamp", "1700000000"), ("svix-signature", &signatures)];
-        let headers = headers.into_iter().collect();
+        let headers = signature_headers(headers);
         let webhook = Verifier::new(secrets).unwrap().verify(&headers, BODY.into(), at(NOW_S)).unwrap();
         assert_eq!(webhook.has_unknown_signature(), expected, "{signatures}");
     }
@@ -355,7 +356,7 @@ fn a_secret_of_another_kind_says_what_to_ask_learnink_for() {
 #[test]
 fn a_claimed_id_has_the_shape_of_one() {
     let claimed = |headers: &[(&str, &str)]| {
-        let claimed = claimed_id(&headers.iter().copied().collect());
+        let claimed = claimed_id(&signature_headers(headers.iter().copied()));
         claimed.map(|id| id.to_string())
     };
     assert_eq!(claimed(&[("svix-id", ID)]).as_deref(), Some(ID));
