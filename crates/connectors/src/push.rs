@@ -403,15 +403,6 @@ fn some_id(id: Option<&str>) -> Option<&str> {
 /// of a UUID accepts.
 fn uuid_of(key: &IdempotencyKey) -> String {
     let hash = digest(&SHA256, key.as_str().as_bytes());
-    let bits = u128::from_be_bytes(hash.as_ref().first_chunk().copied().unwrap_or_default());
-    let bits = bits & !(0xF << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
-    let part = |from: u32, bits_long: u32| (bits >> from) & ((1 << bits_long) - 1);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        part(96, 32),
-        part(80, 16),
-        part(64, 16),
-        part(48, 16),
-        part(0, 48)
-    )
+    let bytes = hash.as_ref().first_chunk().copied().unwrap_or_default();
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
