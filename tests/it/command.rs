@@ -761,7 +761,7 @@ async fn what_is_not_in_aws_is_named_with_the_code_that_aws_answers() {
     let pair = engine.queues(30, 1).await;
     let error = |arguments: &[&str]| error_of(&mut in_aws(arguments));
     let region = learnink_local::REGION;
-    let not_found = "DynamoDB answered 400 (ResourceNotFoundException)";
+    let not_found = "AWS does not know the queue, table or secret (ResourceNotFoundException); check its name, the account and the region";
     let ledger = format!("error: cannot use the ledger `none` in {region}: ");
     let windows = error(&["replay", "list", "--ledger", "none"]);
     assert!(windows.starts_with(&ledger) && windows.ends_with(not_found), "{windows}");
@@ -769,7 +769,8 @@ async fn what_is_not_in_aws_is_named_with_the_code_that_aws_answers() {
     assert_eq!(
         error(&["dlq", "list", "--queue", &no_queue, "--ledger", "none"]),
         format!(
-            "error: cannot read the queue {no_queue}: SQS answered 400 (AWS.SimpleQueueService.NonExistentQueue)"
+            "error: cannot read the queue {no_queue}: AWS does not know the queue, table or secret \
+             (AWS.SimpleQueueService.NonExistentQueue); check its name, the account and the region"
         )
     );
     assert_eq!(

@@ -359,7 +359,7 @@ async fn the_receivers_binary_takes_its_secret_from_secrets_manager() {
 #[tokio::test]
 async fn without_its_secret_the_receivers_binary_does_not_start() {
     for (fate, problem) in [
-        (Fate::Answered, "AWS does not know the queue or secret (ResourceNotFoundException)"),
+        (Fate::Answered, "AWS does not know the queue, table or secret (ResourceNotFoundException)"),
         (Fate::Failed(400, "AccessDeniedException"), "AWS denied the call (AccessDeniedException)"),
         (Fate::Silent, "AWS did not answer"),
     ] {

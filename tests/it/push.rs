@@ -334,8 +334,8 @@ async fn a_secret_in_secrets_manager_is_kept_replaced_and_outlives_an_outage() {
     };
     let done = (Outcome::Processed, String::new());
     assert_eq!(aws.calls("GetSecretValue"), 0, "not before it is needed");
-    let none = "cannot read the secret that LEARNINK_PUSH_SECRET_ID names: AWS does not know the queue or secret \
-                (ResourceNotFoundException); check the function's variables";
+    let none = "cannot read the secret that LEARNINK_PUSH_SECRET_ID names: AWS does not know the queue, table or secret \
+                (ResourceNotFoundException); check its name, the account and the region";
     assert_eq!(deliver(now()).await, (Outcome::Retry, none.to_owned()));
 
     aws.set_secret("AWSCURRENT", SECRET);

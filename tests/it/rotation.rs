@@ -220,7 +220,7 @@ async fn a_stale_or_malformed_request_never_has_the_secrets_read() {
 async fn without_a_usable_secret_there_is_no_receiver_and_the_reason_is_no_secret() {
     let long = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for (value, reason) in [
-        (None, "AWS does not know the queue or secret (ResourceNotFoundException)"),
+        (None, "AWS does not know the queue, table or secret (ResourceNotFoundException)"),
         (Some(format!("v1,whsec_{long}")), "the signing secret has a version in front"),
         (Some(format!(r#"{{"key":"whsec_{long}"}}"#)), "the signing secret is a JSON object"),
         (Some("whsec_c2hvcnQ=".to_owned()), "a key of 5 bytes, fewer than 24"),

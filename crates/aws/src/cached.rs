@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 
 /// A value that is cached for longer is read again, so that a rotation needs no deploy.
-pub const FRESH_FOR: SignedDuration = SignedDuration::from_mins(5);
+const FRESH_FOR: SignedDuration = SignedDuration::from_mins(5);
 
 /// The shortest time between two refreshes, whatever their cause.
-pub const BETWEEN_REFRESHES: SignedDuration = SignedDuration::from_secs(30);
+const BETWEEN_REFRESHES: SignedDuration = SignedDuration::from_secs(30);
 
 /// Why a value is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub enum RefreshCause {
 /// A value that is read again from time to time, within an invocation: Lambda freezes work that continues after
 /// one.
 ///
-/// It is read again when it is [`FRESH_FOR`] old, and after it was not accepted, but not before
-/// [`BETWEEN_REFRESHES`] have passed. A refresh that fails leaves the value in use.
+/// It is read again when it is five minutes old, and after it was not accepted, but every 30 seconds at most. A
+/// refresh that fails leaves the value in use.
 pub struct Cached<T>(Mutex<Held<T>>);
 
 struct Held<T> {
@@ -55,16 +55,19 @@ impl<T> Cached<T> {
         &self,
         cause: RefreshCause,
         now: Timestamp,
-        read: impl AsyncFnOnce(Arc<T>) -> Result<T, E>,
+        read: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Option<Result<(), E>> {
-        let in_use = self.with_held(|held| {
+        let is_due = self.with_held(|held| {
             let is_due = is_due(cause, held.read_at, held.refreshed_at, now);
-            is_due.then(|| {
+            if is_due {
                 held.refreshed_at = Some(now);
-                held.value.clone()
-            })
-        })?;
-        let value = match read(in_use).await {
+            }
+            is_due
+        });
+        if !is_due {
+            return None;
+        }
+        let value = match read().await {
             Ok(value) => Arc::new(value),
             Err(error) => return Some(Err(error)),
         };
@@ -127,7 +130,7 @@ mod tests {
     async fn a_refresh_that_fails_leaves_the_value_in_use_and_is_tried_again_after_30_seconds() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let cached = Cached::new("old", at(0));
-        let refresh = async |now, read| cached.refresh(RefreshCause::Age, at(now), async |_| read).await;
+        let refresh = async |now, read| cached.refresh(RefreshCause::Age, at(now), async || read).await;
         assert_eq!(refresh(299, Ok("new")).await, None);
         assert_eq!(refresh(300, Err("down")).await, Some(Err("down")));
         assert_eq!((refresh(329, Ok("new")).await, *cached.value()), (None, "old"));

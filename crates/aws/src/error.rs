@@ -5,30 +5,8 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use learnink_webhook::error::service_code;
 
-/// A failed call, with the status and the code of the service's answer. The SDK's own text is left out: it repeats
-/// the service's message, which can quote an item, a receipt handle or a whole request.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct CallFailed(String);
-
-impl CallFailed {
-    /// Why a call to `service`, such as `DynamoDB`, failed.
-    pub fn new<E: ProvideErrorMetadata>(service: &str, error: &SdkError<E, HttpResponse>) -> Self {
-        Self(match error {
-            SdkError::TimeoutError(_) => format!("{service} did not answer in time"),
-            SdkError::ServiceError(failure) => {
-                let code = failure.err().code().and_then(service_code).unwrap_or("no code");
-                format!("{service} answered {} ({code})", failure.raw().status().as_u16())
-            }
-            SdkError::DispatchFailure(_) => format!("{service} could not be reached"),
-            _ => format!(
-                "the call to {service} failed before it was sent, or its answer could not be understood"
-            ),
-        })
-    }
-}
-
-/// Why a call failed, without text of the request or the answer.
+/// Why a call to AWS failed. The SDK's own text is left out: it repeats the service's message, which can quote an
+/// item, a receipt handle or a whole request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// AWS asks for fewer calls.
@@ -46,14 +24,16 @@ pub enum CallError {
     /// The connection could not be made, or broke.
     #[error("AWS could not be reached, or broke the connection")]
     Unreachable,
-    /// The function's role lacks the right, or its credentials are not accepted.
-    #[error("AWS denied the call ({code}); check the function's role and credentials")]
+    /// The role lacks the right, or the credentials are not accepted.
+    #[error("AWS denied the call ({code}); check the credentials and their rights")]
     Denied {
         /// AWS's code for it.
         code: String,
     },
-    /// The queue or the secret does not exist.
-    #[error("AWS does not know the queue or secret ({code}); check the function's variables")]
+    /// The queue, the table or the secret does not exist.
+    #[error(
+        "AWS does not know the queue, table or secret ({code}); check its name, the account and the region"
+    )]
     NotFound {
         /// AWS's code for it.
         code: String,
@@ -136,30 +116,26 @@ mod tests {
     fn answered(code: &str) -> String {
         let metadata = ErrorMetadata::builder().code(code).message("no such item: +254705408079").build();
         let response = HttpResponse::new(StatusCode::try_from(400).unwrap(), SdkBody::from("+254705408079"));
-        let failed = CallFailed::new("DynamoDB", &SdkError::service_error(metadata, response));
-        format!("{failed} {failed:?}")
+        let error = CallError::from(&SdkError::service_error(metadata, response));
+        format!("{error} {error:?}")
     }
 
     #[test]
     fn of_an_answer_only_status_and_code_are_said() {
         let said = answered("ValidationException");
-        assert!(said.starts_with("DynamoDB answered 400 (ValidationException) "), "{said}");
+        assert!(said.starts_with("AWS answered 400 (ValidationException) "), "{said}");
         assert!(!said.contains("2547"), "{said}");
         let said = answered("<html>+254705408079</html>");
-        assert!(said.starts_with("DynamoDB answered 400 (no code) "), "{said}");
+        assert!(said.starts_with("AWS answered 400 (none) "), "{said}");
         assert!(!said.contains("2547"), "{said}");
     }
 
     #[test]
     fn a_call_without_an_answer_says_so() {
-        let failed = |error| CallFailed::new("SQS", &error).to_string();
         let late = SdkError::<ErrorMetadata, _>::timeout_error("+254705408079");
-        assert_eq!(failed(late), "SQS did not answer in time");
-        let unmade = SdkError::construction_failure("+254705408079");
-        assert_eq!(
-            failed(unmade),
-            "the call to SQS failed before it was sent, or its answer could not be understood"
-        );
+        assert_eq!(CallError::from(&late), CallError::TimedOut);
+        let unmade = SdkError::<ErrorMetadata, _>::construction_failure("+254705408079");
+        assert_eq!(CallError::from(&unmade), CallError::NotSent);
     }
 
     #[test]

@@ -27,9 +27,9 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use learnink_webhook::config::{MissingVariable, optional, required};
 use learnink_webhook::router::LONGEST_CALL;
 
-pub use cached::{BETWEEN_REFRESHES, Cached, FRESH_FOR, RefreshCause};
+pub use cached::{Cached, RefreshCause};
 pub use env::Env;
-pub use error::{CallError, CallFailed};
+pub use error::CallError;
 #[cfg(feature = "http")]
 pub use http::HttpsUrl;
 pub use secret::{Credential, Secret, SecretsManager, Token, Unusable};

@@ -126,7 +126,7 @@ impl<T: Credential> Secret<T> {
             Source::Variable(secret) => return Ok(secret.clone()),
             Source::SecretsManager { store, cached, is_doubted } => (store, cached, is_doubted),
         };
-        let read = async || self.parsed(within(LONGEST_WAIT, store.value(CURRENT)).await);
+        let read = async || self.parsed(store.value(CURRENT).await);
         let mut is_new = false;
         let first = async || {
             is_new = true;
@@ -139,7 +139,11 @@ impl<T: Credential> Secret<T> {
         if !is_new {
             let is_not_accepted = is_doubted.load(Ordering::Relaxed);
             let cause = if is_not_accepted { RefreshCause::NotAccepted } else { RefreshCause::Age };
-            if let Some(refreshed) = cached.refresh(cause, now, async |_| read().await).await {
+            let read_again = async || {
+                let reading = tokio::time::timeout(LONGEST_WAIT, read()).await;
+                reading.unwrap_or_else(|_| Err(self.failed(CallError::TimedOut.into())))
+            };
+            if let Some(refreshed) = cached.refresh(cause, now, read_again).await {
                 is_doubted.store(false, Ordering::Relaxed);
                 if let Err(error) = refreshed {
                     let reason = with_causes(&error);
@@ -228,13 +232,6 @@ impl SecretsManager {
         let answer = Box::pin(request.send()).await.map_err(|error| CallError::from(&error))?;
         answer.secret_string.ok_or(ReadError::NotText)
     }
-}
-
-async fn within(
-    limit: Duration,
-    value: impl Future<Output = Result<String, ReadError>>,
-) -> Result<String, ReadError> {
-    tokio::time::timeout(limit, value).await.unwrap_or(Err(ReadError::Call(CallError::TimedOut)))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
-use learnink_aws::CallFailed;
+use learnink_aws::CallError;
 use learnink_webhook::config::{ConfigError, required};
 
 use crate::{now, variable};
@@ -132,7 +132,7 @@ pub(crate) async fn count_messages(client: &Client, queue_url: &str) -> anyhow::
     ];
     let request =
         client.get_queue_attributes().queue_url(queue_url).set_attribute_names(Some(names.to_vec()));
-    let answer = request.send().await.map_err(|error| CallFailed::new("SQS", &error));
+    let answer = request.send().await.map_err(|error| CallError::from(&error));
     let answer = answer.with_context(|| format!("cannot count the messages on {queue_url}"))?;
     let counts = answer.attributes.unwrap_or_default();
     Ok(names.iter().filter_map(|name| counts.get(name)?.parse::<usize>().ok()).sum())

@@ -7,7 +7,7 @@ use anyhow::Context;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName};
 use jiff::Timestamp;
-use learnink_aws::CallFailed;
+use learnink_aws::CallError;
 use learnink_consumer::dead_letter::DeadLetterReason;
 use learnink_consumer::ledger::{Entry, EntryId};
 use learnink_consumer::queues::attribute as reason;
@@ -190,7 +190,7 @@ impl Queue {
             .wait_time_seconds(WAIT_S)
             .message_attribute_names("All")
             .message_system_attribute_names(MessageSystemAttributeName::All);
-        let received = request.send().await.map_err(|error| CallFailed::new("SQS", &error));
+        let received = request.send().await.map_err(|error| CallError::from(&error));
         let received = received.with_context(|| format!("cannot read the queue {}", self.url))?;
         Ok(received.messages.unwrap_or_default())
     }

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
-use learnink_aws::CallFailed;
+use learnink_aws::CallError;
 use learnink_webhook::newest::EventOrder;
 
 /// A table did not answer, or holds a row that this program does not write. Retryable.
@@ -29,21 +29,14 @@ pub struct TableError {
 #[derive(Debug, thiserror::Error)]
 enum TableFailure {
     #[error(transparent)]
-    Call(#[from] CallFailed),
+    Call(#[from] CallError),
     #[error("a row is not one that this program writes")]
     ForeignRow,
 }
 
-/// DynamoDB's name in reasons.
-const SERVICE: &str = "DynamoDB";
-
 impl TableError {
     pub(crate) fn write<E: ProvideErrorMetadata>(table: &str, error: &SdkError<E>) -> Self {
-        Self {
-            operation: "write to",
-            table: table.to_owned(),
-            source: CallFailed::new(SERVICE, error).into(),
-        }
+        Self { operation: "write to", table: table.to_owned(), source: CallError::from(error).into() }
     }
 
     fn read(table: &str, source: TableFailure) -> Self {
@@ -192,7 +185,7 @@ pub(crate) async fn read_all<T: Ord>(
     let mut items = scan.table_name(table).into_paginator().items().send();
     let mut rows = Vec::new();
     while let Some(item) = items.next().await {
-        let item = item.map_err(|error| TableError::read(table, CallFailed::new(SERVICE, &error).into()))?;
+        let item = item.map_err(|error| TableError::read(table, CallError::from(&error).into()))?;
         rows.push(parse(&Row(item)).ok_or_else(|| TableError::read(table, TableFailure::ForeignRow))?);
     }
     rows.sort();
@@ -242,7 +235,7 @@ mod tests {
             (read, "read the table `learners`"),
         ] {
             let reason = HandlerError::quoting(&error).to_string();
-            let expected = format!("could not {operation}: DynamoDB answered 400 (ValidationException)");
+            let expected = format!("could not {operation}: AWS answered 400 (ValidationException)");
             assert_eq!(reason, expected);
             assert!(!format!("{error:?}").contains("2547"), "{error:?}");
         }

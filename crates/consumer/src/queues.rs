@@ -11,7 +11,7 @@ use aws_sdk_sqs::operation::send_message::builders::SendMessageFluentBuilder;
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use jiff::Timestamp;
-use learnink_aws::CallFailed;
+use learnink_aws::CallError;
 use learnink_webhook::message::{self, PART_FORMAT_VERSION, Part};
 
 use crate::call_limits;
@@ -35,8 +35,6 @@ const MOST_ATTRIBUTES: usize = 10;
 
 /// A longer reason is cut: it has to fit into the space that the receiver leaves free.
 const LONGEST_REASON_BYTES: usize = 1024;
-
-const SERVICE: &str = "SQS";
 
 /// The queue that the records came from, and its dead-letter queue. [`SqsQueues`] in production; in the model
 /// test, two lists that fail on purpose.
@@ -188,7 +186,7 @@ impl Queues for SqsQueues {
         if let Err(error) = &set {
             tracing::warn!(
                 sqs.message_id = record.sqs_message_id(),
-                error = %CallFailed::new(SERVICE, error),
+                error = %CallError::from(error),
                 "could not set the delay of a retry"
             );
         }
@@ -212,7 +210,7 @@ async fn send<'a>(
         request = request.message_attributes(name, value);
     }
     let sent = Box::pin(request.send()).await;
-    sent.map(|_| ()).map_err(|error| CopyError::Send(Box::new(CallFailed::new(SERVICE, &error))))
+    sent.map(|_| ()).map_err(|error| CopyError::Send(Box::new(CallError::from(&error))))
 }
 
 fn copy(attribute: &SqsMessageAttribute) -> Result<MessageAttributeValue, BuildError> {

@@ -87,7 +87,7 @@ impl SigningSecrets {
     /// Reads the secrets again if it is time to. Of several concurrent callers, one reads.
     pub async fn refresh(&self, cause: RefreshCause, now: Timestamp) -> Option<Refresh> {
         let store = self.store.as_ref()?;
-        let read_again = async |_| match tokio::time::timeout(LONGEST_WAIT, Box::pin(read(store))).await {
+        let read_again = async || match tokio::time::timeout(LONGEST_WAIT, Box::pin(read(store))).await {
             Ok(reading) => reading.combined(Some(&self.verifier())),
             Err(_) => Err(CallError::TimedOut.into()),
         };

@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::types::{
     ReturnValuesOnConditionCheckFailure,
 };
 use futures_util::future::join_all;
-use learnink_aws::CallFailed;
+use learnink_aws::CallError;
 
 use super::{Ledger, LedgerError, StoredWindow, UnreadableWindow};
 use crate::call_limits;
@@ -42,8 +42,6 @@ mod attribute {
     pub(super) const EXPIRES_AT: &str = "expires_at";
     pub(super) const WINDOWS: &str = "replay_windows";
 }
-
-const SERVICE: &str = "DynamoDB";
 
 /// A placeholder in a set without keys, because DynamoDB does not have empty sets. It is not a valid key. Without
 /// it, the previous keys would stay.
@@ -381,7 +379,7 @@ impl Ledger for DynamoDbLedger {
 }
 
 fn failed<E: ProvideErrorMetadata>(operation: &'static str, error: &SdkError<E>) -> LedgerError {
-    LedgerError::new(operation, CallFailed::new(SERVICE, error))
+    LedgerError::new(operation, CallError::from(error))
 }
 
 /// One statement of several failed.
