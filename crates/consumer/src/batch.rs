@@ -174,7 +174,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         };
         let is_last_delivery = report.receive_count >= self.max_receive_count;
         let ending = if is_last_delivery { ending.at_last_delivery() } else { ending };
-        self.carry_out(ending, record, invocation.end_of_answers(), &mut report).await;
+        self.carry_out(ending, record, invocation, &mut report).await;
         report.ended_at = invocation.now();
         report
     }
@@ -613,8 +613,14 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
 
     /// Takes the last step of a record: it is deleted, hidden on the queue for a while, sent again, or copied to the
     /// dead-letter queue. If a copy fails, the record stays where it is.
-    async fn carry_out(&self, ending: Ending, record: Record<'_>, end: Instant, report: &mut RecordReport) {
-        let count = report.receive_count;
+    async fn carry_out(
+        &self,
+        ending: Ending,
+        record: Record<'_>,
+        invocation: &Invocation,
+        report: &mut RecordReport,
+    ) {
+        let (count, end) = (report.receive_count, invocation.end_of_answers());
         let (outcome, failure, delay) = match ending {
             Ending::Processed => (Outcome::Processed, None, None),
             Ending::Duplicate => (Outcome::Duplicate, None, None),
@@ -624,7 +630,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             }
             Ending::SendAgain { failure, wait } => {
                 let sent = self.queues.send_again(record, None, wait.delay(1, (self.random)()));
-                match copied(sent, end).await {
+                // Time is left to dead-letter it: SQS delivers it no more.
+                match copied(sent, invocation.end_of_records()).await {
                     Ok(()) => (Outcome::SentAgain, Some(failure), None),
                     Err(error) => self.dead_letter(failure.and(&error), record, end, report).await,
                 }
