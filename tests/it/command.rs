@@ -1,7 +1,9 @@
 //! The `learnink` command, as a person types it.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -29,8 +31,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const EVENT: &[u8] = br#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;
 
 /// The variables of the command line.
-const VARIABLES: [&str; 4] =
-    ["LEARNINK_SIGNING_SECRET", "LEARNINK_STATE", "LEARNINK_URL", "LEARNINK_ARCHIVE"];
+const VARIABLES: [&str; 5] =
+    ["LEARNINK_SIGNING_SECRET", "LEARNINK_STATE", "LEARNINK_URL", "LEARNINK_ARCHIVE", "LEARNINK_STACK"];
 
 /// Text that controls a terminal, forges a line, or is invisible.
 const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\n\u{85}\u{9b}1m\u{202e}\u{2066}\u{200e}\u{61c}\u{2028}\u{200b}\u{ad}\u{feff}\u{e0041}";
@@ -286,18 +288,19 @@ fn a_handler_that_needs_aws_says_so_before_anything_starts() {
         (
             &[("LEARNINK_EVENT_BUS", "automations")][..],
             "error: LEARNINK_EVENT_BUS cannot be used: it needs AWS, and AWS_REGION is not set; set it to the stack's \
-             region, such as eu-west-1",
+             region, such as eu-west-1, or give the profile a region",
         ),
         (
             &[push[0], push[1], ("LEARNINK_PUSH_SECRET_ID", "push"), ("AWS_REGION", "eu-west-1")],
             "error: LEARNINK_PUSH_SECRET_ID cannot be used: it needs AWS, and AWS_ACCESS_KEY_ID is not set; set it to an \
-             access key; a profile sets it with: eval \"$(aws configure export-credentials --format env)\"",
+             access key, or choose a profile with AWS_PROFILE: ",
         ),
     ];
     for (variables, expected) in cases {
         let mut command = learnink(&dev);
-        command.env_remove("AWS_REGION").env_remove("AWS_ACCESS_KEY_ID");
-        assert_eq!(error_of(command.envs(variables.iter().copied())), expected);
+        command.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION").env_remove("AWS_ACCESS_KEY_ID");
+        let error = error_of(command.envs(variables.iter().copied()));
+        assert!(error.starts_with(expected), "{error}");
     }
     // A room that is half set up fails the start, and names the variable and the fix.
     let mut half = learnink(&dev);
@@ -459,9 +462,9 @@ fn an_argument_that_cannot_be_read_says_what_is_expected() {
     );
     assert!(elsewhere.ends_with("such as s3://bucket/prefix or file:///folder"), "{elsewhere}");
     let mut in_s3 = learnink(&[&["archive", "export", "--archive", "s3://acme"], &days[..]].concat());
-    let error = error_of(in_s3.env_remove("AWS_REGION"));
+    let error = error_of(in_s3.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION"));
     assert!(
-        error.ends_with("AWS_REGION is not set; set it to the stack's region, such as eu-west-1"),
+        error.ends_with("AWS_REGION is not set; set it to the stack's region, such as eu-west-1, or give the profile a region"),
         "{error}"
     );
 }
@@ -808,6 +811,114 @@ async fn the_tables_of_a_deployed_stack_are_shown_too() {
         serde_json::from_str(&shown(&["unknown", "--json", "--table", &unknown])).unwrap();
     assert_eq!(events.len(), 2);
     assert_eq!(shown(&["learners", "--table", &learners]), "no course start has been recorded\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_is_found_by_its_name_and_a_profile_by_its_own() {
+    let engine = Engine::ministack().await;
+    let (learners, unknown) =
+        (engine.table("user_id", Some("course_id")).await, engine.table("message_id", None).await);
+    let ledger = engine.table("message_id", None).await;
+    let name = format!("stack-{ledger}");
+    let outputs = [("LearnersTableName", &learners), ("UnknownEventsTableName", &unknown)];
+    create_stack(&name, &[&outputs[..], &[("LedgerTableName", &ledger)]].concat());
+    let old = format!("{name}-old");
+    create_stack(&old, &outputs);
+
+    let shown = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(shown(&mut in_aws(&["learners", "--stack", &name])), "no course start has been recorded\n");
+    let none = shown(in_aws(&["unknown"]).env("LEARNINK_STACK", &name));
+    assert_eq!(none, "no event without a handler has been stored\n");
+    let window = ["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim", "--stack", &name];
+    let opened = shown(&mut in_aws(&window));
+    assert!(opened.contains(&format!(" in the ledger `{ledger}` in ")), "{opened}");
+    assert!(opened.trim_end().ends_with(&format!("--stack {name}")), "{opened}");
+
+    // Without an access key in the environment, the AWS CLI reads the profile. This one stands in for version 2, which
+    // is not on PyPI.
+    let region = learnink_local::REGION;
+    let folder = tempfile::tempdir().unwrap();
+    let aws = folder.path().join("aws");
+    let script = format!(
+        r#"#!/bin/sh
+case "$*" in
+"configure get region --profile on call") echo {region} ;;
+"configure export-credentials --format process --profile on call")
+    echo '{{"Version":1,"AccessKeyId":"{region}","SecretAccessKey":"{region}"}}' ;;
+*) echo "The config profile could not be found" >&2; exit 255 ;;
+esac"#
+    );
+    std::fs::write(&aws, script).unwrap();
+    std::fs::set_permissions(&aws, Permissions::from_mode(0o755)).unwrap();
+    let without_keys = |arguments: &[&str]| {
+        let mut command = in_aws(arguments);
+        for variable in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            command.env_remove(variable);
+        }
+        command.env("PATH", folder.path());
+        command
+    };
+    let list = ["replay", "list", "--stack", &name, "--profile"];
+    assert!(shown(&mut without_keys(&[&list[..], &["on call"]].concat())).contains("1 in all"));
+    let mut nobody = without_keys(&[&list[..], &["nobody"]].concat());
+    assert_eq!(
+        error_of(nobody.env("AWS_REGION", region)),
+        "error: --profile cannot be used: `aws configure export-credentials` failed: The config profile could not be \
+         found; a profile of SSO needs `aws sso login`"
+    );
+    std::fs::remove_file(&aws).unwrap();
+    let no_cli = error_of(without_keys(&list[..4]).env("AWS_REGION", region));
+    assert_eq!(
+        no_cli,
+        "error: AWS_ACCESS_KEY_ID is not set; set it to an access key, or choose a profile with AWS_PROFILE: profiles \
+         are read by AWS CLI 2, which is not installed"
+    );
+
+    let error = |arguments: &[&str]| error_of(&mut in_aws(arguments));
+    assert_eq!(
+        error(&["learners", "--stack", "none"]),
+        format!(
+            "error: cannot find the stack none in {region}: it does not exist; check its name, the region and the \
+             profile"
+        )
+    );
+    assert_eq!(
+        error(&["replay", "list", "--stack", &old]),
+        format!(
+            "error: the stack {old} in {region} has no output LedgerTableName: it is another stack, or of an older \
+             version; deploy this version first"
+        )
+    );
+    let no_archive = error(&["archive", "export", "--stack", &name]);
+    assert!(no_archive.contains(" has no archive: "), "{no_archive}");
+}
+
+/// Creates a stack on ministack that has these outputs and one resource.
+fn create_stack(name: &str, outputs: &[(&str, &String)]) {
+    let outputs = outputs.iter().map(|(key, value)| ((*key).to_owned(), json!({ "Value": value })));
+    let template = json!({
+        "Resources": { "Topic": { "Type": "AWS::SNS::Topic" } },
+        "Outputs": outputs.collect::<serde_json::Map<_, _>>(),
+    });
+    let mut aws = in_aws_cli(&["cloudformation", "create-stack", "--stack-name", name]);
+    let created = aws.args(["--template-body", &template.to_string()]).output().unwrap();
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    let mut aws = in_aws_cli(&["cloudformation", "wait", "stack-create-complete", "--stack-name", name]);
+    assert!(aws.status().unwrap().success());
+}
+
+/// The AWS CLI on ministack.
+fn in_aws_cli(arguments: &[&str]) -> Command {
+    let mut command = Command::new(root().join(".venv/bin/aws"));
+    command.args(["--endpoint-url", ministack_endpoint()]).args(arguments);
+    for variable in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        command.env(variable, learnink_local::REGION);
+    }
+    command
 }
 
 /// A command for a stack in AWS, which is ministack.

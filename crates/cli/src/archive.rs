@@ -14,6 +14,7 @@ use learnink_connectors::archive::{Archive, Listing, Name, Selection};
 use learnink_local::terminal::quoted;
 use learnink_webhook::config::ConfigError;
 
+use crate::stack::InAws;
 use crate::{aws, variable};
 
 /// How many objects are read at a time. Bodies are up to 6 MiB, so this also limits the memory.
@@ -21,10 +22,9 @@ const READS_AT_ONCE: usize = 32;
 
 /// How the commands reach a bucket; below their help.
 const IN_S3: &str = "\
-For a bucket, region and credentials come from the environment alone. To take them from a profile:
-  export AWS_REGION=eu-west-1
-  eval \"$(aws configure export-credentials --format env)\"
-They may s3:ListBucket and s3:GetObject; nothing is ever written or deleted.";
+For a bucket, region and credentials come from the environment, else from a profile (--profile, AWS_PROFILE), \
+which `aws configure export-credentials` reads. They need s3:ListBucket and s3:GetObject, and with --stack \
+cloudformation:DescribeStacks. Nothing is ever written or deleted.";
 
 /// The commands of `learnink archive`.
 #[derive(Debug, clap::Subcommand)]
@@ -38,9 +38,12 @@ pub(crate) enum Command {
 /// Which archive.
 #[derive(Debug, clap::Args)]
 struct Source {
-    /// Where the records are, in the same form as for the consumer: `s3://bucket/prefix`, or a folder
-    #[arg(long = "archive", value_name = "URL", env = "LEARNINK_ARCHIVE")]
-    url: String,
+    /// Where the records are, in the same form as for the consumer: `s3://bucket/prefix`, or a folder; without it,
+    /// the archive of --stack, or else `LEARNINK_ARCHIVE`
+    #[arg(long = "archive", value_name = "URL")]
+    url: Option<String>,
+    #[command(flatten)]
+    in_aws: InAws,
     /// Only this event type, such as user.course.started
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
@@ -75,20 +78,54 @@ impl Days {
 }
 
 impl Source {
-    fn open(&self) -> anyhow::Result<Archive> {
-        let url = url(&self.url)?;
-        if url.starts_with("s3://") {
-            aws::check_environment(variable).with_context(|| format!("cannot open {url}"))?;
-        }
-        Archive::open(&url, &Env::new(variable)).map_err(|error| match error {
+    async fn open(&self) -> anyhow::Result<OpenArchive> {
+        let given = match &self.url {
+            Some(url) => url.clone(),
+            None => self.found().await?,
+        };
+        let url = url(&given)?;
+        let env = if url.starts_with("s3://") {
+            let cannot_open = || format!("cannot open {url}");
+            let aws = self.in_aws.config().with_context(cannot_open)?;
+            Env::new(aws::as_variables(&aws).await.with_context(cannot_open)?)
+        } else {
+            Env::new(variable)
+        };
+        let archive = Archive::open(&url, &env).map_err(|error| match error {
             // Its text is about the consumer's variable.
             ConfigError::Unusable { problem, .. } => {
                 anyhow::anyhow!("--archive (or {VARIABLE}) cannot be used: {problem}")
             }
             error @ ConfigError::Missing(_) => anyhow::Error::from(error),
-        })
+        })?;
+        Ok(OpenArchive { archive, url: given, event_type: self.event_type.clone() })
     }
 
+    /// The location of the stack's archive, or the one in the environment.
+    async fn found(&self) -> anyhow::Result<String> {
+        match self.in_aws.stack().await? {
+            Some(stack) => {
+                let url = stack.optional("ArchiveUrl").with_context(|| {
+                    format!("{stack} has no archive: it is deployed with Archive=off, or of an older version")
+                })?;
+                Ok(url.to_owned())
+            }
+            None => variable(VARIABLE).with_context(|| {
+                format!("no archive is named; pass --archive or --stack, or set {VARIABLE}")
+            }),
+        }
+    }
+}
+
+/// An archive, and the selected type.
+struct OpenArchive {
+    archive: Archive,
+    /// As it was given.
+    url: String,
+    event_type: Option<String>,
+}
+
+impl OpenArchive {
     /// The selection as part of a text.
     fn what(&self, days: &Days) -> String {
         let of_type = self.event_type.as_ref().map(|name| format!(" of type {name}")).unwrap_or_default();
@@ -96,7 +133,7 @@ impl Source {
     }
 
     /// The selected objects.
-    async fn list(&self, archive: &Archive, days: &Days) -> anyhow::Result<Listing> {
+    async fn list(&self, days: &Days) -> anyhow::Result<Listing> {
         let range = days.from.zip(days.to);
         if let Some((from, to)) = range {
             anyhow::ensure!(from <= to, "--from {from} is after --to {to}");
@@ -105,7 +142,7 @@ impl Source {
         progress.set_style(ProgressStyle::with_template("{spinner} looking for records, {elapsed}")?);
         progress.enable_steady_tick(Duration::from_millis(100));
         let selection = Selection { event_type: self.event_type.clone(), days: range };
-        let listed = archive.list(&selection).await;
+        let listed = self.archive.list(&selection).await;
         progress.finish_and_clear();
         let mut listing = listed?;
         listing.records.retain(|name| days.have(name.day()));

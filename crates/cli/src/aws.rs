@@ -1,5 +1,7 @@
 //! AWS, for commands about a deployed stack.
 
+mod credentials;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
@@ -15,35 +17,16 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 use learnink_aws::CallError;
-use learnink_webhook::config::{ConfigError, required};
 
-use crate::{now, variable};
+use crate::now;
+
+pub(crate) use credentials::{as_variables, config, system_time};
 
 /// How to choose the AWS account and region; printed below the help of the commands for AWS.
 pub(crate) const IN_AWS: &str = "\
-In AWS, region and credentials come from the environment alone. To take them from a profile:
-  export AWS_REGION=eu-west-1
-  eval \"$(aws configure export-credentials --format env)\"
-The names of queues and tables are outputs of the stack: DeadLetterQueueUrl, LedgerTableName, \
-LearnersTableName, UnknownEventsTableName.";
-
-/// The configuration of AWS's clients, from the environment.
-pub(crate) fn config() -> Result<SdkConfig, ConfigError> {
-    check_environment(variable)?;
-    Ok(learnink_aws::sdk_config(variable)?)
-}
-
-/// Whether the environment names a region and has credentials. Without them, a call fails with an error that does
-/// not show the reason.
-pub(crate) fn check_environment(variable: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
-    required(&variable, "AWS_REGION", "the stack's region, such as eu-west-1")?;
-    required(
-        &variable,
-        "AWS_ACCESS_KEY_ID",
-        "an access key; a profile sets it with: eval \"$(aws configure export-credentials --format env)\"",
-    )?;
-    Ok(())
-}
+In AWS, region and credentials come from the environment, else from a profile (--profile, AWS_PROFILE), which \
+`aws configure export-credentials` reads: AWS CLI 2 knows SSO and roles. --stack finds the queues and tables with \
+cloudformation:DescribeStacks.";
 
 /// The region of a configuration, for texts.
 pub(crate) fn region(aws: &SdkConfig) -> &str {
@@ -142,11 +125,6 @@ pub(crate) async fn count_messages(client: &Client, queue_url: &str) -> anyhow::
 mod tests {
     use super::*;
 
-    fn missing(set: &[&str]) -> String {
-        let variable = |name: &str| set.contains(&name).then(|| "value".to_owned());
-        check_environment(variable).unwrap_err().to_string()
-    }
-
     #[test]
     fn the_clock_goes_by_the_date_of_the_last_answer() {
         let here: Timestamp = "2026-01-02T10:00:00.700Z".parse().unwrap();
@@ -161,13 +139,5 @@ mod tests {
         assert_eq!(ahead(&[Some("Fri, 02 Jan 2026 10:00:00 GMT")]), 0);
         assert_eq!(ahead(&[Some("Fri, 02 Jan 2026 10:05:00 GMT")]), 300_300);
         assert_eq!(ahead(&[Some("Fri, 02 Jan 2026 09:55:00 GMT"), Some("soon"), None]), -299_700);
-    }
-
-    #[test]
-    fn what_the_environment_lacks_is_said_with_what_to_do() {
-        assert_eq!(missing(&[]), "AWS_REGION is not set; set it to the stack's region, such as eu-west-1");
-        assert!(
-            missing(&["AWS_REGION"]).ends_with("eval \"$(aws configure export-credentials --format env)\"")
-        );
     }
 }

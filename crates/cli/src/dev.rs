@@ -74,7 +74,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         state: Some(state),
         signing_secret,
         limits: StackLimits::TEMPLATE,
-        env: Env::new(variable_for_handlers).with_aws(aws::config),
+        env: Env::new(variable_for_handlers).with_aws(|| aws::config(None)),
         random: fastrand::f64,
         observer,
     };

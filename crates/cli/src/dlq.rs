@@ -130,7 +130,7 @@ pub(crate) async fn list(args: &ListArgs) -> anyhow::Result<()> {
 
 async fn open(args: &ListArgs) -> anyhow::Result<(Queue, OpenLedger)> {
     if let (Some(url), Some(table)) = (&args.queue, &args.ledger) {
-        let aws = aws::config()?;
+        let aws = aws::config(None)?;
         let queue = Queue { client: Client::new(&aws), url: url.clone() };
         return Ok((queue, OpenLedger::in_aws(&aws, table)));
     }

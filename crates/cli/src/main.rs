@@ -7,6 +7,7 @@ mod archive;
 mod aws;
 mod called;
 mod catalog;
+mod client;
 mod dev;
 mod dlq;
 mod input;
@@ -15,16 +16,18 @@ mod output;
 mod replay;
 mod secrets;
 mod send;
+mod stack;
 mod stored;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use jiff::Timestamp;
+use learnink_local::terminal;
 use tracing_subscriber::EnvFilter;
 
 /// Receive LearnInk's webhooks: try the pipeline here, send it webhooks, see their results.
@@ -67,6 +70,14 @@ struct StateFolder {
     /// Folder with the state of `learnink dev`: secret, tables, queues
     #[arg(long = "state", value_name = "FOLDER", env = "LEARNINK_STATE", default_value = DEFAULT_STATE)]
     folder: PathBuf,
+}
+
+impl StateFolder {
+    /// The option with the folder, after a space, if it is needed.
+    fn option(&self) -> Option<String> {
+        let is_default = self.folder == Path::new(DEFAULT_STATE);
+        (!is_default).then(|| format!(" {}", terminal::option("--state", &self.folder)))
+    }
 }
 
 /// Beside the checkout's other generated files.

@@ -1,7 +1,6 @@
 //! `learnink replay`: windows in which finished work runs again.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use anyhow::Context;
 use clap::ArgGroup;
@@ -16,12 +15,13 @@ use learnink_local::{sdk_config, terminal};
 use learnink_webhook::MessageId;
 use serde::Serialize;
 
-use crate::aws::{self, IN_AWS};
+use crate::aws::IN_AWS;
 use crate::ledger::OpenLedger;
 use crate::output::{note, print};
+use crate::stack::Target;
 use crate::table::Column::{Id, Text};
 use crate::table::seconds;
-use crate::{DEFAULT_STATE, StateFolder, called, now, table, variable};
+use crate::{called, now, table, variable};
 
 /// The longest window, so that a forgotten one ends.
 const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -131,11 +131,11 @@ struct Operator {
 /// Where the windows are.
 #[derive(Debug, clap::Args)]
 struct Place {
-    /// Name of the ledger's table in AWS; without it, that of `learnink dev`
-    #[arg(long, value_name = "TABLE")]
+    /// Name of the ledger's table in AWS, for one that is not part of a stack
+    #[arg(long, value_name = "TABLE", hide = true)]
     ledger: Option<String>,
     #[command(flatten)]
-    state: StateFolder,
+    target: Target,
 }
 
 /// Carries out one of the commands.
@@ -288,17 +288,20 @@ impl Operator {
 impl Place {
     /// `None` before the first start of `learnink dev`.
     async fn open(&self) -> anyhow::Result<Option<OpenLedger>> {
-        match &self.ledger {
-            Some(table) => Ok(Some(OpenLedger::in_aws(&aws::config()?, table))),
-            None => OpenLedger::of_dev(&self.state.folder).await,
+        if let Some(table) = &self.ledger {
+            return Ok(Some(OpenLedger::in_aws(&self.target.in_aws.config()?, table)));
+        }
+        match self.target.in_aws.stack().await? {
+            Some(stack) => Ok(Some(OpenLedger::in_aws(&stack.aws, stack.output("LedgerTableName")?))),
+            None => OpenLedger::of_dev(&self.target.state.folder).await,
         }
     }
 
     /// The text before the first start.
     fn not_started(&self) -> String {
         format!(
-            "no `learnink dev` has run in {}; start `{}`, or name a deployed ledger with --ledger",
-            terminal::quoted(&self.state.folder),
+            "no `learnink dev` has run in {}; start `{}`, or name a deployed stack with --stack",
+            terminal::quoted(&self.target.state.folder),
             called::dev()
         )
     }
@@ -308,29 +311,21 @@ impl Place {
         let learnink = called::learnink();
         match &self.ledger {
             Some(table) => format!("{learnink} replay {command} {}", terminal::option("--ledger", table)),
-            None => format!("{learnink} replay {command}{}", self.state_option()),
+            None => format!("{learnink} replay {command}{}", self.target.options()),
         }
-    }
-
-    /// The option with the folder, after a space, if it is needed.
-    fn state_option(&self) -> String {
-        if self.state.folder == Path::new(DEFAULT_STATE) {
-            return String::new();
-        }
-        format!(" {}", terminal::option("--state", &self.state.folder))
     }
 
     fn how_to_resend(&self) -> String {
         const RESEND: &str = "have LearnInk send the messages again, with Resend in its dashboard";
-        match self.ledger {
-            Some(_) => RESEND.to_owned(),
-            None => format!(
-                "{RESEND}, if that is who sent them; what you sent yourself, send as before with \
-                 `{} send --id ID{}`",
-                called::learnink(),
-                self.state_option()
-            ),
+        if self.ledger.is_some() || self.target.is_stack() {
+            return RESEND.to_owned();
         }
+        format!(
+            "{RESEND}, if that is who sent them; what you sent yourself, send as before with \
+             `{} send --id ID{}`",
+            called::learnink(),
+            self.target.options()
+        )
     }
 }
 
@@ -469,6 +464,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::DEFAULT_STATE;
 
     #[derive(Debug, Parser)]
     struct Open {
@@ -579,8 +575,8 @@ mod tests {
         assert_eq!(covers(&Coverage::Messages(ids)), "msg_1, msg_2, msg_3, and 2 more");
     }
 
-    fn place(ledger: Option<&str>, folder: &str) -> Place {
-        Place { ledger: ledger.map(str::to_owned), state: StateFolder { folder: folder.into() } }
+    fn place(ledger: Option<&str>, target: Target) -> Place {
+        Place { ledger: ledger.map(str::to_owned), target }
     }
 
     #[test]
@@ -589,13 +585,16 @@ mod tests {
             let command = place.command("close w1");
             command.strip_prefix(called::learnink()).unwrap().to_owned()
         };
-        assert_eq!(command(place(None, DEFAULT_STATE)), " replay close w1");
-        assert_eq!(command(place(None, "st sp/$x")), " replay close w1 --state 'st sp/$x'");
-        assert_eq!(command(place(Some("a b"), DEFAULT_STATE)), " replay close w1 --ledger 'a b'");
-        let resend = place(None, "st sp").how_to_resend();
+        assert_eq!(command(place(None, Target::dev(DEFAULT_STATE))), " replay close w1");
+        assert_eq!(command(place(None, Target::dev("st sp/$x"))), " replay close w1 --state 'st sp/$x'");
+        let in_aws = Target::deployed("staging", Some("on call"));
+        assert_eq!(command(place(None, in_aws)), " replay close w1 --stack staging --profile 'on call'");
+        let table = place(Some("a b"), Target::dev(DEFAULT_STATE));
+        assert_eq!(command(table), " replay close w1 --ledger 'a b'");
+        let resend = place(None, Target::dev("st sp")).how_to_resend();
         assert!(resend.contains("with Resend in its dashboard"), "{resend}");
         assert!(resend.ends_with("send --id ID --state 'st sp'`"), "{resend}");
-        assert!(!place(Some("t"), DEFAULT_STATE).how_to_resend().contains("--id"));
+        assert!(!place(None, Target::deployed("staging", None)).how_to_resend().contains("--id"));
     }
 
     #[test]

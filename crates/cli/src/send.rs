@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use serde_json::value::RawValue;
 use svix::webhooks::Webhook;
 use tokio::time::MissedTickBehavior;
 
+use crate::client::{client, is_this_machine};
 use crate::output::{note, print};
 use crate::table::Column::{Number, Text};
 use crate::{StateFolder, called, input, milliseconds, now, secrets, table};
@@ -114,7 +114,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let age = now().duration_since(signed_at);
     let files = u32::try_from(payloads.len()).context("too many files")?;
     let count = args.count.unwrap_or(if args.same_id { 2 } else { files });
-    let client = client(&args.url)?;
+    let client = client(&args.url, ANSWER_TIMEOUT)?;
 
     let progress = if count > 1 { ProgressBar::new(count.into()) } else { ProgressBar::hidden() };
     let style =
@@ -188,24 +188,6 @@ fn explain(error: StateError) -> anyhow::Error {
         }
         error @ (StateError::InUse { .. } | StateError::Io { .. }) => error.into(),
     }
-}
-
-/// A client for `url`. This machine is reached without the environment's proxy, and names under `localhost` mean
-/// this machine, which some resolvers do not know (RFC 6761, section 6.3).
-fn client(url: &reqwest::Url) -> reqwest::Result<reqwest::Client> {
-    let mut client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT);
-    if is_this_machine(url) {
-        client = client.no_proxy();
-    }
-    if let Some(host) = url.host_str().filter(|host| host.ends_with(".localhost")) {
-        client = client.resolve(host, (Ipv4Addr::LOCALHOST, 0).into());
-    }
-    client.build()
-}
-
-fn is_this_machine(url: &reqwest::Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    matches!(host, "127.0.0.1" | "localhost" | "[::1]") || host.ends_with(".localhost")
 }
 
 /// One webhook and its answer.

@@ -15,27 +15,28 @@ use learnink_local::{LocalDynamoDb, LocalSqs, sdk_config, state};
 
 use crate::aws::{self, IN_AWS};
 use crate::output::note;
+use crate::stack::Target;
 use crate::table::Column::{Id, Number, Text};
-use crate::{StateFolder, called, table};
+use crate::{called, table};
 
 /// Options of the commands that show a table.
 #[derive(Debug, clap::Args)]
 #[command(after_help = IN_AWS)]
 pub(crate) struct Args {
-    /// Name of the table in AWS; without it, that of `learnink dev`
-    #[arg(long, value_name = "TABLE")]
+    /// Name of the table in AWS, for one that is not part of a stack
+    #[arg(long, value_name = "TABLE", hide = true)]
     table: Option<String>,
     /// Print a JSON array
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    state: StateFolder,
+    target: Target,
 }
 
 /// Shows the learners' table.
 pub(crate) async fn learners(args: &Args) -> anyhow::Result<()> {
     let read = async |aws: SdkConfig, table: &str| Learners::new(&aws, table).all().await;
-    let courses = args.read(LEARNERS_TABLE.name, read).await?;
+    let courses = args.read(LEARNERS_TABLE.name, "LearnersTableName", read).await?;
     let empty = args.empty(courses.is_some(), "no course start has been recorded");
     let courses = courses.unwrap_or_default();
     if args.json {
@@ -57,7 +58,7 @@ pub(crate) async fn learners(args: &Args) -> anyhow::Result<()> {
 /// Shows the events that no handler took: a summary by type and version, or each event as JSON.
 pub(crate) async fn unknown_events(args: &Args) -> anyhow::Result<()> {
     let read = async |aws: SdkConfig, table: &str| UnknownEvents::new(&aws, table).all().await;
-    let events = args.read(UNKNOWN_EVENTS_TABLE.name, read).await?;
+    let events = args.read(UNKNOWN_EVENTS_TABLE.name, "UnknownEventsTableName", read).await?;
     let empty = args.empty(events.is_some(), "no event without a handler has been stored");
     let events = events.unwrap_or_default();
     if args.json {
@@ -120,23 +121,23 @@ fn summary(events: &[UnknownEvent]) -> impl Iterator<Item = OfType<'_>> {
 }
 
 impl Args {
-    /// The rows of the table in AWS, or of the table `in_dev` in the state of `learnink dev`; `None` before its
-    /// first start.
+    /// The rows of the table in AWS, which is an output of the stack, or of the table `in_dev` in the state of
+    /// `learnink dev`; `None` before its first start.
     async fn read<T>(
         &self,
         in_dev: &str,
+        output: &str,
         read: impl AsyncFnOnce(SdkConfig, &str) -> Result<Vec<T>, TableError>,
     ) -> anyhow::Result<Option<Vec<T>>> {
-        if let Some(table) = &self.table {
-            let aws = aws::config()?;
+        if let Some((aws, table)) = self.in_aws(output).await? {
             let region = aws::region(&aws).to_owned();
-            let rows = read(aws, table).await.map_err(|error| {
+            let rows = read(aws, &table).await.map_err(|error| {
                 let error = anyhow::Error::from(error);
                 anyhow::anyhow!("{error} in {region}: {}", error.root_cause())
             });
             return rows.map(Some);
         }
-        let folder = &self.state.folder;
+        let folder = &self.target.state.folder;
         let Some(dynamodb) = open(folder).await? else { return Ok(None) };
         // Counted first, so that a message that is handled meanwhile is counted and shown, not neither.
         let waiting = waiting(folder).await?;
@@ -148,14 +149,24 @@ impl Args {
         Ok(Some(rows))
     }
 
+    /// The table in AWS, if that is where to look.
+    async fn in_aws(&self, output: &str) -> anyhow::Result<Option<(SdkConfig, String)>> {
+        if let Some(table) = &self.table {
+            return Ok(Some((self.target.in_aws.config()?, table.clone())));
+        }
+        let Some(stack) = self.target.in_aws.stack().await? else { return Ok(None) };
+        let table = stack.output(output)?.to_owned();
+        Ok(Some((stack.aws, table)))
+    }
+
     /// The text if there are no rows.
     fn empty(&self, has_started: bool, empty: &str) -> String {
         if has_started {
             return empty.to_owned();
         }
         format!(
-            "no `learnink dev` has run in {}; start `{}` and send a webhook, or name a deployed table with --table",
-            quoted(&self.state.folder),
+            "no `learnink dev` has run in {}; start `{}` and send a webhook, or name a deployed stack with --stack",
+            quoted(&self.target.state.folder),
             called::dev()
         )
     }

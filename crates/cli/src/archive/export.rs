@@ -72,19 +72,18 @@ enum Format {
 
 /// Writes the records.
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let archive = args.source.open()?;
-    let Args { source, days, .. } = args;
-    let Listing { records: names, others } = source.list(&archive, days).await?;
+    let archive = args.source.open().await?;
+    let Listing { records: names, others } = archive.list(&args.days).await?;
     // A typo in the URL or the type must not look like a month without events.
     anyhow::ensure!(
         !names.is_empty(),
         "there is nothing to export in {}{}",
-        source.what(days),
+        archive.what(&args.days),
         beside(&others)
     );
     let file = args.output.as_deref().filter(|file| *file != Path::new(STANDARD));
     let mut output = Output::open(file)?;
-    let written = write(&archive, names, args.format, &mut output).await;
+    let written = write(&archive.archive, names, args.format, &mut output).await;
     match written.and_then(|written| output.keep().map(|()| written)) {
         Ok(Written { rows, unreadable, too_long }) => {
             let unread = if unreadable == 0 { String::new() } else { format!(", {unreadable} unreadable") };

@@ -54,10 +54,10 @@ pub(crate) struct Args {
 /// Proves the records, and reports those that cannot be proven.
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let verifier = verifier(args)?;
-    let archive = args.source.open()?;
-    let Listing { records: names, others } = args.source.list(&archive, &args.days).await?;
+    let archive = args.source.open().await?;
+    let Listing { records: names, others } = archive.list(&args.days).await?;
     // A typo in the URL must not look like a proof.
-    let what = args.source.what(&args.days);
+    let what = archive.what(&args.days);
     anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {what}{}", beside(&others));
 
     let count = names.len();
@@ -66,7 +66,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "{bar:40} {human_pos}/{human_len} verified, {per_sec}, {eta} left",
     )?);
     let checks = names.into_iter().map(|name| {
-        let (archive, verifier) = (&archive, &verifier);
+        let (archive, verifier) = (&archive.archive, &verifier);
         async move {
             // One that cannot be read says nothing about the others.
             let checked = archive.read(&name).await.map(|bytes| check(&name, &bytes, verifier));
