@@ -53,3 +53,4 @@ mod shuffled;
 mod signers;
 mod template;
 mod update;
+mod verify;

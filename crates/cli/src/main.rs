@@ -19,6 +19,7 @@ mod send;
 mod stack;
 mod stored;
 mod table;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Command {
     /// Prove and export the records that the `archive` handler keeps
     #[command(subcommand)]
     Archive(archive::Command),
+    /// Say why a webhook's signature fails
+    Verify(verify::Args),
     /// List, add and check the event types of this repository: schemas, examples, handlers
     Catalog(catalog::Args),
 }
@@ -114,6 +117,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(command) => replay::run(command).await.map(|()| ExitCode::SUCCESS),
         Command::Dlq(dlq::Command::List(args)) => dlq::list(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Archive(command) => archive::run(command).await,
+        Command::Verify(args) => verify::run(&args),
         Command::Catalog(args) => catalog::run(&args),
     }
 }

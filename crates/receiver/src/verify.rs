@@ -246,7 +246,8 @@ impl Verifier {
         let check = || {
             let [id, timestamp, signature] = signed_headers(headers)?;
             let message_id = MessageId::parse(id).map_err(|_| Refusal::UnusableId)?;
-            let signed_at_s = check_timestamp(timestamp, now)?;
+            let signed_at_s = signed_at_s(timestamp)?;
+            check_age(signed_at_s, now)?;
             let matching = self.matching_secret([id, timestamp, signature], &body)?;
             Ok((message_id, signed_at_s, signature.to_owned(), matching))
         };
@@ -347,7 +348,7 @@ impl Secret {
 /// The id that a request claims, if it looks like Svix's own: `msg_` and letters, digits, `_` or `-`. It is not
 /// proven, and only for finding a refused request. A phone number or a name in its place does not reach the log.
 pub fn claimed_id(headers: &HeaderMap) -> Option<MessageId> {
-    let [name, ..] = names(headers);
+    let [name, ..] = signature_header_names(headers);
     let id = single(headers, name).ok()?;
     let is_of_one = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     id.strip_prefix("msg_").filter(|rest| rest.bytes().all(is_of_one))?;
@@ -355,14 +356,18 @@ pub fn claimed_id(headers: &HeaderMap) -> Option<MessageId> {
 }
 
 /// The id, the time and the signatures, each from one header.
-fn signed_headers(headers: &HeaderMap) -> Result<[&str; 3], Refusal> {
-    let [id, timestamp, signature] = names(headers);
+///
+/// # Errors
+///
+/// [`Refusal::MissingHeader`] or [`Refusal::MalformedHeader`] for the first that is missing, or occurs twice.
+pub fn signed_headers(headers: &HeaderMap) -> Result<[&str; 3], Refusal> {
+    let [id, timestamp, signature] = signature_header_names(headers);
     Ok([single(headers, id)?, single(headers, timestamp)?, single(headers, signature)?])
 }
 
 /// The names of the signature headers: `svix-*` if any of them is present, else `webhook-*`. A request cannot mix
 /// the two.
-fn names(headers: &HeaderMap) -> [&'static str; 3] {
+pub fn signature_header_names(headers: &HeaderMap) -> [&'static str; 3] {
     if SVIX_HEADERS.iter().any(|name| headers.contains_key(*name)) { SVIX_HEADERS } else { WEBHOOK_HEADERS }
 }
 
@@ -375,17 +380,29 @@ fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Refusal> {
     value.to_str().map_err(|_| Refusal::MalformedHeader)
 }
 
-/// Plain digits without a leading zero, within the tolerance.
-fn check_timestamp(timestamp: &str, now: Timestamp) -> Result<i64, Refusal> {
+/// The signed time in Unix seconds: plain digits without a leading zero.
+///
+/// # Errors
+///
+/// [`Refusal::MalformedHeader`] for anything else.
+pub fn signed_at_s(timestamp: &str) -> Result<i64, Refusal> {
     let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
     if !digits || timestamp.starts_with('0') {
         return Err(Refusal::MalformedHeader);
     }
-    let signed_at_s: i64 = timestamp.parse().map_err(|_| Refusal::MalformedHeader)?;
+    timestamp.parse().map_err(|_| Refusal::MalformedHeader)
+}
+
+/// Checks that a signed time is within [`TOLERANCE_S`] of `now`.
+///
+/// # Errors
+///
+/// [`Refusal::TimestampTooOld`] or [`Refusal::TimestampInFuture`].
+pub fn check_age(signed_at_s: i64, now: Timestamp) -> Result<(), Refusal> {
     match now.as_second().saturating_sub(signed_at_s) {
         age if age > TOLERANCE_S => Err(Refusal::TimestampTooOld),
         age if age < -TOLERANCE_S => Err(Refusal::TimestampInFuture),
-        _ => Ok(signed_at_s),
+        _ => Ok(()),
     }
 }
 
