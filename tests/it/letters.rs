@@ -273,6 +273,7 @@ async fn after_a_fix_a_redrive_does_every_message_once(engine: Engine) {
     let stand = Stand::with_letters(engine, (0..12).map(|n| n * 3).chain([1])).await;
     let cause = stand.cause_of(0).await;
     stand.downstream.repair();
+    assert_eq!(stand.json(&["redrive", &cause, "--dry-run"]).await[0]["count"], 12);
     let (planned, code) = stand.said(&["redrive", &cause, "--dry-run"]).await;
     assert!(
         planned.contains("12 of 13 dead letters in ") && planned.contains("dry run: 1 would be"),

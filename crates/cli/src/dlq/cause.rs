@@ -64,7 +64,7 @@ fn split_handler(reason: &str) -> Option<(&str, &str)> {
 static PARTS: LazyLock<Regex> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "the pattern is constant, and every test here uses it")]
     Regex::new(concat!(
-        r#"\b((?:answered|status|HTTP|code) [1-5][0-9]{2})\b"#,
+        r#"\b((?:answered|refused it with|status|HTTP|code) [1-5][0-9]{2})\b"#,
         r#"|"[^"]*""#,
         r#"|(?:^|\B)'[^']*'(?:\B|$)"#,
         r#"|[\p{L}\p{N}_+:.@/%#-]+"#,
@@ -169,6 +169,7 @@ mod tests {
                 "12 of 50 items will never succeed (1, 2, ...), item 1: no such template",
                 "… of … items will never succeed (…), item …: no such template",
             ),
+            ("the endpoint refused it with 422", "the endpoint refused it with 422"),
             ("the endpoint answered 401 after 1.5 s", "the endpoint answered 401 after … s"),
             (
                 "the endpoint answered 401; check LEARNINK_PUSH_SECRET",
@@ -221,7 +222,7 @@ mod tests {
         #[test]
         fn a_stripped_reason_has_no_digits_but_those_of_a_status(reason in "[a-zé\"'`(),:;. 0-9+@_-]{0,60}|\\PC{0,40}") {
             let once = stripped(&reason);
-            let rest = Regex::new("(answered|status|HTTP|code) [1-5][0-9]{2}").unwrap().replace_all(&once, "").into_owned();
+            let rest = Regex::new("(answered|refused it with|status|HTTP|code) [1-5][0-9]{2}").unwrap().replace_all(&once, "").into_owned();
             prop_assert!(!rest.contains(|c: char| c.is_ascii_digit()), "{once:?}");
         }
 

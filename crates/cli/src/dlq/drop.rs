@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::builder::NonEmptyStringValueParser;
 use learnink_local::terminal::quoted;
 
+use super::cause::grouped;
 use super::file::Kept;
 use super::pass::{PassEnd, Taken, pass};
 use super::queue::{receipt, sqs_id};
@@ -17,7 +18,7 @@ use crate::aws::IN_AWS;
 use crate::output::{note, print};
 use crate::question::{Answer, Consent, Interrupt};
 use crate::replay::{Operator, fresh_id};
-use crate::{now, variable};
+use crate::{now, table, variable};
 
 /// Options of `learnink dlq drop`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,7 @@ pub(crate) struct Args {
     consent: Consent,
     #[command(flatten)]
     operator: Operator,
-    /// Print the act as JSON
+    /// Print the act as JSON, or what is chosen if nothing is done
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -66,6 +67,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     say(args.json, || print_selection(&selection, &look, &desk, "dropped"))?;
     let count = selection.letters.len();
+    if args.json && (count == 0 || args.consent.dry_run) {
+        table::print_json(&grouped(selection.letters.iter().copied()))?;
+    }
     if count == 0 {
         look.note_unseen()?;
         return Ok(exit(look.unseen == 0));

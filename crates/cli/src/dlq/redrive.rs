@@ -25,7 +25,7 @@ use crate::aws::IN_AWS;
 use crate::output::{note, print};
 use crate::question::{Answer, Consent, Interrupt};
 use crate::replay::Operator;
-use crate::{now, variable};
+use crate::{now, table, variable};
 
 /// Of how many causes one letter is tried first.
 const MOST_TRIALS: usize = 5;
@@ -79,7 +79,7 @@ pub(crate) struct Args {
     consent: Consent,
     #[command(flatten)]
     operator: Operator,
-    /// Print the act as JSON
+    /// Print the act as JSON, or what is chosen if nothing is done
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -124,6 +124,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Err(unknown) => return unknown_names(&unknown, &look, &desk),
     };
     say(args.json, || print_selection(&selection, &look, &desk, "redriven"))?;
+    if args.json && (selection.letters.is_empty() || args.consent.dry_run) {
+        table::print_json(&grouped(selection.letters.iter().copied()))?;
+    }
     if selection.letters.is_empty() {
         look.note_unseen()?;
         return Ok(exit(look.unseen == 0 && selection.foreign == 0));
@@ -221,7 +224,7 @@ impl<'a> Redrive<'a> {
         let (left, rate) = (self.wanted.len(), self.args.rate);
         let seconds = left.div_ceil(rate as usize);
         let question =
-            format!("Redrive {} more, at {rate} a second (about {seconds} s)?", dead_letters(left));
+            format!("Redrive the other {}, at {rate} a second (about {seconds} s)?", dead_letters(left));
         let answer = tokio::select! {
             answer = self.args.consent.ask(&question) => answer?,
             () = interrupt.wait() => return Ok(End::Stopped("interrupted before the answer".to_owned())),
@@ -466,7 +469,8 @@ pub(super) fn print_selection(
     if chosen > 0 {
         print_groups(&grouped(selection.letters.iter().copied()), Some(now()), desk.is_local)?;
     }
-    print(format!("{chosen} of {} in {} would be {done}", dead_letters(look.letters.len()), desk.name))?;
+    let are = if chosen == 1 { "is" } else { "are" };
+    print(format!("{chosen} of {} in {} {are} to be {done}", dead_letters(look.letters.len()), desk.name))?;
     if selection.foreign > 0 {
         print(format!(
             "{} that no consumer can read {} left out; name its SQS message id, or drop it",
