@@ -25,7 +25,7 @@ use learnink_tests::signing::now_s;
 use learnink_webhook::{Message, MessageId};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The body of a message that the tests put on a queue.
 const EVENT: &[u8] = br#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;
@@ -38,11 +38,11 @@ const VARIABLES: [&str; 5] =
 const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;owned\u{7}\r\n\u{85}\u{9b}1m\u{202e}\u{2066}\u{200e}\u{61c}\u{2028}\u{200b}\u{ad}\u{feff}\u{e0041}";
 
 /// A running `learnink dev`.
-struct Dev {
+pub(crate) struct Dev {
     process: Child,
     lines: mpsc::Receiver<String>,
     url: String,
-    folder: String,
+    pub(crate) folder: String,
 }
 
 /// The command, in the checkout.
@@ -62,11 +62,11 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 impl Dev {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         Self::start_with(folder, &[])
     }
 
-    fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Self {
         let folder = folder.to_str().unwrap().to_owned();
         let mut command = learnink(&["dev", "--port", "0", "--state", &folder]);
         let mut process = command.envs(variables.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
@@ -81,7 +81,7 @@ impl Dev {
     }
 
     /// The next line that has `part` in it.
-    fn line_with(&self, part: &str) -> String {
+    pub(crate) fn line_with(&self, part: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line has `{part}`"));
             if line.contains(part) {
@@ -90,26 +90,26 @@ impl Dev {
         }
     }
 
-    fn send(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn send(&self, arguments: &[&str]) -> Output {
         let mut all = vec!["send", "--url", &self.url, "--state", &self.folder];
         all.extend(arguments);
         learnink(&all).output().unwrap()
     }
 
     /// The output of a command that succeeds.
-    fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let output = learnink(&[arguments, &["--state", &self.folder]].concat()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     }
 
-    fn json(&self, command: &str) -> Vec<Value> {
+    pub(crate) fn json(&self, command: &str) -> Vec<Value> {
         let command: Vec<_> = command.split(' ').chain(["--json"]).collect();
         serde_json::from_str(&self.run(&command)).unwrap()
     }
 
     /// Sends a webhook under an id, and returns the line about it.
-    fn sent(&self, id: &str) -> String {
+    pub(crate) fn sent(&self, id: &str) -> String {
         assert!(self.send(&["--id", id]).status.success());
         self.line_with(id)
     }
@@ -129,7 +129,7 @@ impl Dev {
         format!("the ledger of `learnink dev` ({})", self.folder)
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let process = self.process.id().to_string();
         assert!(Command::new("kill").args([signal, &process]).status().unwrap().success());
     }
@@ -922,7 +922,7 @@ fn in_aws_cli(arguments: &[&str]) -> Command {
 }
 
 /// A command for a stack in AWS, which is ministack.
-fn in_aws(arguments: &[&str]) -> Command {
+pub(crate) fn in_aws(arguments: &[&str]) -> Command {
     let mut command = learnink(arguments);
     command.env("AWS_ENDPOINT_URL", ministack_endpoint());
     for variable in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
@@ -1025,7 +1025,7 @@ fn nothing_from_elsewhere_steers_the_terminal_whatever_the_command() {
     let state = dev.folder.as_str();
     let by = ["--reason", HOSTILE, "--by", HOSTILE, "--state", state];
     let elsewhere = ["--ledger", HOSTILE, "--queue", HOSTILE];
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 32] = [
         &["learners", "--state", state],
         &["learners", "--json", "--state", state],
         &["learners", "--table", HOSTILE],
@@ -1034,6 +1034,14 @@ fn nothing_from_elsewhere_steers_the_terminal_whatever_the_command() {
         &["dlq", "list", "--state", state],
         &["dlq", "list", "--json", "--state", state],
         &[&["dlq", "list"][..], &elsewhere].concat(),
+        &["dlq", "causes", "--state", state],
+        &["dlq", "causes", "--json", "--state", state],
+        &["dlq", "show", "msg_1", "--state", state],
+        &["dlq", "show", HOSTILE, "--state", state],
+        &[&["dlq", "redrive", HOSTILE][..], &by].concat(),
+        &[&["dlq", "drop", "--all", "--yes", "--to", file][..], &by].concat(),
+        &[&["dlq", "restore", HOSTILE][..], &by].concat(),
+        &["acts", "--state", state],
         &[&["replay", "open", "--message", "msg_1"][..], &by].concat(),
         &[&["replay", "open", "--since", "1h ago", "--type", HOSTILE][..], &by].concat(),
         &[&["replay", "open", "--message", "msg_1", "--handler", HOSTILE][..], &by].concat(),
@@ -1087,12 +1095,14 @@ fn an_output_that_is_full_is_one_clear_line_and_one_that_is_closed_is_none() {
     let (state, url) = (dev.folder.as_str(), dev.url.as_str());
     let send = ["send", "--state", state, "--url", url];
     let open = ["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim", "--state", state];
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 13] = [
         &["learners", "--state", state],
         &["learners", "--json", "--state", state],
         &["unknown", "--state", state],
         &["dlq", "list", "--state", state],
         &["dlq", "list", "--json", "--state", state],
+        &["dlq", "show", "msg_2", "--state", state],
+        &["acts", "--state", state],
         &open,
         &["replay", "list", "--state", state],
         &send,

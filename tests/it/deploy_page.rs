@@ -86,11 +86,9 @@ fn stand_ins(folder: &Path) -> Vec<(&'static str, String)> {
         sam = venv("sam").display(),
         python = venv("python").display(),
     );
-    // Version 1 of the CLI does not look for an endpoint for SQS in the environment. And ministack does not have
-    // such tasks, so only their arguments are checked by the CLI.
+    // Version 1 of the CLI does not look for an endpoint for SQS in the environment.
     let aws = format!(
         "[ \"$1\" = sqs ] && set -- \"$@\" --endpoint-url {endpoint}
-        [ \"$2\" = start-message-move-task ] && set -- \"$@\" --generate-cli-skeleton output
         exec {aws} \"$@\"",
         endpoint = ministack_endpoint(),
         aws = venv("aws").display(),

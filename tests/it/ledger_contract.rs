@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_connectors::progress::{Activity, LearnerAndCourse, Learners};
 use learnink_consumer::DynamoDbLedger;
+use learnink_consumer::acts::{Act, UnreadableAct};
 use learnink_consumer::ledger::{
     Claim, ClaimRequest, Entry, EntryId, History, Lease, Recorded, Settlement, judge,
 };
@@ -28,6 +29,7 @@ on_both_engines! {
     a_batch_is_claimed_and_settled_together_and_each_message_gets_its_own_answer,
     the_reason_of_the_last_failure_is_kept_until_the_next_delivery,
     replay_windows_are_opened_once_listed_in_order_and_closed,
+    acts_are_kept_by_day_and_do_not_disturb_the_ledger,
     of_many_who_claim_at_once_one_gets_it,
     of_many_who_claim_an_expired_entry_at_once_one_gets_it,
     the_condition_decides_as_the_rule_does,
@@ -304,6 +306,59 @@ async fn winners(ledger: &DynamoDbLedger, round: u32, later: Duration) -> usize 
         }
     }
     winners
+}
+
+async fn acts_are_kept_by_day_and_do_not_disturb_the_ledger(engine: Engine) {
+    let table = engine.table("message_id", None).await;
+    let ledger = DynamoDbLedger::new(&engine.dynamodb, &table);
+    let act = |id: &str, started_at: &str| Act {
+        id: id.to_owned(),
+        action: "redrive".to_owned(),
+        by: "kim".to_owned(),
+        place: "the queue".to_owned(),
+        filter: "--all".to_owned(),
+        reason: None,
+        started_at: started_at.parse().unwrap(),
+        ended_at: None,
+        selected: 3,
+        done: 0,
+        outcome: String::new(),
+    };
+    let (late, early) = (act("b", "2026-01-02T23:59:59Z"), act("a", "2026-01-02T08:00:00Z"));
+    let next_day = act("c", "2026-01-03T00:00:00Z");
+    for act in [&late, &early, &next_day] {
+        ledger.record_act(act).await.unwrap();
+    }
+    let ended = Act { done: 3, outcome: "done".to_owned(), ended_at: Some(late.started_at), ..late };
+    ledger.record_act(&ended).await.unwrap();
+    let acts = async |first: &str, last: &str| {
+        ledger.acts(first.parse().unwrap(), last.parse().unwrap()).await.unwrap()
+    };
+    assert_eq!(acts("2026-01-02", "2026-01-02").await, [Ok(early.clone()), Ok(ended.clone())]);
+    assert_eq!(acts("2025-12-01", "2026-01-04").await, [Ok(early), Ok(ended), Ok(next_day)]);
+    assert_eq!(acts("2026-01-04", "2026-02-01").await, []);
+
+    // DynamoDB deletes them, and what another version wrote is named.
+    let client = aws_sdk_dynamodb::Client::new(&engine.dynamodb);
+    let key = AttributeValue::S("acts.2026-01-03".to_owned());
+    let item = client
+        .get_item()
+        .table_name(&table)
+        .key("message_id", key.clone())
+        .send()
+        .await
+        .unwrap()
+        .item
+        .unwrap();
+    let expires_at: i64 = item["expires_at"].as_n().unwrap().parse().unwrap();
+    assert_eq!(Timestamp::from_second(expires_at).unwrap(), "2027-02-07T00:00:00Z".parse().unwrap());
+    let update = client.update_item().table_name(&table).key("message_id", key);
+    let update = update.update_expression("SET acts.d = :d");
+    update.expression_attribute_values(":d", AttributeValue::S("{}".to_owned())).send().await.unwrap();
+    let acts = acts("2026-01-03", "2026-01-03").await;
+    assert_eq!(acts.last(), Some(&Err(UnreadableAct { id: "d".to_owned() })));
+    assert_eq!(ledger.replay_windows().await.unwrap(), []);
+    assert_eq!(ledger.entry(&id()).await.unwrap(), None);
 }
 
 async fn of_many_who_claim_at_once_one_gets_it(engine: Engine) {

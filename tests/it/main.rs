@@ -40,6 +40,7 @@ mod laptop;
 mod last_delivery;
 mod ledger_contract;
 mod ledger_faults;
+mod letters;
 mod lists;
 mod odd_events;
 mod partiql;

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use aws_config::SdkConfig;
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use learnink_consumer::DynamoDbLedger;
+use learnink_consumer::acts::{Act, StoredAct};
 use learnink_consumer::ledger::{Entry, EntryId};
 use learnink_consumer::ledger::{Ledger, LedgerError, StoredWindow};
 use learnink_consumer::replay::{Closing, ReplayWindow};
@@ -78,6 +80,16 @@ impl OpenLedger {
         closing: Closing,
     ) -> anyhow::Result<Option<ReplayWindow>> {
         self.answered(self.ledger.close_replay_window(id, closing).await)
+    }
+
+    /// Keeps an act, in place of an earlier one with its id.
+    pub(crate) async fn record_act(&self, act: &Act) -> anyhow::Result<()> {
+        self.answered(self.ledger.record_act(act).await)
+    }
+
+    /// The acts of these days, and those that cannot be read.
+    pub(crate) async fn acts(&self, first: Date, last: Date) -> anyhow::Result<Vec<StoredAct>> {
+        self.answered(self.ledger.acts(first, last).await)
     }
 
     fn answered<T>(&self, answer: Result<T, LedgerError>) -> anyhow::Result<T> {

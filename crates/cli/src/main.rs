@@ -3,6 +3,7 @@
 // Everything is printed through `output`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod acts;
 mod archive;
 mod aws;
 mod called;
@@ -13,6 +14,7 @@ mod dlq;
 mod input;
 mod ledger;
 mod output;
+mod question;
 mod replay;
 mod secrets;
 mod send;
@@ -55,9 +57,11 @@ enum Command {
     /// Handle messages again that are already done: open, list and close replay windows
     #[command(subcommand)]
     Replay(replay::Command),
-    /// Look at the dead-letter queue
+    /// Find out why messages are on the dead-letter queue, send them again, drop and restore them
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Show what operators did with dead letters: who, when, which, how many, and why
+    Acts(acts::Args),
     /// Prove and export the records that the `archive` handler keeps
     #[command(subcommand)]
     Archive(archive::Command),
@@ -115,7 +119,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Learners(args) => stored::learners(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Unknown(args) => stored::unknown_events(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Replay(command) => replay::run(command).await.map(|()| ExitCode::SUCCESS),
-        Command::Dlq(dlq::Command::List(args)) => dlq::list(&args).await.map(|()| ExitCode::SUCCESS),
+        Command::Dlq(command) => dlq::run(command).await,
+        Command::Acts(args) => acts::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
         Command::Verify(args) => verify::run(&args),
         Command::Catalog(args) => catalog::run(&args),

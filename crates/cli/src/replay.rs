@@ -122,15 +122,15 @@ pub(crate) struct CloseArgs {
 
 /// The operator.
 #[derive(Debug, clap::Args)]
-struct Operator {
-    /// Your name, which is kept with the window; without it, $USER or $LOGNAME
+pub(crate) struct Operator {
+    /// Your name, which is kept; without it, $USER or $LOGNAME
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     by: Option<String>,
 }
 
 /// Where the windows are.
 #[derive(Debug, clap::Args)]
-struct Place {
+pub(crate) struct Place {
     /// Name of the ledger's table in AWS, for one that is not part of a stack
     #[arg(long, value_name = "TABLE", hide = true)]
     ledger: Option<String>,
@@ -279,7 +279,8 @@ impl Listed {
 }
 
 impl Operator {
-    fn name(&self, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<String> {
+    /// The operator's name.
+    pub(crate) fn name(&self, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<String> {
         let name = self.by.clone().or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
         name.context("neither $USER nor $LOGNAME says who you are; pass --by NAME")
     }
@@ -287,7 +288,7 @@ impl Operator {
 
 impl Place {
     /// `None` before the first start of `learnink dev`.
-    async fn open(&self) -> anyhow::Result<Option<OpenLedger>> {
+    pub(crate) async fn open(&self) -> anyhow::Result<Option<OpenLedger>> {
         if let Some(table) = &self.ledger {
             return Ok(Some(OpenLedger::in_aws(&self.target.in_aws.config()?, table)));
         }
@@ -298,7 +299,7 @@ impl Place {
     }
 
     /// The text before the first start.
-    fn not_started(&self) -> String {
+    pub(crate) fn not_started(&self) -> String {
         format!(
             "no `learnink dev` has run in {}; start `{}`, or name a deployed stack with --stack",
             terminal::quoted(&self.target.state.folder),
@@ -375,7 +376,7 @@ fn known_handlers(names: &[String]) -> anyhow::Result<BTreeSet<String>> {
 }
 
 /// Eight random characters of `a-z` and `0-9`.
-fn fresh_id() -> String {
+pub(crate) fn fresh_id() -> String {
     std::iter::repeat_with(|| fastrand::digit(36)).take(8).collect()
 }
 
@@ -413,14 +414,14 @@ fn closed(closing: &Closing) -> String {
 
 /// A time from the command line. The current time is known once the ledger has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Time {
+pub(crate) enum Time {
     At(Timestamp),
     Ago(SignedDuration),
 }
 
 impl Time {
     /// The time, which must not be in the future.
-    fn at(self, now: Timestamp) -> anyhow::Result<Timestamp> {
+    pub(crate) fn at(self, now: Timestamp) -> anyhow::Result<Timestamp> {
         match self {
             Self::At(time) if time > now => {
                 anyhow::bail!("that is in the future; it is {} now", seconds(now))
@@ -432,7 +433,7 @@ impl Time {
 }
 
 /// A time with an offset, or without one in UTC, or a time ago.
-fn parse_time(text: &str) -> Result<Time, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Time, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(Time::At(time));
     }

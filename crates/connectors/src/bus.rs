@@ -276,12 +276,35 @@ fn detail(event: &Event, fields: &Fields) -> Result<String, HandlerError> {
 /// JSON of only the values that are passed on, and how many levels it has; `{}` if there are none.
 fn handed_on(data: &str, fields: &Fields) -> (String, usize) {
     let data = json::repaired(data, Overflow::Keep);
-    let mut selection = Selection { fields, text: &data, json: String::new(), open: Vec::new(), levels: 0 };
+    let mut selection = Selection::of(&data, fields, Rest::LeftOut);
     selection.select();
     if selection.json.is_empty() {
         return ("{}".to_owned(), 1);
     }
     (selection.json, selection.levels)
+}
+
+/// The `data` of an event for a person: what the bus passes on by default, and [`MASK`] in place of every other value
+/// and of every name that LearnInk does not document. Numbers that are not ids are masked too: they may be anything.
+pub fn masked(data: &RawValue) -> String {
+    let data = json::repaired(data.get(), Overflow::Keep);
+    let fields = Fields::IdsAnd(BTreeSet::new());
+    let mut selection = Selection::of(&data, &fields, Rest::Masked);
+    selection.select();
+    selection.json
+}
+
+/// Stands for a value, or for the name of a field, that is not shown.
+pub const MASK: &str = "***";
+
+/// The names of fields that LearnInk documents, beside those whose values are passed on.
+const DOCUMENTED: [&str; 4] = ["title", "body", "path", "phone_number"];
+
+/// What becomes of the values that are not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    LeftOut,
+    Masked,
 }
 
 /// How much of a value is passed on.
@@ -308,6 +331,7 @@ struct Open {
 /// Copies the selected values, token by token: values may be nested as deep as they are long.
 struct Selection<'a> {
     fields: &'a Fields,
+    rest: Rest,
     text: &'a str,
     /// The output.
     json: String,
@@ -318,6 +342,10 @@ struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
+    const fn of(text: &'a str, fields: &'a Fields, rest: Rest) -> Self {
+        Self { fields, rest, text, json: String::new(), open: Vec::new(), levels: 0 }
+    }
+
     fn select(&mut self) {
         let mut tokens = Tokens::of(self.text).peekable();
         let mut name = None;
@@ -336,10 +364,13 @@ impl<'a> Selection<'a> {
                     let name = name.take();
                     match (self.share(name), is_start) {
                         (share @ (Share::All | Share::Known), true) => self.open(name, token, share),
-                        (Share::Id | Share::Nothing, true) => left_out = 1,
+                        (Share::Id | Share::Nothing, true) => {
+                            left_out = 1;
+                            self.leave_out(name);
+                        }
                         (Share::All, false) => self.write(name, token),
                         (Share::Id, false) if is_id(self.raw(token), token.kind) => self.write(name, token),
-                        (Share::Id | Share::Known | Share::Nothing, false) => {}
+                        (Share::Id | Share::Known | Share::Nothing, false) => self.leave_out(name),
                     }
                 }
             }
@@ -381,7 +412,7 @@ impl<'a> Selection<'a> {
     fn close(&mut self, token: Token) {
         let levels = self.open.len();
         let Some(closed) = self.open.pop() else { return };
-        if closed.has_any || closed.share == Share::All {
+        if closed.has_any || closed.share == Share::All || self.rest == Rest::Masked {
             self.json.push_str(self.raw(token));
             self.levels = self.levels.max(levels);
             self.has_written();
@@ -399,6 +430,23 @@ impl<'a> Selection<'a> {
         } else {
             self.json.push_str(raw);
         }
+        self.has_written();
+    }
+
+    /// Writes nothing of a value, or a mask in its place.
+    fn leave_out(&mut self, name: Option<Token>) {
+        if self.rest == Rest::LeftOut {
+            return;
+        }
+        let is_documented = |name: &str| [&IDS[..], &HOLDERS, &DOCUMENTED].concat().contains(&name);
+        let is_shown = name.is_none_or(|name| json::text(self.raw(name)).is_some_and(|n| is_documented(&n)));
+        if is_shown {
+            self.write_name(name);
+        } else {
+            self.write_name(None);
+            self.json.extend(["\"", MASK, "\":"]);
+        }
+        self.json.extend(["\"", MASK, "\""]);
         self.has_written();
     }
 
@@ -563,6 +611,20 @@ mod tests {
         assert!(!detail.contains("Mary") && !detail.contains("2547"));
     }
 
+    fn masked(data: &str) -> String {
+        super::masked(&RawValue::from_string(data.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn a_person_sees_the_ids_and_that_the_rest_is_there() {
+        let data = r#"{"notifications":[{"title":"Hi Mary!","user_id":"le2b","phone_number":"+254705408079"},7],
+            "mary":{"user_id":"u"},"custom_id":"+254705408079","course_id":["x"],"id":12}"#;
+        let expected = r#"{"notifications":[{"title":"***","user_id":"le2b","phone_number":"***"},"***"],"***":"***","custom_id":"***","course_id":"***","id":12}"#;
+        assert_eq!(masked(data), expected);
+        assert_eq!(masked(r#""Mary""#), r#""***""#);
+        assert_eq!(masked("{}"), "{}");
+    }
+
     #[test]
     fn fields_are_handed_on_by_name_or_all_of_them() {
         let data = |fields| on_the_bus(&personal().to_string(), &fields)["data"].clone();
@@ -724,6 +786,30 @@ mod tests {
                 let all: Value = serde_json::from_str(&handed_on(&text, &Fields::All)).unwrap();
                 prop_assert_eq!(&all, &data);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_masked_is_json_that_says_no_more_than_what_the_bus_passes_on(data in any_json()) {
+            let text = data.to_string();
+            let shown: Value = serde_json::from_str(&masked(&text)).unwrap();
+            let by_default: Value = serde_json::from_str(&handed_on(&text, &fields(&[]))).unwrap();
+            let (mut shown_values, mut passed_on) = (Vec::new(), Vec::new());
+            leaves(&shown, &mut shown_values);
+            leaves(&by_default, &mut passed_on);
+            shown_values.retain(|value| value != &json!(MASK));
+            passed_on.retain(|value| value != &json!(MASK));
+            prop_assert_eq!(shown_values, passed_on);
+        }
+    }
+
+    /// The values of a document that hold no others.
+    fn leaves(value: &Value, found: &mut Vec<Value>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| leaves(item, found)),
+            Value::Object(fields) => fields.values().for_each(|field| leaves(field, found)),
+            _ => found.push(value.clone()),
         }
     }
 

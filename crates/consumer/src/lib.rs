@@ -10,6 +10,7 @@
 //! | [`report`] | what happened to a record: its line, its metrics, the answer |
 //! | [`record`] | one record as SQS delivers it |
 //! | [`ledger`] | who may run which handler for which message: the rules, and their store in DynamoDB |
+//! | [`acts`] | what operators did with messages |
 //! | [`replay`] | replay windows, under which an operator runs finished work again |
 //! | [`backoff`] | how long a failed delivery waits |
 //! | [`dead_letter`] | why a message is on the dead-letter queue |
@@ -17,6 +18,7 @@
 //! | [`config`] | the configuration, from environment variables |
 //! | [`lambda`] | all of it as a Lambda function |
 
+pub mod acts;
 pub mod backoff;
 pub mod batch;
 mod breaker;

@@ -1,4 +1,4 @@
-//! The ledger in DynamoDB: one item per message, and one with the replay windows.
+//! The ledger in DynamoDB: one item per message, one with the replay windows, and one for each day's acts.
 //!
 //! A batch of fresh messages is claimed with one request, and settled with one: `BatchExecuteStatement` carries
 //! out up to 25 statements, each on its own and each with its own condition. Only a message that the ledger knows
@@ -19,9 +19,13 @@ use aws_sdk_dynamodb::types::{
     ReturnValuesOnConditionCheckFailure,
 };
 use futures_util::future::join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use learnink_aws::CallError;
 
 use super::{Ledger, LedgerError, StoredWindow, UnreadableWindow};
+use crate::acts::{Act, StoredAct, UnreadableAct};
 use crate::call_limits;
 use crate::ledger::{
     Claim, ClaimRequest, Entry, EntryId, Lease, Recorded, Settlement, expires_at_s, judge, judge_settlement,
@@ -41,6 +45,7 @@ mod attribute {
     pub(super) const FAILURE_REASON: &str = "failure_reason";
     pub(super) const EXPIRES_AT: &str = "expires_at";
     pub(super) const WINDOWS: &str = "replay_windows";
+    pub(super) const ACTS: &str = "acts";
 }
 
 /// A placeholder in a set without keys, because DynamoDB does not have empty sets. It is not a valid key. Without
@@ -57,6 +62,12 @@ const WINDOWS_ID: &str = "replay.windows";
 
 /// How long ended windows are kept, to show who replayed what.
 const WINDOWS_REMEMBERED_FOR: Duration = Duration::from_hours(90 * 24);
+
+/// How long acts are kept: longer than a year, so that an audit sees the one before.
+const ACTS_REMEMBERED_FOR: Duration = Duration::from_hours(400 * 24);
+
+/// How many days' acts are read concurrently.
+const DAYS_AT_ONCE: usize = 20;
 
 /// How many statements fit into one request.
 const MOST_STATEMENTS: usize = 25;
@@ -262,6 +273,59 @@ impl DynamoDbLedger {
         Ok(Some(window))
     }
 
+    /// Keeps an act, in place of an earlier one with its id. The acts of a day are in one item, which takes 400 KB:
+    /// several hundred acts.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when DynamoDB did not answer.
+    pub async fn record_act(&self, act: &Act) -> Result<(), LedgerError> {
+        const OPERATION: &str = "record an act";
+        let id = acts_id(TimeZone::UTC.to_datetime(act.started_at).date());
+        let expires_at_s = act.started_at.as_second().saturating_add_unsigned(ACTS_REMEMBERED_FOR.as_secs());
+        let json = serde_json::to_string(act).map_err(|error| LedgerError::new(OPERATION, error))?;
+        // The item comes first: an attribute inside a map cannot be set before the map exists.
+        let create = self
+            .update_item(&id)
+            .update_expression("SET acts = if_not_exists(acts, :none), expires_at = :expires_at")
+            .expression_attribute_values(":none", AttributeValue::M(HashMap::new()))
+            .expression_attribute_values(":expires_at", number(expires_at_s));
+        create.send().await.map_err(|error| failed(OPERATION, &error))?;
+        let update = self
+            .update_item(&id)
+            .update_expression("SET acts.#id = :act")
+            .expression_attribute_names("#id", &act.id)
+            .expression_attribute_values(":act", string(&json));
+        update.send().await.map_err(|error| failed(OPERATION, &error))?;
+        Ok(())
+    }
+
+    /// The acts of the days from `first` to `last` in UTC, oldest first, and then those that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when DynamoDB did not answer.
+    pub async fn acts(&self, first: Date, last: Date) -> Result<Vec<StoredAct>, LedgerError> {
+        let days = first.series(jiff::Span::new().days(1)).take_while(|day| *day <= last);
+        let days = stream::iter(days.map(|day| self.acts_of(day))).buffered(DAYS_AT_ONCE);
+        let mut acts = days.try_concat().await?;
+        acts.sort_by(|a, b| match (a, b) {
+            (Ok(a), Ok(b)) => (a.started_at, &a.id).cmp(&(b.started_at, &b.id)),
+            (a, b) => b.is_ok().cmp(&a.is_ok()),
+        });
+        Ok(acts)
+    }
+
+    async fn acts_of(&self, day: Date) -> Result<Vec<StoredAct>, LedgerError> {
+        let item = self.get("read the acts", &acts_id(day)).await?.unwrap_or_default();
+        let acts = item.get(attribute::ACTS).and_then(|acts| acts.as_m().ok());
+        let read = |(id, act): (&String, &AttributeValue)| {
+            let act = act.as_s().ok().and_then(|json| serde_json::from_str(json).ok());
+            act.ok_or_else(|| UnreadableAct { id: id.clone() })
+        };
+        Ok(acts.into_iter().flatten().map(read).collect())
+    }
+
     async fn forget_window(&self, operation: &'static str, id: &str) -> Result<(), LedgerError> {
         let update = self
             .update_item(WINDOWS_ID)
@@ -376,6 +440,12 @@ impl Ledger for DynamoDbLedger {
         });
         Ok(windows)
     }
+}
+
+/// The key of the item with a day's acts, such as `acts.2026-01-02`. No message has it: it has a full stop; and no part,
+/// whose key has a slash.
+fn acts_id(day: Date) -> String {
+    format!("acts.{day}")
 }
 
 fn failed<E: ProvideErrorMetadata>(operation: &'static str, error: &SdkError<E>) -> LedgerError {

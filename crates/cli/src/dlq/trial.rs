@@ -1,0 +1,143 @@
+//! The first try of a redrive: what the ledger shows of it.
+
+use learnink_consumer::ledger::Entry;
+
+use super::letter::{InLedger, Letter};
+
+/// How a first try stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// Every handler is done.
+    Done,
+    /// It failed again, for this reason. It may be delivered again by itself.
+    Failed(String),
+    /// It is on the dead-letter queue again, for this reason.
+    CameBack(String),
+    /// A consumer works on it.
+    InProgress,
+    /// No consumer has claimed it yet.
+    NotClaimed,
+}
+
+impl Trial {
+    /// Whether there is nothing to wait for.
+    pub(super) const fn has_ended(&self) -> bool {
+        match self {
+            Self::Done | Self::Failed(_) | Self::CameBack(_) => true,
+            Self::InProgress | Self::NotClaimed => false,
+        }
+    }
+}
+
+/// How a try stands, by the ledger's entry `before` it was sent and `now`, and by the letter that came back.
+pub(super) fn judge(before: Option<&Entry>, now: Option<&Entry>, came_back: Option<&Letter>) -> Trial {
+    if let Some(letter) = came_back {
+        return Trial::CameBack(letter.facts.reason.clone());
+    }
+    let Some(now) = now else { return Trial::NotClaimed };
+    match &now.lease {
+        // The lease of a consumer that was killed before the letter came here.
+        Some(_) if before.is_some_and(|before| before.lease == now.lease) => Trial::NotClaimed,
+        Some(_) => Trial::InProgress,
+        // Each settlement has its time.
+        None if before
+            .is_some_and(|before| before.lease.is_none() && before.settled_at_ms == now.settled_at_ms) =>
+        {
+            Trial::NotClaimed
+        }
+        None => now.failure_reason.as_ref().map_or(Trial::Done, |reason| Trial::Failed(reason.clone())),
+    }
+}
+
+/// Whether the ledger has this message as done: a redrive of it would prove nothing. It is not if the ledger knows
+/// another payload under its id.
+pub(super) fn is_done(letter: &InLedger, entry: Option<&Entry>) -> bool {
+    entry.is_some_and(|entry| {
+        entry.payload_sha256 == letter.payload_sha256
+            && entry.lease.is_none()
+            && entry.failure_reason.is_none()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use learnink_consumer::ledger::Lease;
+    use proptest::prelude::*;
+
+    use super::super::letter::tests::letter;
+    use super::*;
+
+    fn entry(lease: Option<&str>, settled_at_ms: i64, failure_reason: Option<&str>) -> Entry {
+        Entry {
+            payload_sha256: "aa".to_owned(),
+            done: BTreeSet::new(),
+            lease: lease.map(|owner| Lease { owner: owner.to_owned(), until_ms: 9 }),
+            settled_at_ms,
+            first_seen_ms: 1,
+            expires_at_s: 9,
+            failure_reason: failure_reason.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_try_is_done_only_once_it_was_settled_after_it_was_sent() {
+        let before = entry(None, 5, Some("push: busy"));
+        let judged = |now: Option<Entry>| judge(Some(&before), now.as_ref(), None);
+        assert_eq!(judged(None), Trial::NotClaimed);
+        assert_eq!(judged(Some(before.clone())), Trial::NotClaimed);
+        assert_eq!(judged(Some(entry(Some("a"), 0, None))), Trial::InProgress);
+        assert_eq!(judged(Some(entry(None, 6, Some("push: busy")))), Trial::Failed("push: busy".to_owned()));
+        assert_eq!(judged(Some(entry(None, 6, None))), Trial::Done);
+    }
+
+    #[test]
+    fn the_lease_of_a_consumer_that_was_killed_is_not_progress() {
+        let killed = entry(Some("old"), 0, None);
+        assert_eq!(judge(Some(&killed), Some(&killed), None), Trial::NotClaimed);
+        assert_eq!(judge(Some(&killed), Some(&entry(Some("new"), 0, None)), None), Trial::InProgress);
+        assert_eq!(judge(Some(&killed), Some(&entry(None, 3, None)), None), Trial::Done);
+    }
+
+    #[test]
+    fn what_the_ledger_did_not_know_is_done_once_it_does() {
+        assert_eq!(judge(None, None, None), Trial::NotClaimed);
+        assert_eq!(judge(None, Some(&entry(None, 3, None)), None), Trial::Done);
+    }
+
+    #[test]
+    fn a_letter_that_came_back_says_why_whatever_the_ledger_says() {
+        let letter = letter("msg_1", "push", "no such plan");
+        let judged = judge(None, Some(&entry(None, 3, None)), Some(&letter));
+        assert_eq!(judged, Trial::CameBack("no such plan".to_owned()));
+    }
+
+    #[test]
+    fn what_is_done_already_proves_nothing() {
+        let message = letter("msg_1", "push", "busy").in_ledger.unwrap();
+        let of = |sha: &str, entry: Entry| Entry { payload_sha256: sha.to_owned(), ..entry };
+        let is_done = |entry: Entry| is_done(&message, Some(&entry));
+        assert!(is_done(of(&message.payload_sha256, entry(None, 3, None))));
+        assert!(!is_done(of(&message.payload_sha256, entry(None, 3, Some("push: busy")))));
+        assert!(!is_done(of(&message.payload_sha256, entry(Some("a"), 0, None))));
+        assert!(!is_done(of("another", entry(None, 3, None))));
+        assert!(!super::is_done(&message, None));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_done_that_has_a_reason_a_lease_or_the_time_of_before(
+            before in prop::option::of((prop::option::of(Just("a")), 0_i64..3, prop::option::of(Just("busy")))),
+            now in (prop::option::of(prop_oneof![Just("a"), Just("b")]), 0_i64..3, prop::option::of(Just("busy"))),
+        ) {
+            let before = before.map(|(lease, at, reason)| entry(lease, if lease.is_some() { 0 } else { at }, reason));
+            let now = entry(now.0, if now.0.is_some() { 0 } else { now.1 }, now.2);
+            let is_same = before.as_ref().is_some_and(|before| {
+                (&before.lease, before.settled_at_ms) == (&now.lease, now.settled_at_ms)
+            });
+            let done = judge(before.as_ref(), Some(&now), None) == Trial::Done;
+            prop_assert_eq!(done, !is_same && now.lease.is_none() && now.failure_reason.is_none());
+        }
+    }
+}
