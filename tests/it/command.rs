@@ -615,7 +615,7 @@ fn what_keeps_a_replay_window_from_being_opened_or_closed_is_one_clear_line() {
     let state = folder.path().to_str().unwrap();
     let open = ["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim", "--state", state];
     let nothing = format!(
-        "no `learnink dev` has run in {state}; start `cargo dev`, or name a deployed ledger with --ledger"
+        "no `learnink dev` has run in {state}; start `cargo dev`, or name a deployed stack with --stack"
     );
     assert_eq!(error(&open), format!("error: {nothing}"));
     assert_eq!(
@@ -708,8 +708,8 @@ async fn dead_letters_that_somebody_else_is_looking_at_are_counted() {
     assert_eq!(
         error(&["dlq", "list", "--state", &state]),
         format!(
-            "error: `learnink dev` is not running in {state}; start `cargo dev`, or name a deployed queue with \
-             --queue and --ledger"
+            "error: `learnink dev` is not running in {state}; start `cargo dev`, or name a deployed stack with \
+             --stack"
         )
     );
 }

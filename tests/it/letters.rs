@@ -351,7 +351,8 @@ async fn two_operators_at_once_do_every_message_once(engine: Engine) {
     stand.downstream.repair();
     let run = async |name: &str| {
         let redrive = ["redrive", "--all", "--yes", "--by", name, "--rate", "50"];
-        let deadline = Instant::now() + PATIENCE;
+        // Each waits for what the other hides.
+        let deadline = Instant::now() + 4 * PATIENCE;
         while stand.downstream.done().len() < 40 {
             assert!(Instant::now() < deadline);
             stand.said(&redrive).await;
