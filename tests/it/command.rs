@@ -539,8 +539,8 @@ fn before_the_first_start_there_is_nothing_to_show() {
     let state = folder.path().to_str().unwrap();
     let output = learnink(&["learners", "--state", state]).output().unwrap();
     let nothing = format!(
-        "no `learnink dev` has run in {state}; start `cargo dev` and send a webhook, or name a deployed table with \
-         --table\n"
+        "no `learnink dev` has run in {state}; start `cargo dev` and send a webhook, or name a deployed stack with \
+         --stack\n"
     );
     assert_eq!(text(&output.stdout), nothing);
     let output = learnink(&["learners", "--json", "--state", state]).output().unwrap();
