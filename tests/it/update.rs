@@ -157,7 +157,7 @@ fn your_code_takes_the_next_version_without_a_conflict() {
         "--lib",
         "--target-dir",
     ]);
-    cargo.arg(root().join("target")).args(["--", "badges::"]);
+    cargo.arg(root().join("target"));
     let said = successful(cargo);
     assert!(said.contains("test badges::tests::a_badge_is_credited ... ok"), "{said}");
 }

@@ -43,6 +43,8 @@ mod tests {
             Env::of([("LEARNINK_LEARNERS_TABLE", "learners"), ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown")]);
         let aws = Env::of([("AWS_REGION", "eu-west-1")]);
         let env = env.with_tables(aws.tables().unwrap().clone());
-        assert_eq!(router(&env).unwrap().handler_names(), ["progress", "unknown"]);
+        let names = router(&env).unwrap().handler_names();
+        // And yours that need none.
+        assert!(names.starts_with(&["progress", "unknown"]), "{names:?}");
     }
 }
