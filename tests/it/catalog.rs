@@ -71,7 +71,7 @@ impl Checkout {
     /// The arguments that add the invented type.
     fn add(options: &str) -> String {
         format!(
-            "add example.badge.earned --schema ../../badge.schema.json --example ../../badge.json {options}"
+            "add example.test.added --schema ../../badge.schema.json --example ../../badge.json {options}"
         )
     }
 }
@@ -105,7 +105,7 @@ fn schema() -> Value {
 
 fn event() -> Value {
     json!({
-        "object": "event", "type": "example.badge.earned", "api_version": "2022-11-15",
+        "object": "event", "type": "example.test.added", "api_version": "2022-11-15",
         "data": { "user_id": "u", "badge_name": PERSONAL, "points": 50 }, "timestamp": "2025-11-06T09:58:58.233Z"
     })
 }
@@ -145,61 +145,61 @@ fn a_type_is_added_whole() {
     let said = checkout.printed(&Checkout::add(""));
     assert_eq!(
         said,
-        "wrote events/example.badge.earned.schema.json\n\
-         wrote events/example.badge.earned.json\n\
-         wrote crates/handlers/src/badge_earned.rs\n\
-         added `mod badge_earned;` and `.merge(badge_earned::router(env)?)` to crates/handlers/src/lib.rs\n"
+        "wrote events/example.test.added.schema.json\n\
+         wrote events/example.test.added.json\n\
+         wrote crates/handlers/src/test_added.rs\n\
+         added `mod test_added;` and `.merge(test_added::router(env)?)` to crates/handlers/src/lib.rs\n"
     );
-    assert_eq!(checkout.read("events/example.badge.earned.json"), format!("{}\n", event()));
-    assert_eq!(checkout.read("events/example.badge.earned.schema.json"), format!("{}\n", schema()));
-    let room = checkout.read("crates/handlers/src/badge_earned.rs");
+    assert_eq!(checkout.read("events/example.test.added.json"), format!("{}\n", event()));
+    assert_eq!(checkout.read("events/example.test.added.schema.json"), format!("{}\n", schema()));
+    let room = checkout.read("crates/handlers/src/test_added.rs");
     for part in
-        ["badge_name: Option<Personal<String>>,", "points: i64,", "user_id: String,", ".on(\"badge_earned\","]
+        ["badge_name: Option<Personal<String>>,", "points: i64,", "user_id: String,", ".on(\"test_added\","]
     {
         assert!(room.contains(part), "{part}:\n{room}");
     }
     assert!(!room.contains(PERSONAL));
     let lib = checkout.read(LIB);
     let (module, line) =
-        ("mod badge_earned;\n", "        // Yours.\n        .merge(badge_earned::router(env)?)\n");
+        ("mod test_added;\n", "        // Yours.\n        .merge(test_added::router(env)?)\n");
     assert!(lib.contains(module) && lib.contains(line), "{lib}");
     assert_eq!(lib.replace(module, "").replace(line, "        // Yours.\n"), read(LIB));
 
     checkout.printed("check");
-    assert!(checkout.printed("").contains("example.badge.earned\tyes\tyes\tunknown\n"));
+    assert!(checkout.printed("").contains("example.test.added\tyes\tyes\tunknown\n"));
     // Once.
-    let again = checkout.failure(&Checkout::add("--name badges"));
-    assert!(again.contains("events/example.badge.earned.schema.json is there already"), "{again}");
+    let again = checkout.failure(&Checkout::add("--name added"));
+    assert!(again.contains("events/example.test.added.schema.json is there already"), "{again}");
 }
 
 #[test]
 fn the_lines_are_shown_where_they_cannot_be_added_or_are_not_to_be() {
-    let expected = "  mod badges;\n  .merge(badges::router(env)?)\n";
+    let expected = "  mod added;\n  .merge(added::router(env)?)\n";
     let checkout = Checkout::new();
-    let said = checkout.printed(&Checkout::add("--name badges --print"));
+    let said = checkout.printed(&Checkout::add("--name added --print"));
     assert!(said.contains("add these two lines") && said.ends_with(expected), "{said}");
     assert_eq!(checkout.read(LIB), read(LIB));
 
     let checkout = Checkout::new();
     let lib = read(LIB).replace("// Yours.", "// Mine.");
     checkout.write(LIB, &lib);
-    let said = checkout.printed(&Checkout::add("--name badges"));
+    let said = checkout.printed(&Checkout::add("--name added"));
     assert!(said.contains("it does not look as expected") && said.ends_with(expected), "{said}");
     assert_eq!(checkout.read(LIB), lib);
-    assert!(checkout.read("crates/handlers/src/badges.rs").contains(".on(\"badges\","));
+    assert!(checkout.read("crates/handlers/src/added.rs").contains(".on(\"added\","));
 }
 
 #[test]
 fn a_type_may_have_no_schema_and_its_example_may_be_piped() {
     let checkout = Checkout::new();
-    let mut command = learnink(&["catalog", "add", "example.badge.earned", "--no-schema", "--example", "-"]);
+    let mut command = learnink(&["catalog", "add", "example.test.added", "--no-schema", "--example", "-"]);
     command.current_dir(checkout.0.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut process = command.spawn().unwrap();
     process.stdin.take().unwrap().write_all(format!("\u{feff}{}\r\n\r\n", event()).as_bytes()).unwrap();
     assert!(process.wait().unwrap().success());
-    assert!(!checkout.0.path().join("events/example.badge.earned.schema.json").exists());
-    assert_eq!(checkout.read("events/example.badge.earned.json"), format!("{}\n", event()));
-    assert!(checkout.read("crates/handlers/src/badge_earned.rs").contains("points: Option<i64>,"));
+    assert!(!checkout.0.path().join("events/example.test.added.schema.json").exists());
+    assert_eq!(checkout.read("events/example.test.added.json"), format!("{}\n", event()));
+    assert!(checkout.read("crates/handlers/src/test_added.rs").contains("points: Option<i64>,"));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn where_anything_is_wrong_nothing_is_written() {
     let checkout = Checkout::new();
     let path = |file: &str| format!("../../{file}");
     let files = |schema: &str, example: &str| {
-        format!("add example.badge.earned --schema {} --example {}", path(schema), path(example))
+        format!("add example.test.added --schema {} --example {}", path(schema), path(example))
     };
     let changed = |pointer: &str, value: Value| {
         let mut event = event();
@@ -221,7 +221,7 @@ fn where_anything_is_wrong_nothing_is_written() {
 
     // The example.
     let error = changed("/type", json!(format!("example.{PERSONAL}")));
-    contains(&error, &["other.json as an example: /type: it is not `example.badge.earned`"]);
+    contains(&error, &["other.json as an example: /type: it is not `example.test.added`"]);
     let error = changed("/data/points", json!(PERSONAL));
     contains(
         &error,
@@ -260,9 +260,8 @@ fn where_anything_is_wrong_nothing_is_written() {
     contains(&checkout.failure(&files("other.json", "badge.json")), &["it is not UTF-8"]);
 
     // The names.
-    let as_type = |event_type: &str| {
-        files("badge.schema.json", "badge.json").replace("example.badge.earned", event_type)
-    };
+    let as_type =
+        |event_type: &str| files("badge.schema.json", "badge.json").replace("example.test.added", event_type);
     for event_type in ["a/b", "über", "../a", &"x".repeat(257)] {
         contains(&checkout.failure(&as_type(event_type)), &["invalid event type", "a-z A-Z 0-9 - _ ."]);
     }
@@ -282,9 +281,9 @@ fn where_anything_is_wrong_nothing_is_written() {
     }
 
     // What is missing.
-    let error = checkout.failure("add example.badge.earned");
+    let error = checkout.failure("add example.test.added");
     contains(&error, &["missing: --schema FILE (or --no-schema) and --example FILE", "not a terminal"]);
-    let error = checkout.failure(&format!("add example.badge.earned --schema {}", path("badge.schema.json")));
+    let error = checkout.failure(&format!("add example.test.added --schema {}", path("badge.schema.json")));
     contains(&error, &["missing: --example FILE"]);
 }
 
@@ -294,10 +293,10 @@ fn a_type_that_has_a_handler_is_not_added_even_without_files() {
     for file in ["events/notifications.sent.json", "events/notifications.sent.schema.json"] {
         fs::remove_file(checkout.0.path().join(file)).unwrap();
     }
-    let error = checkout.failure(&Checkout::add("").replace("example.badge.earned", "notifications.sent"));
+    let error = checkout.failure(&Checkout::add("").replace("example.test.added", "notifications.sent"));
     assert!(error.contains("the handler `push` takes it already"), "{error}");
     // One that is not built yet.
-    let room = "impl Payload for B {\n    const TYPE: &'static str = \"example.badge.earned\";\n}\n";
+    let room = "impl Payload for B {\n    const TYPE: &'static str = \"example.test.added\";\n}\n";
     checkout.write("crates/handlers/src/other.rs", room);
     let error = checkout.failure(&Checkout::add(""));
     assert!(error.contains("other.rs takes it already"), "{error}");
@@ -311,7 +310,7 @@ fn what_cannot_be_written_leaves_nothing_behind() {
     let mut event = event();
     event["type"] = json!(event_type);
     checkout.write("badge.json", &event.to_string());
-    let error = checkout.failure(&Checkout::add("--name long").replace("example.badge.earned", &event_type));
+    let error = checkout.failure(&Checkout::add("--name long").replace("example.test.added", &event_type));
     assert!(error.contains("cannot write events/example.xxx"), "{error}");
 }
 
@@ -320,8 +319,8 @@ fn a_catalog_with_mistakes_is_told_line_by_line() {
     let checkout = Checkout::new();
     let mut event = event();
     event["data"]["points"] = json!(PERSONAL);
-    checkout.write("events/example.badge.earned.json", &event.to_string());
-    checkout.write("events/example.badge.earned.schema.json", &schema().to_string());
+    checkout.write("events/example.test.added.json", &event.to_string());
+    checkout.write("events/example.test.added.schema.json", &schema().to_string());
     let started = read("events/user.course.started.json").replace("\"course_id\"", "\"course\"");
     checkout.write("events/user.course.started.json", &started);
     fs::remove_file(checkout.0.path().join("events/user.course.started.schema.json")).unwrap();
@@ -331,7 +330,7 @@ fn a_catalog_with_mistakes_is_told_line_by_line() {
     assert!(!printed.contains(PERSONAL), "{printed}");
     assert!(
         printed.contains(
-            "events/example.badge.earned.json: /data/points: does not fit `\"type\": \"integer\"` (schema: "
+            "events/example.test.added.json: /data/points: does not fit `\"type\": \"integer\"` (schema: "
         ),
         "{printed}"
     );

@@ -22,6 +22,7 @@ impl Repository {
     fn of_the_product() -> Self {
         let repository = Self(tempfile::tempdir().unwrap());
         copy(&root(), repository.0.path());
+        take_out_additions(repository.0.path());
         repository.git(&["init", "--quiet", "--initial-branch", "product"]);
         repository.commit("The product");
         repository
@@ -62,6 +63,46 @@ fn copy(from: &Path, to: &Path) {
             _ => {}
         }
     }
+}
+
+/// Takes out of a copy what a customer has added, so that it is the product again.
+fn take_out_additions(repository: &Path) {
+    const ROOMS: [&str; 8] =
+        ["archive", "bus", "forward", "progress", "push", "unknown", "enrolments", "tests"];
+    let handlers = repository.join("crates/handlers/src");
+    let lib = fs::read_to_string(handlers.join("lib.rs")).unwrap();
+    let mut kept: Vec<String> = Vec::new();
+    for line in lib.lines() {
+        let text = line.trim();
+        let module = text.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
+        let merged = text.strip_prefix(".merge(").and_then(|rest| rest.split("::").next());
+        match module.or(merged).filter(|room| !ROOMS.contains(room)) {
+            Some(room) => {
+                let _ = fs::remove_file(handlers.join(format!("{room}.rs")));
+                // The last one closes the list.
+                if let Some(last) = kept.last_mut().filter(|_| text.ends_with("?))")) {
+                    last.push(')');
+                }
+            }
+            None => kept.push(line.to_owned()),
+        }
+    }
+    fs::write(handlers.join("lib.rs"), kept.join("\n") + "\n").unwrap();
+    for file in ["example.badge.earned.json", "example.badge.earned.schema.json"] {
+        let _ = fs::remove_file(repository.join("events").join(file));
+    }
+    let template = repository.join("template.yaml");
+    let mut is_theirs = false;
+    let text = fs::read_to_string(&template).unwrap();
+    let lines = text.lines().filter(|line| {
+        let text = line.trim();
+        is_theirs &= !text.starts_with("# --- End of your");
+        let is_kept = !is_theirs;
+        is_theirs |= text.starts_with("# --- Your");
+        is_kept
+    });
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    fs::write(template, text).unwrap();
 }
 
 /// The blocks of a page in a language, in order.
