@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 use learnink_local::pipeline::{DEAD_LETTER_QUEUE, QUEUE};
@@ -30,9 +31,11 @@ use self::queue::{HIDDEN_FOR, Next, Queue};
 use crate::aws::IN_AWS;
 use crate::ledger::OpenLedger;
 use crate::output::{note, print};
+use crate::question::Consent;
+use crate::replay::Operator;
 use crate::stack::Target;
 use crate::table::Column::{Id, Number, Text};
-use crate::{called, now, table};
+use crate::{called, now, table, variable};
 
 /// The commands of `learnink dlq`.
 #[derive(Debug, clap::Subcommand)]
@@ -65,6 +68,31 @@ struct Place {
     ledger: Option<String>,
     #[command(flatten)]
     target: Target,
+}
+
+/// Options of the commands that move or delete letters.
+#[derive(Debug, clap::Args)]
+struct ActArgs {
+    /// Why, for people who see the act
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    reason: Option<String>,
+    #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
+    operator: Operator,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl ActArgs {
+    /// The name of the operator; `None` if there is nobody to ask, which is said.
+    fn by(&self) -> anyhow::Result<Option<String>> {
+        if let Err(no_terminal) = self.consent.check() {
+            note(no_terminal.to_string())?;
+            return Ok(None);
+        }
+        self.operator.name(variable).map(Some)
+    }
 }
 
 /// The dead-letter queue, its source queue and the ledger.

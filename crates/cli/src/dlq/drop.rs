@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::NonEmptyStringValueParser;
 use learnink_local::terminal::quoted;
 
 use super::cause::grouped;
@@ -12,13 +11,13 @@ use super::pass::{PassEnd, Taken, pass};
 use super::queue::{receipt, sqs_id};
 use super::redrive::{exit, print_selection, progress, say, unknown_names};
 use super::selection::{FilterArgs, Foreign};
-use super::{Place, dead_letters, open};
+use super::{ActArgs, dead_letters, open};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
 use crate::output::{note, print};
-use crate::question::{Answer, Consent, Interrupt};
-use crate::replay::{Operator, fresh_id};
-use crate::{now, table, variable};
+use crate::question::{Answer, Interrupt};
+use crate::replay::fresh_id;
+use crate::{now, table};
 
 /// Options of `learnink dlq drop`.
 #[derive(Debug, clap::Args)]
@@ -42,24 +41,17 @@ pub(crate) struct Args {
     /// The file to keep the letters in, which must not exist; without it, dead-letters-DATE-ID.jsonl
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// Why, for people who see the act
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    reason: Option<String>,
     #[command(flatten)]
-    consent: Consent,
-    #[command(flatten)]
-    operator: Operator,
+    act: ActArgs,
     /// Print the act as JSON, or what is chosen if nothing is done
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    place: Place,
 }
 
 /// Drops dead letters.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let filter = args.filter.filter(now())?;
-    let queues = open(&args.place).await?;
+    let queues = open(&args.act.place).await?;
     let look = queues.look().await?;
     let selection = match filter.select(&look.letters, Foreign::Chosen) {
         Ok(selection) => selection,
@@ -67,27 +59,23 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     say(args.json, || print_selection(&selection, &look, &queues, "dropped"))?;
     let count = selection.letters.len();
-    if args.json && (count == 0 || args.consent.dry_run) {
+    if args.json && (count == 0 || args.act.consent.dry_run) {
         table::print_json(&grouped(selection.letters.iter().copied()))?;
     }
     if count == 0 {
         look.note_unseen()?;
         return Ok(exit(look.unseen == 0));
     }
-    if args.consent.dry_run {
+    if args.act.consent.dry_run {
         say(args.json, || print("dry run: nothing was dropped"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Err(no_terminal) = args.consent.check() {
-        note(no_terminal.to_string())?;
-        return Ok(ExitCode::from(2));
-    }
-    let by = args.operator.name(variable)?;
+    let Some(by) = args.act.by()? else { return Ok(ExitCode::from(2)) };
     let path = args.to.clone().unwrap_or_else(|| {
         format!("dead-letters-{}-{}.jsonl", now().strftime("%Y-%m-%d"), fresh_id()).into()
     });
     let question = format!("Drop {}, and keep them in {}?", dead_letters(count), quoted(&path));
-    if args.consent.ask(&question).await? == Answer::No {
+    if args.act.consent.ask(&question).await? == Answer::No {
         note("nothing was dropped")?;
         return Ok(ExitCode::FAILURE);
     }
@@ -97,7 +85,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         by,
         place: queues.name.clone(),
         filter: filter.text().to_owned(),
-        reason: args.reason.clone(),
+        reason: args.act.reason.clone(),
         selected: count,
     };
     let act = OpenAct::start(&queues.ledger, plan).await?;
@@ -136,7 +124,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         print(format!("{done} of {} dropped: {outcome}", dead_letters(count)))?;
     }
-    note(format!("to put them back: {}", args.place.command(&format!("restore {}", quoted(&path)))))?;
+    note(format!("to put them back: {}", args.act.place.command(&format!("restore {}", quoted(&path)))))?;
     look.note_unseen()?;
     Ok(exit(wanted.is_empty() && look.unseen == 0))
 }

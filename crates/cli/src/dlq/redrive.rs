@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use aws_sdk_sqs::types::Message;
-use clap::builder::NonEmptyStringValueParser;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,13 +18,12 @@ use super::pass::{PassEnd, Taken, pass};
 use super::queue::{MOST_AT_A_TIME, Outgoing, Queue, receipt, sqs_id};
 use super::selection::{FilterArgs, Foreign, Selection, candidates};
 use super::trial::{Trial, is_done, judge};
-use super::{OpenQueues, Place, dead_letters, open, print_groups};
+use super::{ActArgs, OpenQueues, dead_letters, open, print_groups};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
 use crate::output::{note, print};
-use crate::question::{Answer, Consent, Interrupt};
-use crate::replay::Operator;
-use crate::{now, table, variable};
+use crate::question::{Answer, Interrupt};
+use crate::{now, table};
 
 /// Of how many causes one letter is tried first.
 const MOST_TRIALS: usize = 5;
@@ -72,18 +70,11 @@ pub(crate) struct Args {
     /// How long to wait for the end of the first try, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=900))]
     wait: u64,
-    /// Why, for people who see the act
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    reason: Option<String>,
     #[command(flatten)]
-    consent: Consent,
-    #[command(flatten)]
-    operator: Operator,
+    act: ActArgs,
     /// Print the act as JSON, or what is chosen if nothing is done
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    place: Place,
 }
 
 /// A letter that was tried, and the ledger's entry before.
@@ -116,7 +107,7 @@ struct Redrive<'a> {
 /// Redrives dead letters.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let filter = args.filter.filter(now())?;
-    let queues = open(&args.place).await?;
+    let queues = open(&args.act.place).await?;
     let source = queues.source()?;
     let look = queues.look().await?;
     let selection = match filter.select(&look.letters, Foreign::OnlyNamed) {
@@ -124,7 +115,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Err(unknown) => return unknown_names(&unknown, &look, &queues),
     };
     say(args.json, || print_selection(&selection, &look, &queues, "redriven"))?;
-    if args.json && (selection.letters.is_empty() || args.consent.dry_run) {
+    if args.json && (selection.letters.is_empty() || args.act.consent.dry_run) {
         table::print_json(&grouped(selection.letters.iter().copied()))?;
     }
     if selection.letters.is_empty() {
@@ -132,20 +123,16 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(exit(look.unseen == 0 && selection.foreign == 0));
     }
     let groups = candidates(&selection.letters);
-    if args.consent.dry_run {
+    if args.act.consent.dry_run {
         let tries = groups.len().min(MOST_TRIALS);
         say(args.json, || print(format!("dry run: {tries} would be tried first, and nothing was redriven")))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Err(no_terminal) = args.consent.check() {
-        note(no_terminal.to_string())?;
-        return Ok(ExitCode::from(2));
-    }
-    let by = args.operator.name(variable)?;
+    let Some(by) = args.act.by()? else { return Ok(ExitCode::from(2)) };
     // Otherwise the question comes after the first tries.
     if selection.letters.len() <= groups.len().min(MOST_TRIALS) {
         let question = format!("Redrive {}?", dead_letters(selection.letters.len()));
-        if args.consent.ask(&question).await? == Answer::No {
+        if args.act.consent.ask(&question).await? == Answer::No {
             note("nothing was redriven")?;
             return Ok(ExitCode::FAILURE);
         }
@@ -155,7 +142,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         by,
         place: queues.name.clone(),
         filter: filter.text().to_owned(),
-        reason: args.reason.clone(),
+        reason: args.act.reason.clone(),
         selected: selection.letters.len(),
     };
     let mut act = OpenAct::start(&queues.ledger, plan).await?;
@@ -226,7 +213,7 @@ impl<'a> Redrive<'a> {
         let question =
             format!("Redrive the other {}, at {rate} a second (about {seconds} s)?", dead_letters(left));
         let answer = tokio::select! {
-            answer = self.args.consent.ask(&question) => answer?,
+            answer = self.args.act.consent.ask(&question) => answer?,
             () = interrupt.wait() => return Ok(End::Stopped("interrupted before the answer".to_owned())),
         };
         if answer == Answer::No {

@@ -5,19 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use learnink_local::terminal::quoted;
 use tokio::time::MissedTickBehavior;
 
 use super::queue::Next;
 use super::redrive::{exit, progress, say};
-use super::{OpenQueues, Place, dead_letters, file, letter, open};
+use super::{ActArgs, OpenQueues, dead_letters, file, letter, open};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
 use crate::output::{note, print};
-use crate::question::{Answer, Consent, Interrupt};
-use crate::replay::Operator;
-use crate::variable;
+use crate::question::{Answer, Interrupt};
 
 /// Options of `learnink dlq restore`.
 #[derive(Debug, clap::Args)]
@@ -40,23 +37,16 @@ pub(crate) struct Args {
     /// At most so many letters a second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
     rate: u32,
-    /// Why, for people who see the act
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    reason: Option<String>,
     #[command(flatten)]
-    consent: Consent,
-    #[command(flatten)]
-    operator: Operator,
+    act: ActArgs,
     /// Print the act as JSON
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    place: Place,
 }
 
 /// Restores letters.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let queues = open(&args.place).await?;
+    let queues = open(&args.act.place).await?;
     // Read as a whole first, so that nothing is sent of a file that is damaged.
     let mut in_file = Vec::new();
     file::for_each(&args.file, |letter| {
@@ -79,16 +69,12 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if count == 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    if args.consent.dry_run {
+    if args.act.consent.dry_run {
         say(args.json, || print("dry run: nothing was restored"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Err(no_terminal) = args.consent.check() {
-        note(no_terminal.to_string())?;
-        return Ok(ExitCode::from(2));
-    }
-    let by = args.operator.name(variable)?;
-    if args.consent.ask(&format!("Restore {}?", dead_letters(count))).await? == Answer::No {
+    let Some(by) = args.act.by()? else { return Ok(ExitCode::from(2)) };
+    if args.act.consent.ask(&format!("Restore {}?", dead_letters(count))).await? == Answer::No {
         note("nothing was restored")?;
         return Ok(ExitCode::FAILURE);
     }
@@ -97,7 +83,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         by,
         place: queues.name.clone(),
         filter: path.clone(),
-        reason: args.reason.clone(),
+        reason: args.act.reason.clone(),
         selected: count,
     };
     let act = OpenAct::start(&queues.ledger, plan).await?;
