@@ -83,8 +83,8 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Asks AWS for the stack, with one request: `DescribeStacks`. The service has an SDK crate, which
-    /// would take longer to compile than all others of this program.
+    /// Asks AWS for the stack, with one request: `DescribeStacks`. For one request, its SDK crate is too much to
+    /// compile.
     pub(crate) async fn find(name: &str, aws: SdkConfig) -> anyhow::Result<Self> {
         let region = aws::region(&aws).to_owned();
         let doing = || format!("cannot find the stack {} in {region}", quoted(name));

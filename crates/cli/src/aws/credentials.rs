@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
@@ -46,7 +46,7 @@ pub(crate) fn config(profile: Option<&str>) -> Result<SdkConfig, ConfigError> {
     if profile.is_none() && variable(ACCESS_KEY).is_some() {
         return Ok(aws);
     }
-    let cli = AwsCli { profile: profile.map(str::to_owned), held: Arc::default() };
+    let cli = AwsCli { profile: profile.map(str::to_owned), held: Mutex::default() };
     // At once, so that what is wrong is said before anything else is done.
     cli.credentials(now()).map_err(|error| match profile {
         Some(_) => ConfigError::unusable("--profile", error.to_string()),
@@ -96,7 +96,7 @@ fn region_of(profile: Option<&str>) -> Result<String, ConfigError> {
 /// Credentials from `aws configure export-credentials`, read again before they expire.
 struct AwsCli {
     profile: Option<String>,
-    held: Arc<Mutex<Option<Credentials>>>,
+    held: Mutex<Option<Credentials>>,
 }
 
 impl AwsCli {
@@ -220,7 +220,7 @@ mod tests {
         let held = |expires_s: i64| {
             let expiry = system_time(now + jiff::SignedDuration::from_secs(expires_s));
             let credentials = Credentials::new("AKIA", "s", None, Some(expiry), "test");
-            AwsCli { profile: Some("none".to_owned()), held: Arc::new(Mutex::new(Some(credentials))) }
+            AwsCli { profile: Some("none".to_owned()), held: Mutex::new(Some(credentials)) }
         };
         assert_eq!(held(301).credentials(now).unwrap().access_key_id(), "AKIA");
         // There is no such profile, so what is read again is not found.
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn nothing_that_can_be_printed_shows_a_secret() {
         let credentials = parse(r#"{"AccessKeyId":"A","SecretAccessKey":"hush-1","SessionToken":"hush-2"}"#);
-        let cli = AwsCli { profile: None, held: Arc::new(Mutex::new(credentials.clone())) };
+        let cli = AwsCli { profile: None, held: Mutex::new(credentials.clone()) };
         let printed = format!("{cli:?} {credentials:?}");
         assert!(!printed.contains("hush"), "{printed}");
     }
