@@ -14,7 +14,7 @@ use learnink_connectors::archive::{Archive, Listing, Name, Selection};
 use learnink_local::terminal::quoted;
 use learnink_webhook::config::ConfigError;
 
-use crate::stack::InAws;
+use crate::stack::{InAws, Stack};
 use crate::{aws, variable};
 
 /// How many objects are read at a time. Bodies are up to 6 MiB, so this also limits the memory.
@@ -79,14 +79,17 @@ impl Days {
 
 impl Source {
     async fn open(&self) -> anyhow::Result<OpenArchive> {
+        let stack = if self.url.is_none() { self.in_aws.stack().await? } else { None };
         let given = match &self.url {
             Some(url) => url.clone(),
-            None => self.found().await?,
+            None => found(stack.as_ref())?,
         };
         let url = url(&given)?;
         let env = if url.starts_with("s3://") {
             let cannot_open = || format!("cannot open {url}");
-            let aws = self.in_aws.config().with_context(cannot_open)?;
+            // A stack was found with a configuration already, which may have asked the AWS CLI.
+            let aws = stack.map_or_else(|| self.in_aws.config(), |stack| Ok(stack.aws));
+            let aws = aws.with_context(cannot_open)?;
             Env::new(aws::as_variables(&aws).await.with_context(cannot_open)?)
         } else {
             Env::new(variable)
@@ -100,20 +103,19 @@ impl Source {
         })?;
         Ok(OpenArchive { archive, url: given, event_type: self.event_type.clone() })
     }
+}
 
-    /// The location of the stack's archive, or the one in the environment.
-    async fn found(&self) -> anyhow::Result<String> {
-        match self.in_aws.stack().await? {
-            Some(stack) => {
-                let url = stack.optional("ArchiveUrl").with_context(|| {
-                    format!("{stack} has no archive: it is deployed with Archive=off, or of an older version")
-                })?;
-                Ok(url.to_owned())
-            }
-            None => variable(VARIABLE).with_context(|| {
-                format!("no archive is named; pass --archive or --stack, or set {VARIABLE}")
-            }),
+/// The location of the stack's archive, or the one in the environment.
+fn found(stack: Option<&Stack>) -> anyhow::Result<String> {
+    match stack {
+        Some(stack) => {
+            let url = stack.optional("ArchiveUrl").with_context(|| {
+                format!("{stack} has no archive: it is deployed with Archive=off, or of an older version")
+            })?;
+            Ok(url.to_owned())
         }
+        None => variable(VARIABLE)
+            .with_context(|| format!("no archive is named; pass --archive or --stack, or set {VARIABLE}")),
     }
 }
 
