@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use learnink_fuzz::{Bytes, Length, is_text_for_sqs, is_usable_id};
 use learnink_webhook::error::FailureClass;
 use learnink_webhook::message::{
-    DecodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, PART_FORMAT_VERSION,
+    DecodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, PART_FORMAT_VERSION, REPLAY_FORMAT_VERSION,
     QueueMessage, attribute,
 };
 use learnink_webhook::{Message, MessageId};
@@ -56,6 +56,7 @@ struct Found<'a> {
     event_type: Attribute<'a>,
     encoding: Attribute<'a>,
     part: Attribute<'a>,
+    window: Attribute<'a>,
     body: Body<'a>,
 }
 
@@ -127,8 +128,9 @@ fn comes_back_the_same(sent: &Message) {
 /// The message with only the parts that the queue carries.
 fn as_carried(message: Message) -> Message {
     let is_carried = |name: &String| name.len() <= 256 && is_text_for_sqs(name);
-    // A part has its type only in the body.
-    let event_type = message.event_type.filter(|_| message.part.is_none()).filter(is_carried);
+    // A part, and what is sent again under a replay window, have their type only in the body.
+    let has_room = message.part.is_none() && message.window.is_none();
+    let event_type = message.event_type.filter(|_| has_room).filter(is_carried);
     Message { event_type, ..message }
 }
 
@@ -157,6 +159,7 @@ impl Sent<'_> {
             event_type: self.event_type.map(str::to_owned),
             body: self.length.of(self.body.0).into_owned(),
             part: None,
+            window: None,
         }
     }
 }
@@ -172,13 +175,19 @@ impl Found<'_> {
             (attribute::EVENT_TYPE, self.event_type.value(None)),
             (attribute::ENCODING, self.encoding.value(None)),
             (attribute::PART, self.part.value(Some("push/0-99/250"))),
+            (attribute::REPLAY_WINDOW, self.window.value(Some("1f0c"))),
         ];
         let value = |wanted: &str| attributes.iter().find(|(name, _)| *name == wanted)?.1.as_deref();
         let version = value(attribute::FORMAT_VERSION);
 
         match Message::decode(&self.body.text(), value) {
             Ok(message) => {
-                let expected = if message.part.is_some() { PART_FORMAT_VERSION } else { FORMAT_VERSION };
+                let expected = match (&message.part, &message.window) {
+                    (Some(_), None) => PART_FORMAT_VERSION,
+                    (None, Some(_)) => REPLAY_FORMAT_VERSION,
+                    (None, None) => FORMAT_VERSION,
+                    (Some(_), Some(_)) => panic!("a part has no window of its own"),
+                };
                 assert_eq!(version, Some(expected));
                 assert_eq!(value(attribute::ID), Some(message.id.as_str()));
                 assert!(is_usable_id(message.id.as_str()));
@@ -186,7 +195,7 @@ impl Found<'_> {
             }
             Err(error) => {
                 let is_other_version =
-                    version.is_some_and(|version| ![FORMAT_VERSION, PART_FORMAT_VERSION].contains(&version));
+                    version.is_some_and(|version| ![FORMAT_VERSION, PART_FORMAT_VERSION, REPLAY_FORMAT_VERSION].contains(&version));
                 assert_eq!(error.class() == FailureClass::Retryable, is_other_version, "{error}");
             }
         }

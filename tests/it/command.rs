@@ -941,6 +941,7 @@ async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)
         event_type: Some("example.type".to_owned()),
         body: EVENT.into(),
         part: None,
+        window: None,
     };
     let message = message.encode().unwrap();
     let own = message.attributes.iter().map(|own| (own.name, own.value.as_str()));

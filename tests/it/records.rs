@@ -19,6 +19,7 @@ pub(crate) fn message(id: &str, body: String) -> Message {
         event_type: None,
         body: body.into_bytes(),
         part: None,
+        window: None,
     }
 }
 

@@ -39,6 +39,7 @@ fn record(index: usize, webhook: &Webhook) -> anyhow::Result<Value> {
         event_type: Some(Envelope::parse(webhook.payload.as_bytes())?.event_type),
         body: webhook.payload.clone().into_bytes(),
         part: None,
+        window: None,
     };
     let encoded = message.encode()?;
     let attributes = encoded.attributes.into_iter().map(|attribute| {

@@ -98,6 +98,7 @@ fn message(bytes: usize) -> Message {
         event_type: Some("notifications.sent".to_owned()),
         body: body.into_bytes(),
         part: None,
+        window: None,
     }
 }
 

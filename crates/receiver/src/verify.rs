@@ -193,6 +193,7 @@ impl VerifiedWebhook {
             event_type,
             body: self.body,
             part: None,
+            window: None,
         }
     }
 }

@@ -18,6 +18,8 @@
 //! | `push!17 no such learner` | why item 17 was refused; kept once for each reason |
 //! | `push/100-199` | these items are on the queue, as a [part](crate::message::Part) |
 //! | `push+2` | the list made progress, and none in the last two deliveries |
+//!
+//! And for a message that an operator has sent again under a replay window, `@1f0c`, once it is done.
 
 use std::fmt;
 
@@ -69,6 +71,17 @@ impl fmt::Display for IdempotencyKey {
 /// The ledger's key of a handler that a replay window runs again.
 pub fn replay_key(handler: &str, window: &str) -> String {
     format!("{handler}{REPLAY}{window}")
+}
+
+/// The ledger's key of a message that `learnink replay run` has sent again under a window: every handler that the
+/// window asks for has ended.
+pub fn run_key(window: &str) -> String {
+    replay_key("", window)
+}
+
+/// Whether a text can be the id of a replay window: 1 to 32 of `a-z` and `0-9`.
+pub(crate) fn is_window_id(id: &str) -> bool {
+    (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 /// The handler of a task, and the replay window that runs it again, if one does.

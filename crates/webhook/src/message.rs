@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 pub use encoding::{
     Attribute, DecodeError, EncodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES,
-    LONGEST_EVENT_TYPE_BYTES, PART_FORMAT_VERSION, QueueMessage, attribute,
+    LONGEST_EVENT_TYPE_BYTES, PART_FORMAT_VERSION, QueueMessage, REPLAY_FORMAT_VERSION, attribute,
 };
 pub use part::{LONGEST_PART, Part, UnusablePart};
 
@@ -81,6 +81,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// Which part of a list it is, if a consumer has cut the list into parts.
     pub part: Option<Part>,
+    /// The id of the replay window under which `learnink replay run` has sent it again, if it has. A part has none.
+    pub window: Option<String>,
 }
 
 impl fmt::Debug for Message {
@@ -92,6 +94,7 @@ impl fmt::Debug for Message {
             .field("event_type", &self.event_type)
             .field("body_bytes", &self.body.len())
             .field("part", &self.part)
+            .field("window", &self.window)
             .finish_non_exhaustive()
     }
 }

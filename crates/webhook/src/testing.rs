@@ -48,7 +48,16 @@ pub fn message(body: impl Into<Vec<u8>>) -> Message {
     let received_at = occurred_at.unwrap_or(Timestamp::UNIX_EPOCH);
     let id = MessageId("msg_1".to_owned());
     let signed_at_s = received_at.as_second();
-    Message { id, signed_at_s, signature: "v1,".to_owned(), received_at, event_type: None, body, part: None }
+    Message {
+        id,
+        signed_at_s,
+        signature: "v1,".to_owned(),
+        received_at,
+        event_type: None,
+        body,
+        part: None,
+        window: None,
+    }
 }
 
 /// The event of a body, as a handler of this payload gets it at the first call.

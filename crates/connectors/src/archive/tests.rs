@@ -26,6 +26,7 @@ fn message(body: &str, received_at: &str) -> Message {
         event_type: None,
         body: body.as_bytes().to_vec(),
         part: None,
+        window: None,
     }
 }
 

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 
 use super::{Message, MessageId, Part};
 use crate::error::FailureClass;
+use crate::idempotency::is_window_id;
 
 /// The encoding of a webhook.
 pub const FORMAT_VERSION: &str = "1";
@@ -25,6 +26,11 @@ pub const FORMAT_VERSION: &str = "1";
 /// has a version of its own because a consumer that does not know parts would mistake one for the whole webhook,
 /// find that done, and delete it. Such a consumer leaves an unknown version on the queue.
 pub const PART_FORMAT_VERSION: &str = "part-1";
+
+/// The encoding of a webhook that an operator sends again under a replay window: a webhook's, with the attribute
+/// `replay-window` and without `event-type`. It has a version of its own because a consumer that does not know such
+/// windows would take it for a duplicate, or run handlers that nobody asked for.
+pub const REPLAY_FORMAT_VERSION: &str = "replay-1";
 
 /// SQS refuses a message whose body and attributes (names, types and values) are larger: 1 MiB.
 /// Source: Amazon SQS developer guide, "Amazon SQS message quotas".
@@ -73,8 +79,9 @@ const NUMBER: &str = "Number";
 
 /// The names of the message attributes.
 pub mod attribute {
-    /// Which encoding the message has: [`FORMAT_VERSION`](super::FORMAT_VERSION), or
-    /// [`PART_FORMAT_VERSION`](super::PART_FORMAT_VERSION).
+    /// Which encoding the message has: [`FORMAT_VERSION`](super::FORMAT_VERSION),
+    /// [`PART_FORMAT_VERSION`](super::PART_FORMAT_VERSION) or
+    /// [`REPLAY_FORMAT_VERSION`](super::REPLAY_FORMAT_VERSION).
     pub const FORMAT_VERSION: &str = "format-version";
     /// The message id.
     pub const ID: &str = "svix-id";
@@ -90,6 +97,8 @@ pub mod attribute {
     pub const ENCODING: &str = "encoding";
     /// Which part of a list the message is: see [`Part`](crate::message::Part).
     pub const PART: &str = "part";
+    /// The replay window under which an operator has sent the message again: its id.
+    pub const REPLAY_WINDOW: &str = "replay-window";
 }
 
 /// One message attribute. SQS takes ten at most on a message; [`Message::encode`] writes seven at most, and leaves
@@ -144,7 +153,8 @@ pub enum DecodeError {
     /// Written by a receiver of another version, newer or older than this consumer. A deploy or a rollback is in
     /// progress, and another consumer will read it.
     #[error(
-        "written in format version `{found}`; this consumer reads `{FORMAT_VERSION}` and `{PART_FORMAT_VERSION}`"
+        "written in format version `{found}`; this consumer reads `{FORMAT_VERSION}`, `{PART_FORMAT_VERSION}` and \
+         `{REPLAY_FORMAT_VERSION}`"
     )]
     UnknownVersion {
         /// The version attribute's value.
@@ -185,7 +195,11 @@ impl Message {
         let string = |name, value| Attribute { name, data_type: STRING, value };
         let number = |name, value: i64| Attribute { name, data_type: NUMBER, value: value.to_string() };
         let mut attributes = Vec::with_capacity(7);
-        let version = if self.part.is_some() { PART_FORMAT_VERSION } else { FORMAT_VERSION };
+        let version = match (&self.part, &self.window) {
+            (Some(_), _) => PART_FORMAT_VERSION,
+            (None, Some(_)) => REPLAY_FORMAT_VERSION,
+            (None, None) => FORMAT_VERSION,
+        };
         attributes.push(string(attribute::FORMAT_VERSION, version.to_owned()));
         attributes.push(string(attribute::ID, self.id.0));
         attributes.push(number(attribute::TIMESTAMP, self.signed_at_s));
@@ -196,6 +210,8 @@ impl Message {
         };
         if let Some(part) = &self.part {
             attributes.push(string(attribute::PART, part.to_string()));
+        } else if let Some(window) = self.window {
+            attributes.push(string(attribute::REPLAY_WINDOW, window));
         } else if let Some(event_type) = self.event_type.filter(usable) {
             attributes.push(string(attribute::EVENT_TYPE, event_type));
         }
@@ -222,11 +238,19 @@ impl Message {
         };
 
         // First, because in another version the other attributes may mean something else.
-        let part = match text(attribute::FORMAT_VERSION)? {
-            FORMAT_VERSION => None,
+        let (part, window) = match text(attribute::FORMAT_VERSION)? {
+            FORMAT_VERSION => (None, None),
             PART_FORMAT_VERSION => {
                 let part = Part::parse(text(attribute::PART)?);
-                Some(part.map_err(|_| DecodeError::Attribute { name: attribute::PART })?)
+                (Some(part.map_err(|_| DecodeError::Attribute { name: attribute::PART })?), None)
+            }
+            REPLAY_FORMAT_VERSION => {
+                let name = attribute::REPLAY_WINDOW;
+                let window = text(name)?;
+                if !is_window_id(window) {
+                    return Err(DecodeError::Attribute { name });
+                }
+                (None, Some(window.to_owned()))
             }
             version => return Err(DecodeError::UnknownVersion { found: version.to_owned() }),
         };
@@ -249,6 +273,7 @@ impl Message {
             event_type: attribute(attribute::EVENT_TYPE).map(str::to_owned),
             body,
             part,
+            window,
         })
     }
 }

@@ -11,6 +11,7 @@ fn message(body: impl Into<Vec<u8>>) -> Message {
         event_type: Some("user.course.started".to_owned()),
         body: body.into(),
         part: None,
+        window: None,
     }
 }
 
@@ -219,6 +220,7 @@ proptest! {
         signature in "[ -~]{1,300}",
         received_at_ms in -1_000_000_000_000_i64..100_000_000_000_000,
         event_type in proptest::option::of("[a-z.]{1,40}"),
+        window in proptest::option::of("[a-z0-9]{1,32}"),
         body in prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..400),
             "\\PC{0,200}".prop_map(String::into_bytes),
@@ -226,7 +228,8 @@ proptest! {
         ],
     ) {
         let received_at = Timestamp::from_millisecond(received_at_ms).unwrap();
-        let sent = Message { id, signed_at_s, signature, received_at, event_type, body, part: None };
+        let event_type = event_type.filter(|_| window.is_none());
+        let sent = Message { id, signed_at_s, signature, received_at, event_type, body, part: None, window };
         let encoded = sent.clone().encode().unwrap();
         prop_assert!(!encoded.body.is_empty() && is_carried_as_text(&encoded.body));
         prop_assert!(encoded.attributes.len() <= 7);
@@ -273,6 +276,35 @@ fn a_consumer_that_does_not_know_parts_leaves_one_on_the_queue() {
     let mut encoded = part_of_a_list().encode().unwrap();
     encoded.attributes[0].value = "3".to_owned();
     assert_eq!(decode(&encoded).unwrap_err().class(), FailureClass::Retryable);
+}
+
+fn sent_again_under_a_window() -> Message {
+    Message { window: Some("1f0c".to_owned()), ..message("{}") }
+}
+
+#[test]
+fn what_is_sent_again_under_a_window_names_it_and_has_room_for_the_reason_of_a_dead_letter() {
+    let encoded = Message { body: vec![b'x'; 70_000], ..sent_again_under_a_window() }.encode().unwrap();
+    let names: Vec<_> = encoded.attributes.iter().map(|attribute| attribute.name).collect();
+    assert!(names.contains(&attribute::REPLAY_WINDOW) && names.contains(&attribute::ENCODING), "{names:?}");
+    assert!(!names.contains(&attribute::EVENT_TYPE) && names.len() <= 7, "{names:?}");
+    // A consumer that does not know it leaves an unknown version on the queue.
+    assert_eq!(encoded.attributes[0].value, REPLAY_FORMAT_VERSION);
+    assert_eq!(decode(&encoded).unwrap().window.as_deref(), Some("1f0c"));
+}
+
+#[test]
+fn a_window_that_cannot_be_one_is_refused_and_not_taken_for_none() {
+    for value in [None, Some(""), Some("1F0C"), Some("a b"), Some("a/b"), Some(&*"a".repeat(33))] {
+        let mut encoded = sent_again_under_a_window().encode().unwrap();
+        encoded.attributes.retain(|attribute| attribute.name != attribute::REPLAY_WINDOW);
+        encoded.attributes.extend(value.map(|value| Attribute {
+            name: attribute::REPLAY_WINDOW,
+            data_type: STRING,
+            value: value.to_owned(),
+        }));
+        assert_eq!(decode(&encoded).unwrap_err().class(), FailureClass::Permanent, "{value:?}");
+    }
 }
 
 #[test]
