@@ -26,6 +26,7 @@ use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use learnink_webhook::breaker::Breaker;
 use learnink_webhook::error::with_causes;
+use learnink_webhook::idempotency::run_key;
 use learnink_webhook::items::ItemLog;
 use learnink_webhook::message::Part;
 use learnink_webhook::router::Handler;
@@ -44,7 +45,9 @@ use crate::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, payload_sha
 use crate::ledger::{Ledger, StoredWindow};
 use crate::queues::{CopyError, DeadLetter, Queues, to_attribute_value};
 use crate::record::Record;
-use crate::replay::{ReplayWindow, SeenMessage, Task, forget_deliveries, note_failed_delivery, tasks};
+use crate::replay::{
+    ReplayWindow, SeenMessage, Task, forget_deliveries, note_failed_delivery, tasks, tasks_of_run,
+};
 use crate::report::{
     BatchReport, Degraded, Ended, EngineFailure, Failure, HandlerReport, Outcome, RecordReport,
 };
@@ -100,6 +103,17 @@ impl Delivery<'_> {
     /// The ending once nothing is left to do: the dead-letter queue if the body is not an event, else `otherwise`.
     fn end_without_work(&self, otherwise: Ending) -> Ending {
         self.never.clone().map_or(otherwise, Ending::DeadLetter)
+    }
+
+    /// Why the message is not done although a `learnink replay run` has ended with it: the run does not ask for every
+    /// handler.
+    fn left_by_run(&self, done: &BTreeSet<String>) -> Option<String> {
+        let window = self.message.window.as_ref()?;
+        let names = self.handlers.iter().map(|handler| handler.name()).filter(|name| !done.contains(*name));
+        let names: Vec<_> = names.collect();
+        let names = names.join(", ");
+        (!names.is_empty())
+            .then(|| format!("the replay window {window} does not ask for what is not done: {names}"))
     }
 
     /// The task of a part of a list. Replay windows add nothing to it.
@@ -208,7 +222,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         // In case the next step is cut off.
         report.failure = ending.failure().cloned();
         // Recorded first, so that a redrive from the dead-letter queue does not run again what is done.
-        match batch.settle(&acquired, ending.failure()).await {
+        let left = || delivery.left_by_run(&acquired.history.done);
+        let reason = ending.failure().map(Failure::text).or_else(left);
+        match batch.settle(&acquired, reason).await {
             Ok(()) => ending,
             Err(unrecorded) => ending.unrecorded(unrecorded),
         }
@@ -266,19 +282,20 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         report: &mut RecordReport,
     ) -> Result<Acquired, Ending> {
         let names: Vec<_> = delivery.handlers.iter().map(|handler| handler.name()).collect();
-        let part = delivery.message.part.as_ref();
+        let (part, window) = (delivery.message.part.as_ref(), delivery.message.window.as_deref());
         let now = batch.invocation.now();
         let mut request = ClaimRequest {
             id: EntryId::of(&delivery.message),
             payload_sha256: payload_sha256(&delivery.message.body),
-            keys: match part {
-                Some(part) => vec![part.task().to_owned()],
-                None => names.iter().map(ToString::to_string).collect(),
+            keys: match (part, window) {
+                (Some(part), _) => vec![part.task().to_owned()],
+                (None, Some(window)) => vec![run_key(window)],
+                (None, None) => names.iter().map(ToString::to_string).collect(),
             },
             owner,
             now,
             lease: batch.invocation.left(),
-            probably_new: record.receive_count() == 1,
+            probably_new: record.receive_count() == 1 && window.is_none(),
         };
         // SQS may deliver two sends of one message in one batch.
         if !batch.take(&request.id) {
@@ -298,9 +315,12 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 }
             };
             report.first_seen = history.first_seen();
-            let found = match part {
-                Some(part) => self.task_of_part(part, request.now, &history, delivery, batch, report).await,
-                None => self.tasks(&names, &request, &history, delivery, batch, report).await,
+            let found = match (part, window) {
+                (Some(part), _) => {
+                    self.task_of_part(part, request.now, &history, delivery, batch, report).await
+                }
+                (None, Some(window)) => self.tasks_of_run(window, &names, &history, batch, report).await,
+                (None, None) => self.tasks(&names, &request, &history, delivery, batch, report).await,
             };
             let tasks = match found {
                 Ok(tasks) => tasks,
@@ -315,7 +335,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                     }
                     let acquired = Acquired { request, history, tasks: Vec::new() };
                     let settled =
-                        if is_ours { batch.settle(&acquired, Some(&failure)).await } else { Ok(()) };
+                        if is_ours { batch.settle(&acquired, Some(failure.text())).await } else { Ok(()) };
                     let failures = without_progress.map(|deliveries| deliveries.saturating_add(1));
                     let wait = RetryAfter::Backoff(Duration::ZERO);
                     let ending = Ending::Again { failure, wait, failures }.within(deliveries);
@@ -360,6 +380,26 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
         let windows = self.windows(batch, report).await?;
         Ok(tasks(names, &history.done, &delivery.windows(windows, history, batch)))
+    }
+
+    /// The tasks for a message that `learnink replay run` has sent under the window of this id; or why the window is not
+    /// known.
+    async fn tasks_of_run(
+        &self,
+        id: &str,
+        names: &[&'static str],
+        history: &History,
+        batch: &Batch<'_>,
+        report: &mut RecordReport,
+    ) -> Result<Vec<Task>, String> {
+        for window in self.windows(batch, report).await? {
+            match window {
+                Ok(window) if window.id == id => return Ok(tasks_of_run(names, &history.done, window)),
+                Err(unreadable) if unreadable.id == id => return Err(unreadable.to_string()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Err(format!("the ledger has no replay window {id}, under which this message was sent again"))
     }
 
     /// The task of a part of a list, unless it is done or belongs to a replay window that was closed meanwhile.
@@ -463,7 +503,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             }
         }
         let ending = match Ending::of(&report.handlers) {
-            // A part of a replay whose window was closed.
+            // The window of a replay was closed, or asks for none of the handlers.
             Ending::Processed if acquired.tasks.is_empty() => delivery.end_without_work(Ending::Ignored),
             Ending::Processed => delivery.end_without_work(Ending::Processed),
             ending => {
@@ -480,6 +520,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 ending.failed(failures).within(Deliveries::of(count, most, without_progress))
             }
         };
+        if let (None, Some(window)) = (ending.failure(), &delivery.message.window) {
+            done.insert(run_key(window));
+        }
         if let Ending::DeadLetter(_) = ending {
             // A redrive tries everything that is not done, with as many attempts as a new message.
             for task in unfinished {

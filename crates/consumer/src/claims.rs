@@ -13,7 +13,6 @@ use crate::invocation::Invocation;
 use crate::ledger::{Claim, ClaimRequest, EntryId, History, LedgerError, Recorded, Settlement, StoredWindow};
 use crate::queues::to_attribute_value;
 use crate::replay::Task;
-use crate::report::Failure;
 
 /// The longest pause before a statement that the ledger did not carry out is tried again; the shortest is a
 /// quarter of it. All records of a batch pause equally long, so that they ask together again. A statement that was
@@ -56,12 +55,12 @@ impl Batch<'_> {
 
     /// Records what is done and why the rest is not, and releases the claim. Tries once more if that fails, for
     /// the same reason: without the record, all of it would run again.
-    pub(crate) async fn settle(&self, acquired: &Acquired, failure: Option<&Failure>) -> Result<(), Ending> {
+    pub(crate) async fn settle(&self, acquired: &Acquired, reason: Option<String>) -> Result<(), Ending> {
         let settlement = || Settlement {
             id: acquired.request.id.clone(),
             owner: acquired.request.owner.clone(),
             done: acquired.history.done.clone(),
-            failure_reason: failure.map(|failure| to_attribute_value(&failure.text())),
+            failure_reason: reason.as_deref().map(to_attribute_value),
             now: self.invocation.now(),
         };
         let mut recorded = self.settlements.ask(settlement()).await;

@@ -158,11 +158,13 @@ impl Queues for SqsQueues {
             [(message::attribute::FORMAT_VERSION, PART_FORMAT_VERSION), (message::attribute::PART, part)]
         });
         // Of a redriven dead letter, only the webhook is kept. A part drops the type, which its body has, to leave
-        // room for the reason of a dead letter.
+        // room for the reason of a dead letter; and the window, which its task has.
         let is_dropped = |name: &str| {
             let is_of_dead_letter =
                 [attribute::REASON, attribute::HANDLER, attribute::DELIVERIES].contains(&name);
-            is_of_dead_letter || (part.is_some() && name == message::attribute::EVENT_TYPE)
+            let is_of_whole =
+                [message::attribute::EVENT_TYPE, message::attribute::REPLAY_WINDOW].contains(&name);
+            is_of_dead_letter || (part.is_some() && is_of_whole)
         };
         let is_replaced = |name: &str| added.iter().flatten().any(|(new, _)| *new == name);
         let kept = record.attributes().filter(|(name, _)| !is_dropped(name) && !is_replaced(name)).collect();

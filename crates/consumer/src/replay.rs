@@ -3,12 +3,16 @@
 //! LearnInk's *Resend* and *Replay* keep the message id and are not marked, so that the ledger takes them for
 //! duplicates. While a window is open, an arriving message that it covers runs again: each handler once per
 //! window, under [keys](learnink_webhook::idempotency) of its own. A window says who opened it and why, and closes by itself.
+//!
+//! What LearnInk cannot send again, `learnink replay run` does, from the archive or from the table of unknown events.
+//! Each message that it sends names its window, so that the window covers exactly these.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use learnink_webhook::idempotency::{
-    is_of_list, is_refusal_of, replay_key, split_without_progress, without_progress_key, without_progress_of,
+    is_of_list, is_refusal_of, replay_key, run_key, split_without_progress, without_progress_key,
+    without_progress_of,
 };
 use learnink_webhook::message::MessageId;
 use serde::{Deserialize, Serialize};
@@ -63,6 +67,24 @@ pub enum Coverage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
+    /// The messages that a `learnink replay run` sends: each has the window's id as an attribute. LearnInk's own
+    /// deliveries of them do not.
+    Run(Run),
+}
+
+/// What a `learnink replay run` was asked to send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Which messages, as options of the command. The same options go on with the same window.
+    pub filter: String,
+    /// Messages that were received from this time on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// Messages that were received before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Whether handlers that are done run again. Otherwise only those run that are not done.
+    pub again: bool,
 }
 
 /// The properties of a message by which a window covers it or not.
@@ -95,7 +117,7 @@ impl ReplayWindow {
         self.closed.as_ref().map_or(self.expires_at, |closing| closing.at)
     }
 
-    /// Whether it covers a message. A message first seen after the window was opened is not a replay: it runs for
+    /// Whether it covers a message that LearnInk has sent. A message first seen after the window was opened is not a replay: it runs for
     /// the first time.
     pub fn covers(&self, message: SeenMessage<'_>) -> bool {
         if message.first_seen_ms >= self.opened_at.as_millisecond() {
@@ -108,6 +130,7 @@ impl ReplayWindow {
                     && from.as_millisecond() <= message.first_seen_ms
                     && until.is_none_or(|until| message.first_seen_ms < until.as_millisecond())
             }
+            Coverage::Run(_) => false,
         }
     }
 
@@ -193,6 +216,22 @@ pub fn tasks(handlers: &[&'static str], done: &BTreeSet<String>, windows: &[&Rep
         completes.first().cloned().map(|key| Task { handler, key, completes, is_named })
     };
     handlers.iter().filter_map(task).collect()
+}
+
+/// The tasks for a message that a `learnink replay run` has sent under `window`.
+///
+/// Only handlers that the window asks for run: an old message is unknown to the ledger, which would otherwise run all.
+/// A handler that is done runs again, if the run wants that. One that is not done runs under its own name, and then
+/// counts as done under the window too. Nothing runs under a window that was closed; a run that has merely expired
+/// still handles what it has sent.
+pub fn tasks_of_run(handlers: &[&'static str], done: &BTreeSet<String>, window: &ReplayWindow) -> Vec<Task> {
+    let again = matches!(&window.covers, Coverage::Run(run) if run.again);
+    if window.closed.is_some() || done.contains(&run_key(&window.id)) {
+        return Vec::new();
+    }
+    let is_wanted = |handler: &&'static str| window.asks_for(handler) && (again || !done.contains(*handler));
+    let wanted: Vec<_> = handlers.iter().copied().filter(is_wanted).collect();
+    tasks(&wanted, done, &[window])
 }
 
 #[cfg(test)]
@@ -385,6 +424,52 @@ mod tests {
         );
     }
 
+    fn run_window(handlers: &[&str], again: bool) -> ReplayWindow {
+        let run = Run { filter: "--from archive".to_owned(), from: None, until: None, again };
+        ReplayWindow { covers: Coverage::Run(run), ..window("w1", handlers) }
+    }
+
+    fn keys_of_run(done: &[&str], window: &ReplayWindow) -> Vec<(String, Vec<String>)> {
+        let done = done.iter().map(ToString::to_string).collect();
+        let tasks = tasks_of_run(&["progress", "push"], &done, window);
+        tasks.into_iter().map(|task| (task.key, task.completes)).collect()
+    }
+
+    #[test]
+    fn a_run_runs_what_it_asks_for_and_nothing_else_even_if_the_ledger_has_forgotten_the_message() {
+        let named = run_window(&["progress"], true);
+        assert_eq!(keys_of_run(&[], &named), [key("progress", &["progress", "progress@w1"])]);
+        assert_eq!(keys_of_run(&["progress"], &named), [key("progress@w1", &["progress@w1"])]);
+        assert_eq!(keys_of_run(&["progress", "push"], &run_window(&[], true)).len(), 2);
+    }
+
+    #[test]
+    fn a_run_of_what_is_not_done_leaves_the_rest_as_it_is() {
+        let unfinished = run_window(&[], false);
+        assert_eq!(keys_of_run(&["push"], &unfinished), [key("progress", &["progress", "progress@w1"])]);
+        assert_eq!(keys_of_run(&["progress", "push"], &unfinished), []);
+        assert_eq!(keys_of_run(&["progress"], &run_window(&["progress"], false)), []);
+    }
+
+    #[test]
+    fn a_run_handles_a_message_once_and_nothing_once_its_window_is_closed() {
+        let mut window = run_window(&[], true);
+        assert_eq!(keys_of_run(&["progress", "push", "@w1"], &window), []);
+        assert_eq!(
+            keys_of_run(&["progress", "progress@w1", "push"], &window),
+            [key("push@w1", &["push@w1"])]
+        );
+        window.closed = Some(Closing { by: "lee".to_owned(), at: time("2026-01-02T11:00:00Z") });
+        assert_eq!(keys_of_run(&["progress", "push"], &window), []);
+    }
+
+    #[test]
+    fn what_learnink_sends_while_a_run_is_open_stays_a_duplicate() {
+        let id = MessageId::parse("msg_1").unwrap();
+        let seen = SeenMessage { id: &id, event_type: "t", first_seen_ms: 0 };
+        assert!(!run_window(&[], true).covers(seen));
+    }
+
     #[test]
     fn a_window_is_stored_as_json_that_a_person_can_read() {
         let mut window = window("w1", &["push"]);
@@ -395,6 +480,13 @@ mod tests {
             until: None,
         };
         window.closed = Some(Closing { by: "lee".to_owned(), at: time("2026-01-02T11:00:00Z") });
+        insta::assert_json_snapshot!(window);
+        window.covers = Coverage::Run(Run {
+            filter: "--from archive --since 2026-01-02T08:00:00Z".to_owned(),
+            from: Some(time("2026-01-02T08:00:00Z")),
+            until: Some(time("2026-01-02T10:00:00Z")),
+            again: true,
+        });
         insta::assert_json_snapshot!(window);
         let json = serde_json::to_string(&window).unwrap();
         assert_eq!(serde_json::from_str::<ReplayWindow>(&json).unwrap(), window);

@@ -63,6 +63,8 @@ pub(super) struct Letter {
 pub(super) struct InLedger {
     pub(super) id: EntryId,
     pub(super) payload_sha256: String,
+    /// The replay window under which `learnink replay run` sent it, if it did.
+    pub(super) window: Option<String>,
 }
 
 /// Reads letters as they were received, with their ledger entries where no reason is beside them. `kept_for` is how
@@ -123,8 +125,11 @@ pub(super) fn letter(
         reason: String::new(),
         sqs_message_id: message.message_id.clone(),
     };
-    let in_ledger = webhook
-        .map(|webhook| InLedger { id: EntryId::of(webhook), payload_sha256: payload_sha256(&webhook.body) });
+    let in_ledger = webhook.map(|webhook| InLedger {
+        id: EntryId::of(webhook),
+        payload_sha256: payload_sha256(&webhook.body),
+        window: webhook.window.clone(),
+    });
     let found = match (decoded, said(message, reason::REASON)) {
         (_, Some(said)) => DeadLetterReason::Said(said.to_owned()),
         (Ok(webhook), None) => DeadLetterReason::find(None, Ok(&webhook), entry),

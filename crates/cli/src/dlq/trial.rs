@@ -1,12 +1,15 @@
 //! The first try of a redrive: what the ledger shows of it.
 
+use std::time::Duration;
+
 use learnink_consumer::ledger::Entry;
+use learnink_webhook::idempotency::run_key;
 
 use super::letter::{InLedger, Letter};
 
 /// How a first try stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trial {
+pub(crate) enum Trial {
     /// Every handler is done.
     Done,
     /// It failed again, for this reason. It may be delivered again by itself.
@@ -21,20 +24,46 @@ pub(super) enum Trial {
 
 impl Trial {
     /// Whether there is nothing to wait for.
-    pub(super) const fn has_ended(&self) -> bool {
+    pub(crate) const fn has_ended(&self) -> bool {
         match self {
             Self::Done | Self::Failed(_) | Self::CameBack(_) => true,
             Self::InProgress | Self::NotClaimed => false,
         }
     }
+
+    /// How the message of a `replay run` under `window` stands, by the ledger's entry `before` it was sent and `now`.
+    pub(crate) fn of_run(window: &str, before: Option<&Entry>, now: Option<&Entry>) -> Self {
+        judge(Some(window), before, now, None)
+    }
+
+    /// How it ended, for people; `name` is the message's, and `limit` how long it had.
+    pub(crate) fn text(&self, name: &str, limit: Duration) -> String {
+        let seconds = limit.as_secs();
+        match self {
+            Self::Done => format!("{name} is done"),
+            Self::Failed(reason) => format!("{name} failed again: {reason}"),
+            Self::CameBack(reason) => format!("{name} is a dead letter again: {reason}"),
+            Self::InProgress => format!("{name} did not end within {seconds} s: a consumer works on it"),
+            Self::NotClaimed => format!("{name} did not end within {seconds} s: no consumer has claimed it"),
+        }
+    }
 }
 
-/// How a try stands, by the ledger's entry `before` it was sent and `now`, and by the letter that came back.
-pub(super) fn judge(before: Option<&Entry>, now: Option<&Entry>, came_back: Option<&Letter>) -> Trial {
+/// How a try stands, by the ledger's entry `before` it was sent and `now`, and by the letter that came back. Under the
+/// replay window of a run, it is done once the ledger says so, whatever handlers the run does not ask for.
+pub(super) fn judge(
+    window: Option<&str>,
+    before: Option<&Entry>,
+    now: Option<&Entry>,
+    came_back: Option<&Letter>,
+) -> Trial {
     if let Some(letter) = came_back {
         return Trial::CameBack(letter.facts.reason.clone());
     }
     let Some(now) = now else { return Trial::NotClaimed };
+    if window.is_some_and(|window| now.done.contains(&run_key(window))) {
+        return Trial::Done;
+    }
     match &now.lease {
         // The lease of a consumer that was killed before the letter came here.
         Some(_) if before.is_some_and(|before| before.lease == now.lease) => Trial::NotClaimed,
@@ -53,9 +82,11 @@ pub(super) fn judge(before: Option<&Entry>, now: Option<&Entry>, came_back: Opti
 /// another payload under its id.
 pub(super) fn is_done(letter: &InLedger, entry: Option<&Entry>) -> bool {
     entry.is_some_and(|entry| {
-        entry.payload_sha256 == letter.payload_sha256
-            && entry.lease.is_none()
-            && entry.failure_reason.is_none()
+        let has_ended = match &letter.window {
+            Some(window) => entry.done.contains(&run_key(window)),
+            None => entry.lease.is_none() && entry.failure_reason.is_none(),
+        };
+        entry.payload_sha256 == letter.payload_sha256 && has_ended
     })
 }
 
@@ -84,7 +115,7 @@ mod tests {
     #[test]
     fn a_try_is_done_only_once_it_was_settled_after_it_was_sent() {
         let before = entry(None, 5, Some("push: busy"));
-        let judged = |now: Option<Entry>| judge(Some(&before), now.as_ref(), None);
+        let judged = |now: Option<Entry>| judge(None, Some(&before), now.as_ref(), None);
         assert_eq!(judged(None), Trial::NotClaimed);
         assert_eq!(judged(Some(before.clone())), Trial::NotClaimed);
         assert_eq!(judged(Some(entry(Some("a"), 0, None))), Trial::InProgress);
@@ -95,21 +126,21 @@ mod tests {
     #[test]
     fn the_lease_of_a_consumer_that_was_killed_is_not_progress() {
         let killed = entry(Some("old"), 0, None);
-        assert_eq!(judge(Some(&killed), Some(&killed), None), Trial::NotClaimed);
-        assert_eq!(judge(Some(&killed), Some(&entry(Some("new"), 0, None)), None), Trial::InProgress);
-        assert_eq!(judge(Some(&killed), Some(&entry(None, 3, None)), None), Trial::Done);
+        assert_eq!(judge(None, Some(&killed), Some(&killed), None), Trial::NotClaimed);
+        assert_eq!(judge(None, Some(&killed), Some(&entry(Some("new"), 0, None)), None), Trial::InProgress);
+        assert_eq!(judge(None, Some(&killed), Some(&entry(None, 3, None)), None), Trial::Done);
     }
 
     #[test]
     fn what_the_ledger_did_not_know_is_done_once_it_does() {
-        assert_eq!(judge(None, None, None), Trial::NotClaimed);
-        assert_eq!(judge(None, Some(&entry(None, 3, None)), None), Trial::Done);
+        assert_eq!(judge(None, None, None, None), Trial::NotClaimed);
+        assert_eq!(judge(None, None, Some(&entry(None, 3, None)), None), Trial::Done);
     }
 
     #[test]
     fn a_letter_that_came_back_says_why_whatever_the_ledger_says() {
         let letter = letter("msg_1", "push", "no such plan");
-        let judged = judge(None, Some(&entry(None, 3, None)), Some(&letter));
+        let judged = judge(None, None, Some(&entry(None, 3, None)), Some(&letter));
         assert_eq!(judged, Trial::CameBack("no such plan".to_owned()));
     }
 
@@ -136,7 +167,7 @@ mod tests {
             let is_same = before.as_ref().is_some_and(|before| {
                 (&before.lease, before.settled_at_ms) == (&now.lease, now.settled_at_ms)
             });
-            let done = judge(before.as_ref(), Some(&now), None) == Trial::Done;
+            let done = judge(None, before.as_ref(), Some(&now), None) == Trial::Done;
             prop_assert_eq!(done, !is_same && now.lease.is_none() && now.failure_reason.is_none());
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use aws_lambda_events::sqs::{SqsMessage, SqsMessageAttribute};
 use jiff::Timestamp;
 use learnink_consumer::ledger::EntryId;
+use learnink_webhook::idempotency::run_key;
 use learnink_webhook::message::Part;
 use learnink_webhook::{Message, MessageId};
 
@@ -39,6 +40,8 @@ pub(crate) struct Sent {
     pub(crate) received_at_ms: i64,
     /// The part of the list that it is, if any.
     pub(crate) part: Option<Part>,
+    /// The replay window under which an operator has sent it again, if one has.
+    pub(crate) window: Option<String>,
 }
 
 impl Content {
@@ -63,6 +66,14 @@ impl Sent {
         if let Some(part) = &self.part {
             return BTreeSet::from([part.task().to_owned()]);
         }
+        if let Some(window) = &self.window {
+            return BTreeSet::from([run_key(window)]);
+        }
+        self.handlers()
+    }
+
+    /// The handlers that take it.
+    pub(crate) fn handlers(&self) -> BTreeSet<String> {
         let handlers: &[&str] = match self.content {
             Content::Course => &["progress", "streaks", "audit"],
             Content::List | Content::LongList => &["push", "audit"],
@@ -107,6 +118,7 @@ impl Sent {
             event_type: None,
             body: self.body(),
             part: self.part.clone(),
+            window: self.window.clone(),
         }
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use learnink_consumer::dead_letter::DeadLetterReason;
 use learnink_consumer::ledger::{Entry, EntryId, payload_sha256};
-use learnink_consumer::replay::{Closing, Coverage, ReplayWindow, SeenMessage};
+use learnink_consumer::replay::{Closing, Coverage, ReplayWindow, Run, SeenMessage};
 use learnink_webhook::MessageId;
+use learnink_webhook::idempotency::run_key;
 use tokio::time::{Instant, sleep};
 
 use crate::environment;
@@ -83,7 +84,9 @@ async fn trouble(world: &World) -> Vec<Sent> {
             }
             13 => close_window(world),
             _ => {
-                if let Some(sent) = any_of(world, &messages) {
+                if is_run(world) {
+                    run_again(world, number, &messages);
+                } else if let Some(sent) = any_of(world, &messages) {
                     open_window(world, number, &sent);
                     world.receive(sent);
                 }
@@ -110,7 +113,7 @@ fn message(world: &World, number: u32) -> Sent {
     }
     let poison = if state.random.u8(..8) == 0 { "-poison" } else { "" };
     let id = MessageId::parse(&format!("msg_{number}{poison}")).unwrap();
-    Sent { id, content, is_forged: false, received_at_ms: 0, part: None }
+    Sent { id, content, is_forged: false, received_at_ms: 0, part: None, window: None }
 }
 
 fn any_of(world: &World, messages: &[Sent]) -> Option<Sent> {
@@ -128,6 +131,43 @@ fn redrive(world: &World) {
         } else {
             state.seen.redrives += 1;
             state.send(letter.sent);
+        }
+    }
+}
+
+fn is_run(world: &World) -> bool {
+    let mut state = world.state();
+    state.has_runs && state.random.bool()
+}
+
+/// An operator sends some messages again, from what was kept of them, some of them twice.
+fn run_again(world: &World, number: u32, messages: &[Sent]) {
+    let now = world.now();
+    let mut state = world.state();
+    let state = &mut *state;
+    let kept: Vec<_> = messages.iter().filter(|sent| sent.content != Content::NoEvent).collect();
+    let id = format!("w{number}");
+    let handlers = [&[][..], &["push"], &["progress", "audit"]][state.random.usize(..3)];
+    state.windows.push(ReplayWindow {
+        id: id.clone(),
+        covers: Coverage::Run(Run {
+            filter: "the test's".to_owned(),
+            from: None,
+            until: None,
+            again: state.random.bool(),
+        }),
+        handlers: handlers.iter().map(ToString::to_string).collect(),
+        reason: "a handler was wrong".to_owned(),
+        opened_by: "the test".to_owned(),
+        opened_at: now,
+        expires_at: now + Duration::from_mins(30),
+        closed: None,
+    });
+    state.seen.runs += 1;
+    for _ in 0..state.random.u32(..4) {
+        if let Some(sent) = state.random.choice(&kept) {
+            state.seen.sent_by_runs += 1;
+            state.send(Sent { window: Some(id.clone()), ..(*sent).clone() });
         }
     }
 }
@@ -217,11 +257,14 @@ fn check(world: &World, messages: &[Sent]) {
             .iter()
             .any(|letter| letter.sent.is_forged && letter.sent.part.is_some() && letter.sent.id == sent.id);
         if is_done && sent.part.is_none() && !is_poison && !has_a_dead_part_of_its_twin {
-            let covers = |window: &&ReplayWindow| window.covers(known(sent, entry.unwrap()));
+            let covers = |window: &&ReplayWindow| {
+                window.covers(known(sent, entry.unwrap())) || state.was_sent_under(sent, &window.id)
+            };
             check_effects(sent, &state.effects, state.windows.iter().filter(covers).count());
         }
     }
     check_replays(state);
+    check_runs(state);
 }
 
 const fn known<'a>(sent: &'a Sent, entry: &Entry) -> SeenMessage<'a> {
@@ -233,7 +276,7 @@ const fn known<'a>(sent: &'a Sent, entry: &Entry) -> SeenMessage<'a> {
 fn check_replays(state: &mut State) {
     for sent in state.sent.values() {
         let is_poison = sent.id.as_str().ends_with("-poison");
-        if is_poison || sent.part.is_some() {
+        if is_poison || sent.part.is_some() || sent.window.is_some() {
             continue;
         }
         let Some(entry) = state.ledger.get(&sent.entry_id()) else { continue };
@@ -263,6 +306,59 @@ fn check_replays(state: &mut State) {
                 let key = format!("{handler}@{}", window.id);
                 assert!(entry.done.contains(&key), "{sent:?} was not replayed under {window:?}: {entry:?}");
                 state.seen.replays_that_were_asked_for += 1;
+            }
+        }
+    }
+}
+
+/// Checks that each message that an operator sent again has been through the run, with the handlers that it asks for and
+/// no others.
+fn check_runs(state: &mut State) {
+    let runs = state.windows.iter().filter_map(|window| match &window.covers {
+        Coverage::Run(run) => Some((window, run.again)),
+        Coverage::Messages(_) | Coverage::FirstSeen { .. } => None,
+    });
+    let runs: Vec<_> = runs.collect();
+    for (window, again) in runs {
+        let of_window = |task: &str| task.split_once('@').is_some_and(|(_, id)| id == window.id);
+        for key in state.effects.keys() {
+            let mut parts = key.split('/');
+            let (id, task) = (parts.next().unwrap(), parts.next().unwrap());
+            let is_sent = state
+                .sent
+                .values()
+                .any(|sent| sent.id.as_str() == id && sent.window.as_ref() == Some(&window.id));
+            let handler = task.split('@').next().unwrap();
+            let is_asked_for = window.handlers.is_empty() || window.handlers.contains(handler);
+            assert!(!of_window(task) || (again && is_sent && is_asked_for), "{key} has run under {window:?}");
+        }
+        if window.closed.is_some() {
+            continue;
+        }
+        for sent in state.sent.values().filter(|sent| sent.window.as_ref() == Some(&window.id)) {
+            let entry = state.ledger.get(&sent.entry_id()).unwrap();
+            // Of two payloads under one id, only the first runs; and what never succeeds is dead-lettered.
+            let is_the_message = entry.payload_sha256 == payload_sha256(&sent.message().body);
+            if !is_the_message || sent.id.as_str().ends_with("-poison") {
+                continue;
+            }
+            assert!(
+                entry.done.contains(&run_key(&window.id)),
+                "{sent:?} was not handled under {window:?}: {entry:?}"
+            );
+            for handler in sent.handlers() {
+                let is_asked_for = window.handlers.is_empty() || window.handlers.contains(&handler);
+                let has_run = entry.done.contains(&format!("{handler}@{}", window.id));
+                assert!(
+                    !is_asked_for || entry.done.contains(&handler),
+                    "{handler} is not done for {sent:?}: {entry:?}"
+                );
+                assert!(
+                    !(is_asked_for && again) || has_run,
+                    "{handler} has not run again for {sent:?}: {entry:?}"
+                );
+                assert!(is_asked_for || !has_run, "{handler} was not asked for: {entry:?}");
+                state.seen.handlers_that_a_run_did_not_ask_for += u64::from(!is_asked_for);
             }
         }
     }

@@ -246,8 +246,10 @@ impl Queues for Stores {
         let copied = self.copy(&sqs_id.clone(), move |state| {
             state.seen.parts += u64::from(part.is_some());
             let sent = state.sent[&sqs_id].clone();
+            // A part has its window in its task.
+            let window = sent.window.filter(|_| part.is_none());
             let part = part.clone().or(sent.part);
-            state.send_later(Sent { part, ..sent }, delay);
+            state.send_later(Sent { part, window, ..sent }, delay);
         });
         self.step().await;
         copied

@@ -43,6 +43,9 @@ pub(crate) struct State {
     pub(crate) dead_letters: Vec<DeadLettered>,
     pub(crate) ledger: HashMap<EntryId, Entry>,
     pub(crate) windows: Vec<ReplayWindow>,
+    /// Whether operators send messages again themselves. They do in one schedule of five, so that the others are as
+    /// they were before that was possible.
+    pub(crate) has_runs: bool,
     /// When each invocation ends, by its environment's clock, in milliseconds since the epoch.
     pub(crate) deadlines_ms: HashMap<String, i64>,
     /// The handler whose downstream is down.
@@ -90,7 +93,7 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let fault = [0.0, 0.02, 0.1, 0.3][random.usize(..4)];
-        let state = State { random, fault, ..State::default() };
+        let state = State { random, fault, has_runs: seed % 5 == 3, ..State::default() };
         Self { state: Mutex::new(state), started: Instant::now() }
     }
 
@@ -147,6 +150,11 @@ impl State {
     pub(crate) fn is_called_off(&self, sent: &Sent) -> bool {
         let window = sent.part.as_ref().and_then(Part::window);
         window.is_some_and(|id| self.windows.iter().any(|window| window.id == id && window.closed.is_some()))
+    }
+
+    /// Whether an operator has sent this message again under this window.
+    pub(crate) fn was_sent_under(&self, sent: &Sent, window: &str) -> bool {
+        self.sent.values().any(|other| other.id == sent.id && other.window.as_deref() == Some(window))
     }
 
     /// The keys that the ledger holds as done for a message, or a part.
@@ -214,6 +222,9 @@ seen! {
     redrives,
     replayed,
     replays_that_were_asked_for,
+    runs,
+    sent_by_runs,
+    handlers_that_a_run_did_not_ask_for,
     windows_closed,
     payload_mismatches,
     unknown_events,
