@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::get_item::builders::GetItemFluentBuilder;
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
@@ -41,6 +42,10 @@ impl TableError {
 
     fn read(table: &str, source: TableFailure) -> Self {
         Self { operation: "read", table: table.to_owned(), source }
+    }
+
+    pub(crate) fn foreign_row(table: &str) -> Self {
+        Self::read(table, TableFailure::ForeignRow)
     }
 }
 
@@ -169,11 +174,27 @@ impl Row {
         self.0.get(name)?.as_s().ok().cloned()
     }
 
+    /// A whole number.
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
+        self.0.get(name)?.as_n().ok()?.parse().ok()
+    }
+
+    /// Bytes.
+    pub(crate) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        Some(self.0.get(name)?.as_b().ok()?.clone().into_inner())
+    }
+
     /// A time in milliseconds since the epoch.
     pub(crate) fn time_ms(&self, name: &str) -> Option<Timestamp> {
-        let milliseconds = self.0.get(name)?.as_n().ok()?.parse().ok()?;
-        Timestamp::from_millisecond(milliseconds).ok()
+        Timestamp::from_millisecond(self.number(name)?).ok()
     }
+}
+
+/// The row that `get` asks for, if there is one.
+pub(crate) async fn read_one(table: &str, get: GetItemFluentBuilder) -> Result<Option<Row>, TableError> {
+    let got = get.table_name(table).consistent_read(true).send().await;
+    let got = got.map_err(|error| TableError::read(table, CallError::from(&error).into()))?;
+    Ok(got.item.map(Row))
 }
 
 /// Every row of `scan`, in order; `parse` returns `None` for one that this program does not write.
@@ -186,7 +207,7 @@ pub(crate) async fn read_all<T: Ord>(
     let mut rows = Vec::new();
     while let Some(item) = items.next().await {
         let item = item.map_err(|error| TableError::read(table, CallError::from(&error).into()))?;
-        rows.push(parse(&Row(item)).ok_or_else(|| TableError::read(table, TableFailure::ForeignRow))?);
+        rows.push(parse(&Row(item)).ok_or_else(|| TableError::foreign_row(table))?);
     }
     rows.sort();
     Ok(rows)

@@ -2,8 +2,8 @@
 //!
 //! LearnInk's catalog has more types than are public, and will get more. They must not be lost or cause failures,
 //! so an event without a handler goes to a table, as it was signed. So does a genuine webhook without a type, such
-//! as the test event of LearnInk's sender, Svix. Once there is a handler, *Resend* in LearnInk's dashboard sends
-//! one such event again, and the handler runs: the ledger records each handler separately.
+//! as the test event of LearnInk's sender, Svix. Once there is a handler, `learnink replay run --from unknown` sends
+//! these events again, and the handler runs: the ledger records each handler separately.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_aws::Env;
 use learnink_webhook::config::ConfigError;
-use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
+use learnink_webhook::{Event, HandlerError, HandlerResult, Message, MessageId, Router};
 use serde::Serialize;
 
-use crate::table::{LARGEST_ITEM_BYTES, Row, TableError, item_bytes, read_all};
+use crate::table::{LARGEST_ITEM_BYTES, Row, TableError, item_bytes, read_all, read_one};
 
 /// How long such an event is kept, in seconds: 90 days.
 const KEPT_FOR_S: i64 = 90 * 24 * 60 * 60;
@@ -68,6 +68,11 @@ fn item(event: &Event) -> HashMap<String, AttributeValue> {
     always.into_iter().chain(occurred_at_ms).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// When the receiver accepted an event, in whole seconds: the row expires a fixed time after that.
+fn received_at(row: &Row) -> Option<Timestamp> {
+    Timestamp::from_second(row.number("expires_at")?.checked_sub(KEPT_FOR_S)?).ok()
+}
+
 /// A kept event without its payload, which stays in the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct UnknownEvent {
@@ -77,6 +82,8 @@ pub struct UnknownEvent {
     pub api_version: String,
     /// When it happened, if it says so.
     pub occurred_at: Option<Timestamp>,
+    /// When the receiver accepted it, in whole seconds.
+    pub received_at: Timestamp,
     /// The message id, by which LearnInk's dashboard finds it.
     pub message_id: String,
 }
@@ -107,15 +114,40 @@ impl UnknownEvents {
     /// [`TableError`] when DynamoDB did not answer, or a row is not one of ours.
     pub async fn all(&self) -> Result<Vec<UnknownEvent>, TableError> {
         // Without the payloads, which are large and personal.
-        let columns = "message_id, event_type, api_version, occurred_at_ms";
+        let columns = "message_id, event_type, api_version, occurred_at_ms, expires_at";
         let event = |row: &Row| {
             Some(UnknownEvent {
                 event_type: row.text("event_type")?,
                 api_version: row.text("api_version")?,
                 occurred_at: row.time_ms("occurred_at_ms"),
+                received_at: received_at(row)?,
                 message_id: row.text("message_id")?,
             })
         };
         read_all(&self.table, self.client.scan().projection_expression(columns), event).await
+    }
+
+    /// The webhook of a kept event, as the receiver accepted it; `None` if it is not kept any more.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when DynamoDB did not answer, or the row is not one of ours.
+    pub async fn message(&self, id: &MessageId) -> Result<Option<Message>, TableError> {
+        let key = AttributeValue::S(id.to_string());
+        let row = read_one(&self.table, self.client.get_item().key("message_id", key)).await?;
+        let Some(row) = row else { return Ok(None) };
+        let message = || {
+            Some(Message {
+                id: id.clone(),
+                signed_at_s: row.number("svix_timestamp")?,
+                signature: row.text("svix_signature")?,
+                received_at: received_at(&row)?,
+                event_type: None,
+                body: row.bytes("body")?,
+                part: None,
+                window: None,
+            })
+        };
+        message().map(Some).ok_or_else(|| TableError::foreign_row(&self.table))
     }
 }

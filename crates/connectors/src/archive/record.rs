@@ -130,6 +130,12 @@ impl Record {
         ]
     }
 
+    /// The message whose record it is, as the receiver accepted it.
+    pub fn into_message(self) -> Message {
+        let Self { id, signed_at_s, signature, received_at, body } = self;
+        Message { id, signed_at_s, signature, received_at, event_type: None, body, part: None, window: None }
+    }
+
     /// Whether both keep one message. A sender that posts a message again signs it anew, so time and signature may
     /// differ, but both records prove the same.
     pub fn is_of_the_message_of(&self, other: &Self) -> bool {
