@@ -1,12 +1,13 @@
 //! `learnink archive`: proves the records of the `archive` handler, and makes tables of them.
 
 mod export;
-mod verify;
+pub(crate) mod verify;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use aws_config::SdkConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use learnink_aws::Env;
@@ -84,29 +85,37 @@ impl Source {
             Some(url) => url.clone(),
             None => found(stack.as_ref())?,
         };
-        let url = url(&given)?;
-        let env = if url.starts_with("s3://") {
-            let cannot_open = || format!("cannot open {url}");
-            // A stack was found with a configuration already, which may have asked the AWS CLI.
-            let aws = stack.map_or_else(|| self.in_aws.config(), |stack| Ok(stack.aws));
-            let aws = aws.with_context(cannot_open)?;
-            Env::new(aws::as_variables(&aws).await.with_context(cannot_open)?)
-        } else {
-            Env::new(variable)
-        };
-        let archive = Archive::open(&url, &env).map_err(|error| match error {
-            // Its text is about the consumer's variable.
-            ConfigError::Unusable { problem, .. } => {
-                anyhow::anyhow!("--archive (or {VARIABLE}) cannot be used: {problem}")
-            }
-            error @ ConfigError::Missing(_) => anyhow::Error::from(error),
-        })?;
+        // A stack was found with a configuration already, which may have asked the AWS CLI.
+        let archive =
+            open(&given, || stack.map_or_else(|| self.in_aws.config(), |stack| Ok(stack.aws))).await?;
         Ok(OpenArchive { archive, url: given, event_type: self.event_type.clone() })
     }
 }
 
+/// Opens the archive at this location; `aws` is how to reach a bucket.
+pub(crate) async fn open(
+    given: &str,
+    aws: impl FnOnce() -> anyhow::Result<SdkConfig>,
+) -> anyhow::Result<Archive> {
+    let url = url(given)?;
+    let env = if url.starts_with("s3://") {
+        let cannot_open = || format!("cannot open {url}");
+        let aws = aws().with_context(cannot_open)?;
+        Env::new(aws::as_variables(&aws).await.with_context(cannot_open)?)
+    } else {
+        Env::new(variable)
+    };
+    Archive::open(&url, &env).map_err(|error| match error {
+        // Its text is about the consumer's variable.
+        ConfigError::Unusable { problem, .. } => {
+            anyhow::anyhow!("--archive (or {VARIABLE}) cannot be used: {problem}")
+        }
+        error @ ConfigError::Missing(_) => anyhow::Error::from(error),
+    })
+}
+
 /// The location of the stack's archive, or the one in the environment.
-fn found(stack: Option<&Stack>) -> anyhow::Result<String> {
+pub(crate) fn found(stack: Option<&Stack>) -> anyhow::Result<String> {
     match stack {
         Some(stack) => {
             let url = stack.optional("ArchiveUrl").with_context(|| {

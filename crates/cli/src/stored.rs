@@ -199,6 +199,7 @@ mod tests {
             event_type: event_type.to_owned(),
             api_version: api_version.to_owned(),
             occurred_at: occurred_at.parse().ok(),
+            received_at: Timestamp::UNIX_EPOCH,
             message_id: id.to_owned(),
         };
         let events = [

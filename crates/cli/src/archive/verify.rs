@@ -7,7 +7,7 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use learnink_connectors::archive::{Listing, Name, Record};
-use learnink_receiver::{Refusal, Verifier, signature_headers};
+use learnink_receiver::{Refusal, VerifiedWebhook, Verifier, signature_headers};
 use learnink_webhook::Envelope;
 
 use super::{Days, IN_S3, READS_AT_ONCE, Source, beside, records};
@@ -69,7 +69,10 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let (archive, verifier) = (&archive.archive, &verifier);
         async move {
             // One that cannot be read says nothing about the others.
-            let checked = archive.read(&name).await.map(|bytes| check(&name, &bytes, verifier));
+            let checked = archive.read(&name).await.map(|bytes| {
+                let record = Record::decode(&bytes).map_err(|error| error.to_string())?;
+                check(&name, &record, verifier)
+            });
             (name, checked)
         }
     });
@@ -117,23 +120,27 @@ fn verifier(args: &Args) -> anyhow::Result<Verifier> {
     Verifier::new(&given).context("the signing secrets cannot be used")
 }
 
-/// Why an object is not a valid record under that name, without quoting its content.
-fn check(name: &Name, bytes: &[u8], verifier: &Verifier) -> Result<(), String> {
-    let record = Record::decode(bytes).map_err(|error| error.to_string())?;
-    let headers = record.headers();
-    let headers = signature_headers(headers.iter().map(|(name, value)| (*name, value.as_str())));
-    // As it was verified then: by the signature's age at that time, not today's.
-    let proven = verifier.verify(&headers, record.body, record.received_at);
-    let webhook = proven.map_err(|unverified| match unverified.refusal {
-        Refusal::TimestampTooOld | Refusal::TimestampInFuture => {
-            "it says that it was received more than five minutes from when it was signed".to_owned()
-        }
-        refusal => refusal.to_string(),
-    })?;
+/// Why a record under that name is not a valid one, without quoting its content.
+pub(crate) fn check(name: &Name, record: &Record, verifier: &Verifier) -> Result<(), String> {
+    let webhook = proven(record, verifier)?;
     // A genuine webhook that is not an event is kept too, without a type.
     let envelope = Envelope::parse(webhook.body()).unwrap_or_else(|_| Envelope::of_no_event());
     let expected = Name::of(&envelope.event_type, record.received_at, webhook.id());
     if *name == expected { Ok(()) } else { Err(format!("its content belongs under {expected}")) }
+}
+
+/// The webhook of a record that one of the secrets proves, or why none does.
+pub(crate) fn proven(record: &Record, verifier: &Verifier) -> Result<VerifiedWebhook, String> {
+    let headers = record.headers();
+    let headers = signature_headers(headers.iter().map(|(name, value)| (*name, value.as_str())));
+    // As it was verified then: by the signature's age at that time, not today's.
+    let proven = verifier.verify(&headers, record.body.clone(), record.received_at);
+    proven.map_err(|unverified| match unverified.refusal {
+        Refusal::TimestampTooOld | Refusal::TimestampInFuture => {
+            "it says that it was received more than five minutes from when it was signed".to_owned()
+        }
+        refusal => refusal.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -163,7 +170,7 @@ mod tests {
 
     fn checked(secrets: &str, record: &Record) -> Result<(), String> {
         let name = Name::of("example.type", Timestamp::from_second(SIGNED_AT_S).unwrap(), &record.id);
-        check(&name, &record.encode(), &Verifier::new(secrets).unwrap())
+        check(&name, record, &Verifier::new(secrets).unwrap())
     }
 
     #[test]
@@ -201,14 +208,14 @@ mod tests {
         for body in ["", "not json", "[1]", r#"{"success":true}"#, r#"{"type":null}"#] {
             let record = record(OLD, body);
             let name = Name::of("", record.received_at, &record.id);
-            assert_eq!(check(&name, &record.encode(), &Verifier::new(OLD).unwrap()), Ok(()), "{body}");
+            assert_eq!(check(&name, &record, &Verifier::new(OLD).unwrap()), Ok(()), "{body}");
         }
     }
 
     #[test]
     fn a_record_under_another_name_is_bad() {
         let elsewhere = Name::of("example.type", Timestamp::UNIX_EPOCH, &MessageId::parse("msg_1").unwrap());
-        let checked = check(&elsewhere, &record(OLD, BODY).encode(), &Verifier::new(OLD).unwrap());
+        let checked = check(&elsewhere, &record(OLD, BODY), &Verifier::new(OLD).unwrap());
         let reason = "its content belongs under example.type/2023/11/14/msg_1.json.gz";
         assert_eq!(checked, Err(reason.to_owned()));
     }
