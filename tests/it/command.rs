@@ -898,7 +898,7 @@ esac"#
 }
 
 /// Creates a stack on ministack that has these outputs and one resource.
-fn create_stack(name: &str, outputs: &[(&str, &String)]) {
+pub(crate) fn create_stack(name: &str, outputs: &[(&str, &String)]) {
     let outputs = outputs.iter().map(|(key, value)| ((*key).to_owned(), json!({ "Value": value })));
     let template = json!({
         "Resources": { "Topic": { "Type": "AWS::SNS::Topic" } },
@@ -912,7 +912,7 @@ fn create_stack(name: &str, outputs: &[(&str, &String)]) {
 }
 
 /// The AWS CLI on ministack.
-fn in_aws_cli(arguments: &[&str]) -> Command {
+pub(crate) fn in_aws_cli(arguments: &[&str]) -> Command {
     let mut command = Command::new(root().join(".venv/bin/aws"));
     command.args(["--endpoint-url", ministack_endpoint()]).args(arguments);
     for variable in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {

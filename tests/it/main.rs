@@ -49,6 +49,7 @@ mod push;
 mod queue_contract;
 mod records;
 mod refusals;
+mod replay_run;
 mod rotation;
 mod shuffled;
 mod signers;

@@ -5,12 +5,12 @@ mod drop;
 mod file;
 mod letter;
 mod pass;
-mod queue;
-mod redrive;
+pub(crate) mod queue;
+pub(crate) mod redrive;
 mod restore;
 mod selection;
 mod show;
-mod trial;
+pub(crate) mod trial;
 
 use std::process::ExitCode;
 

@@ -118,7 +118,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Send(args) => send::run(args).await,
         Command::Learners(args) => stored::learners(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Unknown(args) => stored::unknown_events(&args).await.map(|()| ExitCode::SUCCESS),
-        Command::Replay(command) => replay::run(command).await.map(|()| ExitCode::SUCCESS),
+        Command::Replay(command) => replay::run(command).await,
         Command::Dlq(command) => dlq::run(command).await,
         Command::Acts(args) => acts::run(&args).await,
         Command::Archive(command) => archive::run(command).await,

@@ -1,6 +1,10 @@
 //! `learnink replay`: windows in which finished work runs again.
 
+mod kept;
+pub(crate) mod run;
+
 use std::collections::BTreeSet;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::ArgGroup;
@@ -35,6 +39,8 @@ const SHOWN_MESSAGES: usize = 3;
 /// The commands of `learnink replay`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Handle again what the archive or the table of unknown events has kept, without LearnInk
+    Run(Box<run::Args>),
     /// Open a replay window: until it closes, each message that it covers is handled again, once
     Open(Box<OpenArgs>),
     /// Show the replay windows that are open
@@ -139,12 +145,14 @@ pub(crate) struct Place {
 }
 
 /// Carries out one of the commands.
-pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Open(args) => open(&args).await,
-        Command::List(args) => list(&args).await,
-        Command::Close(args) => close(args).await,
+        Command::Run(args) => return run::run(&args).await,
+        Command::Open(args) => open(&args).await?,
+        Command::List(args) => list(&args).await?,
+        Command::Close(args) => close(args).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn open(args: &OpenArgs) -> anyhow::Result<()> {
@@ -398,6 +406,7 @@ fn covers(coverage: &Coverage) -> String {
                 None => format!("{event_type}, first seen since {}", seconds(*from)),
             }
         }
+        Coverage::Run(run) => format!("what `replay run {}` sends", run.filter),
     }
 }
 

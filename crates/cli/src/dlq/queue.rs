@@ -30,16 +30,16 @@ const SHOWN_AT_ONCE: usize = 8;
 
 /// A queue, for what an operator does with it.
 #[derive(Debug, Clone)]
-pub(super) struct Queue {
-    pub(super) client: Client,
-    pub(super) url: String,
+pub(crate) struct Queue {
+    pub(crate) client: Client,
+    pub(crate) url: String,
 }
 
 /// The body and the attributes of a message to send.
 #[derive(Debug, Clone)]
-pub(super) struct Outgoing {
-    pub(super) body: String,
-    pub(super) attributes: BTreeMap<String, MessageAttributeValue>,
+pub(crate) struct Outgoing {
+    pub(crate) body: String,
+    pub(crate) attributes: BTreeMap<String, MessageAttributeValue>,
 }
 
 impl Queue {
@@ -128,7 +128,7 @@ impl Queue {
     }
 
     /// Sends a message, and returns once SQS has confirmed it.
-    pub(super) async fn send(&self, message: Outgoing) -> anyhow::Result<()> {
+    pub(crate) async fn send(&self, message: Outgoing) -> anyhow::Result<()> {
         let request = self.client.send_message().queue_url(&self.url).message_body(message.body);
         let request = request.set_message_attributes(Some(message.attributes.into_iter().collect()));
         let sent = request.send().await.map_err(|error| CallError::from(&error));

@@ -194,7 +194,7 @@ impl<'a> Redrive<'a> {
             }
             let mut stopped = None;
             for (tried, end) in tried.iter().zip(&ends) {
-                let text = end_of_trial(tried, end, limit);
+                let text = end.text(name(tried.letter), limit);
                 note(&text)?;
                 if *end != Trial::Done {
                     stopped.get_or_insert(text);
@@ -319,7 +319,8 @@ impl<'a> Redrive<'a> {
             let mut trials = Vec::new();
             for (tried, came_back) in tried.iter().zip(&came_back) {
                 let entry = self.entry(tried.letter.in_ledger.as_ref()).await?;
-                trials.push(judge(tried.before.as_ref(), entry.as_ref(), came_back.as_ref()));
+                let window = tried.letter.in_ledger.as_ref().and_then(|message| message.window.as_deref());
+                trials.push(judge(window, tried.before.as_ref(), entry.as_ref(), came_back.as_ref()));
             }
             if is_last || interrupt.came() || trials.iter().all(Trial::has_ended) {
                 return Ok(trials);
@@ -417,7 +418,7 @@ impl Taken {
 }
 
 /// A progress bar on a terminal.
-pub(super) fn progress(count: usize, done: &str) -> anyhow::Result<ProgressBar> {
+pub(crate) fn progress(count: usize, done: &str) -> anyhow::Result<ProgressBar> {
     let progress = ProgressBar::new(count.try_into()?);
     let template = format!("{{bar:40}} {{human_pos}}/{{human_len}} {done}, {{per_sec}}, {{eta}} left");
     progress.set_style(ProgressStyle::with_template(&template)?);
@@ -425,12 +426,12 @@ pub(super) fn progress(count: usize, done: &str) -> anyhow::Result<ProgressBar> 
 }
 
 /// Does something unless the output is JSON.
-pub(super) fn say(json: bool, say: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn say(json: bool, say: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     if json { Ok(()) } else { say() }
 }
 
 /// The exit code by whether everything is done.
-pub(super) fn exit(is_all: bool) -> ExitCode {
+pub(crate) fn exit(is_all: bool) -> ExitCode {
     if is_all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -483,17 +484,4 @@ fn name(letter: &Letter) -> &str {
 
 fn names(tried: &[Tried<'_>]) -> String {
     tried.iter().map(|tried| name(tried.letter)).collect::<Vec<_>>().join(", ")
-}
-
-/// How a first try ended, for people.
-fn end_of_trial(tried: &Tried<'_>, end: &Trial, limit: Duration) -> String {
-    let name = name(tried.letter);
-    let seconds = limit.as_secs();
-    match end {
-        Trial::Done => format!("{name} is done"),
-        Trial::Failed(reason) => format!("{name} failed again: {reason}"),
-        Trial::CameBack(reason) => format!("{name} is a dead letter again: {reason}"),
-        Trial::InProgress => format!("{name} did not end within {seconds} s: a consumer works on it"),
-        Trial::NotClaimed => format!("{name} did not end within {seconds} s: no consumer has claimed it"),
-    }
 }

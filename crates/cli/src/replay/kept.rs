@@ -1,0 +1,308 @@
+//! What is kept of webhooks: the records of the archive, and the rows of the table of unknown events.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use learnink_connectors::archive::{self, Archive, Record};
+use learnink_connectors::unknown::UnknownEvents;
+use learnink_receiver::Verifier;
+use learnink_webhook::{Envelope, Message, MessageId};
+
+use crate::archive::verify::{check, proven};
+
+/// Where messages are kept.
+pub(super) enum Store {
+    Archive(Archive),
+    Unknown(UnknownEvents),
+}
+
+/// Where one message is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Key {
+    /// A record of the archive.
+    Record(archive::Name),
+    /// A row of the table.
+    Row(MessageId),
+}
+
+impl Key {
+    /// Its name for a person.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Record(name) => name.to_string(),
+            Self::Row(id) => id.to_string(),
+        }
+    }
+}
+
+/// Where messages are kept that may be wanted.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) keys: Vec<Key>,
+    /// How many objects of the archive are not records.
+    pub(super) others: usize,
+}
+
+/// Which messages are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Received at or after this time.
+    pub(super) from: Option<Timestamp>,
+    /// Received before this time.
+    pub(super) until: Option<Timestamp>,
+    /// Of these types; all if it is empty.
+    pub(super) types: BTreeSet<String>,
+    /// With these ids; all if it is empty.
+    pub(super) messages: BTreeSet<MessageId>,
+}
+
+/// A message that can be sent again, without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) key: Key,
+    pub(super) id: MessageId,
+    pub(super) event_type: String,
+    pub(super) received_at: Timestamp,
+}
+
+/// What a kept message is to a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// It is wanted, and can be sent again.
+    Chosen(Candidate),
+    /// It is not wanted.
+    Other,
+    /// It is wanted, and is not an event, so that no handler could run.
+    NoEvent,
+    /// It is wanted, and nothing proves that LearnInk signed it, for this reason.
+    Unproven(String),
+}
+
+impl Wanted {
+    fn has_time(&self, received_at: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= received_at) && self.until.is_none_or(|until| received_at < until)
+    }
+
+    fn has_id(&self, id: &MessageId) -> bool {
+        self.messages.is_empty() || self.messages.contains(id)
+    }
+
+    fn has_type(&self, event_type: &str) -> bool {
+        self.types.is_empty() || self.types.contains(event_type)
+    }
+
+    /// The days on which they were received, if both ends are known.
+    fn days(&self) -> Option<(Date, Date)> {
+        let day = |time: Timestamp| TimeZone::UTC.to_datetime(time).date();
+        Some((day(self.from?), day(self.until?)))
+    }
+}
+
+impl Store {
+    /// Where messages are kept that may be wanted: of the archive, those of the days and types.
+    pub(super) async fn list(&self, wanted: &Wanted) -> anyhow::Result<Listed> {
+        match self {
+            Self::Archive(archive) => {
+                let types: Vec<_> = if wanted.types.is_empty() {
+                    vec![None]
+                } else {
+                    wanted.types.iter().cloned().map(Some).collect()
+                };
+                let mut listed = Listed::default();
+                for event_type in types {
+                    let selection = archive::Selection { event_type, days: wanted.days() };
+                    let found = archive.list(&selection).await?;
+                    listed.keys.extend(found.records.into_iter().map(Key::Record));
+                    listed.others += found.others.len();
+                }
+                Ok(listed)
+            }
+            Self::Unknown(table) => {
+                let events = table.all().await?;
+                let events = events
+                    .into_iter()
+                    .filter(|event| wanted.has_time(event.received_at) && wanted.has_type(&event.event_type));
+                let ids = events.filter_map(|event| MessageId::parse(&event.message_id).ok());
+                Ok(Listed { keys: ids.filter(|id| wanted.has_id(id)).map(Key::Row).collect(), others: 0 })
+            }
+        }
+    }
+
+    /// Reads a message, and judges it. Without a `verifier`, nothing has to be proven.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read, for a person.
+    pub(super) async fn judge(
+        &self,
+        key: &Key,
+        wanted: &Wanted,
+        verifier: Option<&Verifier>,
+    ) -> Result<Judged, String> {
+        match (self, key) {
+            (Self::Archive(archive), Key::Record(name)) => {
+                let bytes = archive.read(name).await.map_err(|error| error.to_string())?;
+                let record = Record::decode(&bytes).map_err(|error| error.to_string())?;
+                let proof = || verifier.map_or(Ok(()), |verifier| check(name, &record, verifier));
+                Ok(judged(key, &record, wanted, proof))
+            }
+            (_, Key::Row(id)) => match self.message(&Key::Row(id.clone())).await? {
+                Some(message) => {
+                    let record = Record::from(&message);
+                    let proof = || verifier.map_or(Ok(()), |verifier| proven(&record, verifier).map(drop));
+                    Ok(judged(key, &record, wanted, proof))
+                }
+                // It expired meanwhile.
+                None => Ok(Judged::Other),
+            },
+            (Self::Unknown(_), Key::Record(name)) => Err(format!("{name} is not in the table")),
+        }
+    }
+
+    /// Reads a message; `None` if it is not kept any more.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read, for a person.
+    pub(super) async fn message(&self, key: &Key) -> Result<Option<Message>, String> {
+        match (self, key) {
+            (Self::Archive(archive), Key::Record(name)) => {
+                let bytes = archive.read(name).await.map_err(|error| error.to_string())?;
+                let record = Record::decode(&bytes).map_err(|error| error.to_string())?;
+                Ok(Some(record.into_message()))
+            }
+            (Self::Unknown(table), Key::Row(id)) => {
+                let row = table.message(id).await.map_err(anyhow::Error::from);
+                row.context("the row cannot be read").map_err(|error| format!("{error:#}"))
+            }
+            (Self::Unknown(_), Key::Record(_)) | (Self::Archive(_), Key::Row(_)) => Ok(None),
+        }
+    }
+}
+
+/// What a record is to a run. `proof` is asked only for what is wanted.
+fn judged(key: &Key, record: &Record, wanted: &Wanted, proof: impl FnOnce() -> Result<(), String>) -> Judged {
+    if !wanted.has_time(record.received_at) || !wanted.has_id(&record.id) {
+        return Judged::Other;
+    }
+    let envelope = Envelope::parse(&record.body);
+    let event_type = envelope.as_ref().map(|envelope| envelope.event_type.clone()).unwrap_or_default();
+    if !wanted.has_type(&event_type) {
+        return Judged::Other;
+    }
+    match (envelope, proof()) {
+        (_, Err(reason)) => Judged::Unproven(reason),
+        (Err(_), Ok(())) => Judged::NoEvent,
+        (Ok(_), Ok(())) => Judged::Chosen(Candidate {
+            key: key.clone(),
+            id: record.id.clone(),
+            event_type,
+            received_at: record.received_at,
+        }),
+    }
+}
+
+/// The candidates, each message once, the oldest first.
+pub(super) fn each_once(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    candidates.sort_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
+    let mut seen = BTreeSet::new();
+    candidates.retain(|candidate| seen.insert(candidate.id.clone()));
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = r#"{"type":"example.type","timestamp":"2026-01-01T00:00:00Z","data":{}}"#;
+
+    fn record(id: &str, received_at: &str, body: &str) -> Record {
+        Record {
+            id: MessageId::parse(id).unwrap(),
+            signed_at_s: 0,
+            signature: "v1,".to_owned(),
+            received_at: received_at.parse().unwrap(),
+            body: body.into(),
+        }
+    }
+
+    fn judge(record: &Record, wanted: &Wanted, proof: Result<(), String>) -> Judged {
+        judged(&Key::Row(record.id.clone()), record, wanted, || proof)
+    }
+
+    fn wanted() -> Wanted {
+        Wanted {
+            from: Some("2026-01-01T08:00:00Z".parse().unwrap()),
+            until: Some("2026-01-01T10:00:00Z".parse().unwrap()),
+            types: BTreeSet::from(["example.type".to_owned()]),
+            messages: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn exactly_what_the_filter_names_is_chosen() {
+        let chosen = |id: &str, at: &str, body: &str, wanted: &Wanted| {
+            matches!(judge(&record(id, at, body), wanted, Ok(())), Judged::Chosen(_))
+        };
+        for (at, expected) in [
+            ("2026-01-01T07:59:59.999Z", false),
+            ("2026-01-01T08:00:00Z", true),
+            ("2026-01-01T09:59:59.999Z", true),
+            ("2026-01-01T10:00:00Z", false),
+        ] {
+            assert_eq!(chosen("msg_1", at, BODY, &wanted()), expected, "{at}");
+        }
+        let other_type = BODY.replace("example.type", "other.type");
+        assert!(!chosen("msg_1", "2026-01-01T09:00:00Z", &other_type, &wanted()));
+        assert!(chosen("msg_1", "2026-01-01T09:00:00Z", &other_type, &Wanted::default()));
+        let one = Wanted { messages: BTreeSet::from([MessageId::parse("msg_1").unwrap()]), ..wanted() };
+        assert!(chosen("msg_1", "2026-01-01T09:00:00Z", BODY, &one));
+        assert!(!chosen("msg_2", "2026-01-01T09:00:00Z", BODY, &one));
+    }
+
+    #[test]
+    fn what_is_not_proven_or_is_no_event_is_not_chosen() {
+        let at = "2026-01-01T09:00:00Z";
+        let unproven = judge(&record("msg_1", at, BODY), &wanted(), Err("no signature matches".to_owned()));
+        assert_eq!(unproven, Judged::Unproven("no signature matches".to_owned()));
+        let all = Wanted { types: BTreeSet::new(), ..wanted() };
+        assert_eq!(judge(&record("msg_1", at, "not json"), &all, Ok(())), Judged::NoEvent);
+        // What is not asked for is not proven either: it may be of a time whose secret nobody has.
+        let early = record("msg_1", "2020-01-01T00:00:00Z", BODY);
+        assert_eq!(judged(&Key::Row(early.id.clone()), &early, &wanted(), || panic!("asked")), Judged::Other);
+    }
+
+    #[test]
+    fn a_message_that_is_kept_twice_is_sent_once() {
+        let candidate = |id: &str, at: &str| match judge(&record(id, at, BODY), &wanted(), Ok(())) {
+            Judged::Chosen(candidate) => candidate,
+            other => panic!("{other:?}"),
+        };
+        let candidates = vec![
+            candidate("msg_1", "2026-01-01T09:30:00Z"),
+            candidate("msg_2", "2026-01-01T09:00:00Z"),
+            candidate("msg_1", "2026-01-01T08:30:00Z"),
+        ];
+        let once: Vec<_> =
+            each_once(candidates).into_iter().map(|one| (one.id.to_string(), one.received_at)).collect();
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(
+            once,
+            [
+                ("msg_1".to_owned(), at("2026-01-01T08:30:00Z")),
+                ("msg_2".to_owned(), at("2026-01-01T09:00:00Z"))
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_days_of_a_range_are_listed() {
+        assert_eq!(Wanted::default().days(), None);
+        let wanted = Wanted { until: Some("2026-01-03T00:00:00Z".parse().unwrap()), ..wanted() };
+        let day = |text: &str| text.parse::<Date>().unwrap();
+        assert_eq!(wanted.days(), Some((day("2026-01-01"), day("2026-01-03"))));
+    }
+}

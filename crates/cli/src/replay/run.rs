@@ -1,0 +1,881 @@
+//! `learnink replay run`: what is kept of webhooks is handled again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::MessageAttributeValue;
+use clap::builder::NonEmptyStringValueParser;
+use futures_util::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use learnink_aws::SecretsManager;
+use learnink_aws::secret::{CURRENT, PREVIOUS, ReadError};
+use learnink_connectors::unknown::UnknownEvents;
+use learnink_consumer::ledger::{Entry, payload_sha256};
+use learnink_consumer::replay::{Coverage, ReplayWindow, Run};
+use learnink_local::pipeline::{QUEUE, UNKNOWN_EVENTS_TABLE};
+use learnink_local::state::{self, read_signing_secret};
+use learnink_local::terminal::{option, quoted};
+use learnink_local::{LocalDynamoDb, LocalSqs, sdk_config};
+use learnink_receiver::Verifier;
+use learnink_webhook::idempotency::run_key;
+use learnink_webhook::{Message, MessageId};
+use tokio::time::MissedTickBehavior;
+
+use super::kept::{Candidate, Judged, Key, Listed, Store, Wanted, each_once};
+use super::{Operator, Time, duration, fresh_id, known_handlers, parse_time};
+use crate::acts::{self, OpenAct, Plan};
+use crate::aws::IN_AWS;
+use crate::dlq::queue::{Outgoing, Queue};
+use crate::dlq::redrive::{exit, progress, say};
+use crate::dlq::trial::Trial;
+use crate::ledger::OpenLedger;
+use crate::output::{note, print};
+use crate::question::{Answer, Consent, Interrupt};
+use crate::stack::{Stack, Target};
+use crate::table::Column::{Id, Number, Text};
+use crate::table::seconds;
+use crate::{archive, called, secrets, stored, table, variable};
+
+/// How many messages are read, or looked up in the ledger, at a time. Bodies are up to 6 MiB.
+const READS_AT_ONCE: usize = 32;
+
+/// How many messages are sent at a time.
+const SENDS_AT_ONCE: usize = 16;
+
+/// How often the ledger is asked about the first try.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+
+/// How many ids of a filter are part of its text; of more, only a hash is.
+const MOST_IDS_IN_TEXT: usize = 5;
+
+/// The variable with signing secrets, as `learnink archive verify` reads it.
+const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
+
+/// Options of `learnink replay run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("\
+LearnInk's dashboard sends again what failed. What was answered 200 it does not: what a handler did wrong, or what \
+arrived before there was a handler. This command does, from what is kept: of the archive, every webhook; of the \
+unknown events, those of the last 90 days that no handler took.
+
+Each message goes to the queue as it was signed, with its id and its first time of arrival, under a replay window of \
+its own that covers exactly the messages of this run. From the archive, each handler runs again, once, or only those \
+that --handler names. From the unknown events, only handlers run that are not done; name one with --handler for \
+events that are older than the 30 days for which the ledger remembers what is done. No handler runs that was not \
+asked for, and the archive keeps no second record.
+
+One message is tried first, the newest. The rest follows only if the ledger then shows it as done. The same options \
+go on with the same run while its window is open, after Ctrl-C or a kill too: what is done under it is not sent \
+again. --new starts another run. `replay close` stops what is not handled yet.
+
+Only what LearnInk signed is sent: a secret of the time proves it. The stack's secrets are used, or those of \
+`learnink dev`, and those that --secret-file or LEARNINK_SIGNING_SECRET has besides. What is left out is named.
+
+TIME is 2026-01-02T08:00:00Z or with another offset, 2026-01-02T08:00 or 2026-01-02 in UTC, or '2h ago'.
+
+The exit code is 0 if everything that was asked for is sent, or was before; 1 if something is left out or left; \
+and 2 if there is nobody to ask.
+
+Examples:
+  cargo learnink replay run --from archive --since '3h ago' \\
+    --handler progress --reason \"its bug is fixed\"
+  cargo learnink replay run --from unknown --since 2026-01-02 \\
+    --type example.badge.earned --reason \"there is a handler now\"
+
+{IN_AWS} It needs sqs:SendMessage on the queue, dynamodb:GetItem and UpdateItem on the ledger, \
+secretsmanager:GetSecretValue, and to read the archive, or dynamodb:Scan and GetItem on the table."))]
+pub(crate) struct Args {
+    /// Where the messages are kept
+    #[arg(long = "from", value_name = "STORE", value_enum)]
+    store: StoreName,
+    /// Only messages that the receiver accepted at or after TIME
+    #[arg(long, value_name = "TIME", value_parser = typed_time, required_unless_present = "messages")]
+    since: Option<TypedTime>,
+    /// Only messages that the receiver accepted before TIME; without it, before now
+    #[arg(long, value_name = "TIME", requires = "since", value_parser = typed_time)]
+    until: Option<TypedTime>,
+    /// Only events of this type; may be repeated
+    #[arg(long = "type", value_name = "EVENT_TYPE", value_parser = NonEmptyStringValueParser::new())]
+    types: Vec<String>,
+    /// Only these messages
+    #[arg(long = "message", value_name = "ID", num_args = 1.., value_parser = MessageId::parse)]
+    messages: Vec<MessageId>,
+    /// Run only these handlers
+    #[arg(long = "handler", value_name = "NAME", num_args = 1..)]
+    handlers: Vec<String>,
+    /// At most this many messages, the oldest first; the same command without it goes on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// At most so many messages a second
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    rate: u32,
+    /// How long to wait for the end of the first try, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=900))]
+    wait: u64,
+    /// For how long the same options go on with this run, such as 90m, 2h or 3d; at most 7d
+    #[arg(long = "for", value_name = "DURATION", default_value = "1d", value_parser = duration)]
+    lasts: SignedDuration,
+    /// Start another run, under which what is done runs again
+    #[arg(long)]
+    new: bool,
+    /// Send also what no secret proves
+    #[arg(long)]
+    unproven: bool,
+    /// File with further signing secrets, separated by spaces or lines, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<std::path::PathBuf>,
+    /// The archive's location, `s3://bucket/prefix` or a folder; without it, that of --stack, or else `LEARNINK_ARCHIVE`
+    #[arg(long = "archive", value_name = "URL")]
+    archive: Option<String>,
+    /// Why, for people who see the run
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    reason: String,
+    /// Print the act as JSON, or the number of messages if nothing is done
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
+    operator: Operator,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Where messages are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum StoreName {
+    /// The records of the `archive` handler
+    Archive,
+    /// The events that no handler took
+    Unknown,
+}
+
+/// A time, and how it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TypedTime {
+    text: String,
+    time: Time,
+}
+
+fn typed_time(text: &str) -> Result<TypedTime, String> {
+    Ok(TypedTime { text: text.to_owned(), time: parse_time(text)? })
+}
+
+/// Everything that a run reaches.
+struct Place {
+    queue: Queue,
+    ledger: OpenLedger,
+    store: Store,
+    verifier: Option<Verifier>,
+    /// Holds the engine of the tables of `learnink dev`.
+    _tables: Option<LocalDynamoDb>,
+}
+
+/// The messages that may be sent, and how many cannot.
+#[derive(Debug, Default)]
+struct Found {
+    candidates: Vec<Candidate>,
+    no_event: usize,
+    unproven: usize,
+    unreadable: usize,
+    others: usize,
+}
+
+/// What the ledger knows of the candidates.
+#[derive(Debug, Default)]
+struct Split {
+    left: Vec<Candidate>,
+    done: usize,
+    /// Those of which the ledger does not know any more what is done.
+    forgotten: usize,
+}
+
+/// Sends again what is kept.
+pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let handlers = known_handlers(&args.handlers)?;
+    let place = args.open().await?;
+    // Its answer shows the time by which the consumer works.
+    let windows = place.ledger.replay_windows().await?;
+    let at = place.ledger.now()?;
+    let filter = args.filter();
+    let open = windows.into_iter().flatten().rfind(|window| is_this_run(window, &filter, &handlers, at));
+    let known = open.filter(|_| !args.new);
+    let (mut window, is_new) = match known {
+        Some(window) => (window, false),
+        None => (args.window(filter, handlers, at)?, true),
+    };
+    if !is_new {
+        say(args.json, || print(goes_on(&window)))?;
+    }
+    let Coverage::Run(asked) = window.covers.clone() else {
+        anyhow::bail!("the window {} is not of a run", window.id)
+    };
+    let wanted = Wanted {
+        from: asked.from,
+        until: asked.until,
+        types: args.types.iter().cloned().collect(),
+        messages: args.messages.iter().cloned().collect(),
+    };
+    let found = find(&place, &wanted).await?;
+    let skips_forgotten = !asked.again && window.handlers.is_empty();
+    let mut split = look_up(&place.ledger, found.candidates, &window.id, skips_forgotten).await?;
+    let Found { no_event, unproven, unreadable, others, .. } = found;
+    let is_all = no_event == 0 && unproven == 0 && unreadable == 0 && split.forgotten == 0;
+    split.left.truncate(args.limit.map_or(Ok(usize::MAX), usize::try_from)?);
+    let counts =
+        Counts { done: split.done, forgotten: split.forgotten, no_event, unproven, unreadable, others };
+    say(args.json, || print_found(&split.left, &counts, &window, &place.name_of_store(args)))?;
+    let selected = split.left.len();
+    if selected == 0 || args.consent.dry_run {
+        if args.json {
+            crate::output::print_json(&serde_json::to_string_pretty(
+                &counts.json(selected, &window, is_new),
+            )?)?;
+        } else if selected > 0 {
+            print("dry run: nothing was sent, and no window was opened")?;
+        }
+        return Ok(exit(is_all));
+    }
+    if let Err(no_terminal) = args.consent.check() {
+        note(no_terminal.to_string())?;
+        return Ok(ExitCode::from(2));
+    }
+    let by = args.operator.name(variable)?;
+    // Otherwise the question comes after the first try.
+    if selected == 1 && args.consent.ask("Send 1 message?").await? == Answer::No {
+        note("nothing was sent")?;
+        return Ok(ExitCode::FAILURE);
+    }
+    if is_new {
+        window.opened_by.clone_from(&by);
+        place.ledger.open_replay_window(&window).await?;
+    }
+    let plan = Plan {
+        action: "replay run",
+        by,
+        place: place.queue.url.clone(),
+        filter: format!("{asked_for} (window {})", window.id, asked_for = asked.filter),
+        reason: Some(args.reason.clone()),
+        selected,
+    };
+    let mut act = OpenAct::start(&place.ledger, plan).await?;
+    let mut sending =
+        Sending { place: &place, args, window: &window.id, left: split.left, done: 0, not_sent: 0 };
+    let ended = sending.carry_out(&mut act).await;
+    let outcome = ended.unwrap_or_else(|error| Some(format!("failed: {error:#}")));
+    let (done, left, not_sent) = (sending.done, sending.left.len(), sending.not_sent);
+    let is_complete = outcome.is_none() && not_sent == 0;
+    let outcome = outcome.unwrap_or_else(|| "done".to_owned());
+    let act = act.end(done, &outcome).await?;
+    if args.json {
+        acts::print_json(&act)?;
+    } else {
+        print(format!(
+            "{} of {} sent under the replay window {}: {outcome}",
+            done,
+            messages(selected),
+            window.id
+        ))?;
+    }
+    if left > 0 {
+        note(format!("{} left; the same command goes on", are(left)))?;
+    } else if is_complete {
+        note("the consumer handles them now; the same command says which are done")?;
+    }
+    Ok(exit(is_all && is_complete))
+}
+
+/// Whether a window is of a run with these options, and still open.
+fn is_this_run(window: &ReplayWindow, filter: &str, handlers: &BTreeSet<String>, at: Timestamp) -> bool {
+    let is_of_filter = matches!(&window.covers, Coverage::Run(run) if run.filter == filter);
+    is_of_filter && window.handlers == *handlers && window.is_open(at)
+}
+
+fn goes_on(window: &ReplayWindow) -> String {
+    let Coverage::Run(run) = &window.covers else { return String::new() };
+    let from = run.from.map(|from| format!(" from {}", seconds(from))).unwrap_or_default();
+    let until = run.until.map(|until| format!(" to {}", seconds(until))).unwrap_or_default();
+    let received =
+        if from.is_empty() && until.is_empty() { String::new() } else { format!(", received{from}{until}") };
+    format!(
+        "going on with the run of {} under the replay window {}, which {} opened{received}; --new starts another",
+        seconds(window.opened_at),
+        window.id,
+        window.opened_by
+    )
+}
+
+impl Args {
+    async fn open(&self) -> anyhow::Result<Place> {
+        let stack = self.target.in_aws.stack().await?;
+        let verifier = self.verifier(stack.as_ref()).await?;
+        let Some(stack) = stack else { return self.open_dev(verifier).await };
+        let store = match self.store {
+            StoreName::Archive => {
+                let url = match &self.archive {
+                    Some(url) => url.clone(),
+                    None => archive::found(Some(&stack))?,
+                };
+                Store::Archive(archive::open(&url, || Ok(stack.aws.clone())).await?)
+            }
+            StoreName::Unknown => {
+                Store::Unknown(UnknownEvents::new(&stack.aws, stack.output("UnknownEventsTableName")?))
+            }
+        };
+        let queue = Queue { client: Client::new(&stack.aws), url: stack.output("QueueUrl")?.to_owned() };
+        let ledger = OpenLedger::in_aws(&stack.aws, stack.output("LedgerTableName")?);
+        Ok(Place { queue, ledger, store, verifier, _tables: None })
+    }
+
+    async fn open_dev(&self, verifier: Option<Verifier>) -> anyhow::Result<Place> {
+        let folder = &self.target.state.folder;
+        let endpoint = state::sqs_endpoint(folder)?;
+        let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
+            anyhow::bail!(
+                "`learnink dev` is not running in {}; start `{}`, or name a deployed stack with --stack",
+                quoted(folder),
+                called::dev()
+            );
+        };
+        let (store, tables) = match self.store {
+            StoreName::Archive => {
+                let url = match &self.archive {
+                    Some(url) => url.clone(),
+                    None => archive::found(None)?,
+                };
+                (Store::Archive(archive::open(&url, || self.target.in_aws.config()).await?), None)
+            }
+            StoreName::Unknown => {
+                let tables = stored::open(folder).await?.context("there are no tables yet")?;
+                let aws = sdk_config(tables.endpoint());
+                (Store::Unknown(UnknownEvents::new(&aws, UNKNOWN_EVENTS_TABLE.name)), Some(tables))
+            }
+        };
+        let queue = Queue { client: Client::new(&sdk_config(&endpoint)), url: LocalSqs::queue_url(QUEUE) };
+        Ok(Place { queue, ledger, store, verifier, _tables: tables })
+    }
+
+    /// What proves messages; `None` if nothing has to.
+    async fn verifier(&self, stack: Option<&Stack>) -> anyhow::Result<Option<Verifier>> {
+        if self.unproven {
+            return Ok(None);
+        }
+        let mut known = match &self.secret_file {
+            Some(file) => vec![secrets::in_file(file)?],
+            None => variable(SECRETS).into_iter().map(|given| secrets::without_wrapping(&given)).collect(),
+        };
+        match stack {
+            Some(stack) => known.extend(of_stack(stack).await?),
+            None => known.push(secrets::without_wrapping(&read_signing_secret(&self.target.state.folder)?)),
+        }
+        let verifier = Verifier::new(&known.join(" "));
+        verifier.map(Some).context(
+            "the signing secrets cannot be used; pass the right ones with --secret-file, or --unproven to do without",
+        )
+    }
+
+    /// The options that say which messages, by which the same run is found again.
+    fn filter(&self) -> String {
+        let store = match self.store {
+            StoreName::Archive => "archive",
+            StoreName::Unknown => "unknown",
+        };
+        let mut words = vec![format!("--from {store}")];
+        let times = [("--since", &self.since), ("--until", &self.until)];
+        words.extend(times.iter().filter_map(|(name, time)| Some(option(name, &time.as_ref()?.text))));
+        let types: BTreeSet<_> = self.types.iter().collect();
+        words.extend(types.into_iter().map(|event_type| option("--type", event_type)));
+        let ids: BTreeSet<_> = self.messages.iter().map(MessageId::as_str).collect();
+        let text = ids.iter().copied().collect::<Vec<_>>().join(" ");
+        if ids.len() > MOST_IDS_IN_TEXT {
+            let hash = payload_sha256(text.as_bytes());
+            words.push(format!("--message ({} ids, {})", ids.len(), hash.get(..12).unwrap_or_default()));
+        } else if !ids.is_empty() {
+            words.push(format!("--message {text}"));
+        }
+        words.extend(self.archive.iter().map(|url| option("--archive", url)));
+        words.join(" ")
+    }
+
+    /// The window of a new run.
+    fn window(
+        &self,
+        filter: String,
+        handlers: BTreeSet<String>,
+        at: Timestamp,
+    ) -> anyhow::Result<ReplayWindow> {
+        let time = |typed: &TypedTime, option: &str| {
+            typed.time.at(at).with_context(|| format!("{option} cannot be used"))
+        };
+        let from = self.since.as_ref().map(|typed| time(typed, "--since")).transpose()?;
+        let until = self.until.as_ref().map(|typed| time(typed, "--until")).transpose()?;
+        // A run without a range still has an end: what arrives later is not part of it.
+        let until = until.unwrap_or(at);
+        anyhow::ensure!(from.is_none_or(|from| from < until), "--until has to be later than --since");
+        // From the unknown events, what is done stays done, unless its handler is named.
+        let again = self.store == StoreName::Archive || !handlers.is_empty();
+        Ok(ReplayWindow {
+            id: fresh_id(),
+            covers: Coverage::Run(Run { filter, from, until: Some(until), again }),
+            handlers,
+            reason: self.reason.clone(),
+            // Known once it is opened.
+            opened_by: String::new(),
+            opened_at: at,
+            expires_at: at.checked_add(self.lasts).context("--for cannot be used")?,
+            closed: None,
+        })
+    }
+}
+
+impl Place {
+    fn name_of_store(&self, args: &Args) -> String {
+        match (&self.store, &args.archive) {
+            (Store::Archive(_), Some(url)) => url.clone(),
+            (Store::Archive(_), None) => "the archive".to_owned(),
+            (Store::Unknown(_), _) => "the table of unknown events".to_owned(),
+        }
+    }
+}
+
+/// The stack's signing secrets, the current ones and the previous ones.
+async fn of_stack(stack: &Stack) -> anyhow::Result<Vec<String>> {
+    let name = stack.output("SigningSecretName")?;
+    let secret = SecretsManager::new(&stack.aws, name);
+    let current = secret.value(CURRENT).await;
+    let current = current.with_context(|| format!("cannot read the signing secret {name}"))?;
+    let mut known = vec![secrets::without_wrapping(&current)];
+    match secret.value(PREVIOUS).await {
+        // After a leak it may be something else, or nothing.
+        Ok(previous) => known.extend(
+            Some(secrets::without_wrapping(&previous)).filter(|previous| Verifier::new(previous).is_ok()),
+        ),
+        Err(ReadError::Call(_) | ReadError::NotText) => {}
+    }
+    Ok(known)
+}
+
+/// Reads and judges what is kept.
+async fn find(place: &Place, wanted: &Wanted) -> anyhow::Result<Found> {
+    let Listed { keys, others } = place.store.list(wanted).await?;
+    let bar = progress(keys.len(), "read")?;
+    let judge = |key: Key| async move {
+        let judged = place.store.judge(&key, wanted, place.verifier.as_ref()).await;
+        (key, judged)
+    };
+    let mut judged = stream::iter(keys).map(judge).buffer_unordered(READS_AT_ONCE);
+    let mut found = Found { others, ..Found::default() };
+    while let Some((key, judged)) = judged.next().await {
+        bar.inc(1);
+        let (count, why) = match judged {
+            Ok(Judged::Other) => continue,
+            Ok(Judged::Chosen(candidate)) => {
+                found.candidates.push(candidate);
+                continue;
+            }
+            Ok(Judged::NoEvent) => {
+                found.no_event += 1;
+                continue;
+            }
+            Ok(Judged::Unproven(why)) => (&mut found.unproven, why),
+            Err(why) => (&mut found.unreadable, why),
+        };
+        *count += 1;
+        bar.suspend(|| note(format!("left out: {}: {why}", key.name())))?;
+    }
+    bar.finish_and_clear();
+    found.candidates = each_once(found.candidates);
+    Ok(found)
+}
+
+/// Sorts the candidates by what the ledger knows of them.
+async fn look_up(
+    ledger: &OpenLedger,
+    candidates: Vec<Candidate>,
+    window: &str,
+    skips_forgotten: bool,
+) -> anyhow::Result<Split> {
+    let mut split = Split::default();
+    let looks = candidates.into_iter().map(|candidate| async move {
+        let entry = ledger.entry((&candidate.id).into()).await;
+        entry.map(|entry| (candidate, entry))
+    });
+    // In their order.
+    let mut looks = stream::iter(looks).buffered(READS_AT_ONCE);
+    while let Some(looked) = looks.next().await {
+        let (candidate, entry) = looked?;
+        match entry {
+            Some(entry) if entry.done.contains(&run_key(window)) => split.done += 1,
+            None if skips_forgotten => split.forgotten += 1,
+            Some(_) | None => split.left.push(candidate),
+        }
+    }
+    Ok(split)
+}
+
+/// What a run does with the messages.
+struct Sending<'a> {
+    place: &'a Place,
+    args: &'a Args,
+    window: &'a str,
+    left: Vec<Candidate>,
+    done: usize,
+    /// How many could not be read any more.
+    not_sent: usize,
+}
+
+impl Sending<'_> {
+    /// Sends one, waits for its end, asks, and sends the rest. Returns why it stopped, if it did.
+    async fn carry_out(&mut self, act: &mut OpenAct<'_>) -> anyhow::Result<Option<String>> {
+        let mut interrupt = Interrupt::watch();
+        let Some(first) = self.left.pop() else { return Ok(None) };
+        let before = self.place.ledger.entry((&first.id).into()).await?;
+        if let Err(error) = self.place.send(&first, self.window).await {
+            self.left.push(first);
+            return Err(error);
+        }
+        self.done += 1;
+        act.note(self.done, "trying one first").await?;
+        let limit = Duration::from_secs(self.args.wait);
+        note(format!("tried first: {}; waiting for its end, {} s at most", first.id, limit.as_secs()))?;
+        let end = self.wait_for(&first.id, before.as_ref(), limit, &mut interrupt).await?;
+        if interrupt.came() {
+            return Ok(Some("interrupted before the first try was done".to_owned()));
+        }
+        let text = end.text(first.id.as_str(), limit);
+        note(&text)?;
+        if end != Trial::Done {
+            return Ok(Some(format!("stopped, because {text}")));
+        }
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        act.note(self.done, "the first try is done").await?;
+        let (left, rate) = (self.left.len(), self.args.rate);
+        let about = left.div_ceil(rate as usize);
+        let question = format!("Send the other {}, at {rate} a second (about {about} s)?", messages(left));
+        let answer = tokio::select! {
+            answer = self.args.consent.ask(&question) => answer?,
+            () = interrupt.wait() => return Ok(Some("interrupted before the answer".to_owned())),
+        };
+        if answer == Answer::No {
+            return Ok(Some("the answer was no, after the first try".to_owned()));
+        }
+        self.send_rest(&interrupt).await
+    }
+
+    async fn wait_for(
+        &self,
+        id: &MessageId,
+        before: Option<&Entry>,
+        limit: Duration,
+        interrupt: &mut Interrupt,
+    ) -> anyhow::Result<Trial> {
+        let started = Instant::now();
+        loop {
+            let entry = self.place.ledger.entry(id.into()).await?;
+            let trial = Trial::of_run(self.window, before, entry.as_ref());
+            if trial.has_ended() || interrupt.came() || started.elapsed() >= limit {
+                return Ok(trial);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(BETWEEN_LOOKS) => {}
+                () = interrupt.wait() => {}
+            }
+        }
+    }
+
+    /// Sends what is left, the oldest first.
+    async fn send_rest(&mut self, interrupt: &Interrupt) -> anyhow::Result<Option<String>> {
+        let bar = progress(self.left.len(), "sent")?;
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / self.args.rate);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let left = std::mem::take(&mut self.left);
+        let mut unsent: BTreeMap<MessageId, Candidate> =
+            left.iter().map(|candidate| (candidate.id.clone(), candidate.clone())).collect();
+        let paced = stream::unfold((pace, left.into_iter()), |(mut pace, mut left)| async {
+            let next = left.next()?;
+            pace.tick().await;
+            (!interrupt.came()).then_some((next, (pace, left)))
+        });
+        let (kept, window) = (self.place, self.window);
+        let sends = paced.map(|candidate| async move { (kept.send(&candidate, window).await, candidate) });
+        let mut sends = Box::pin(sends.buffer_unordered(SENDS_AT_ONCE));
+        let mut stopped = None;
+        while let Some((sent, candidate)) = sends.next().await {
+            match sent {
+                Ok(Sent::Yes) => self.done += 1,
+                Ok(Sent::NotKept) => self.not_sent += 1,
+                Err(error) => {
+                    stopped = Some(format!("failed: {error:#}"));
+                    break;
+                }
+            }
+            unsent.remove(&candidate.id);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        self.left = unsent.into_values().collect();
+        if stopped.is_none() && interrupt.came() && !self.left.is_empty() {
+            stopped = Some("interrupted".to_owned());
+        }
+        Ok(stopped)
+    }
+}
+
+/// Whether a message was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Yes,
+    /// It is not kept any more.
+    NotKept,
+}
+
+impl Place {
+    /// Sends a message under a window, as it was signed.
+    async fn send(&self, candidate: &Candidate, window: &str) -> anyhow::Result<Sent> {
+        let doing = || format!("cannot send {} again", candidate.id);
+        let kept =
+            self.store.message(&candidate.key).await.map_err(anyhow::Error::msg).with_context(doing)?;
+        let Some(message) = kept else { return Ok(Sent::NotKept) };
+        let message = Message { window: Some(window.to_owned()), ..message };
+        let encoded = message.encode().with_context(doing)?;
+        let attributes = encoded.attributes.into_iter().map(|attribute| {
+            let value = MessageAttributeValue::builder();
+            let value = value.data_type(attribute.data_type).string_value(attribute.value).build()?;
+            Ok((attribute.name.to_owned(), value))
+        });
+        let attributes = attributes.collect::<anyhow::Result<_>>()?;
+        self.queue.send(Outgoing { body: encoded.body, attributes }).await?;
+        Ok(Sent::Yes)
+    }
+}
+
+/// How many messages there are beside those that are left to send.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    done: usize,
+    forgotten: usize,
+    no_event: usize,
+    unproven: usize,
+    unreadable: usize,
+    others: usize,
+}
+
+impl Counts {
+    fn json(&self, selected: usize, window: &ReplayWindow, is_new: bool) -> serde_json::Value {
+        serde_json::json!({
+            "window": (!is_new).then_some(&window.id),
+            "selected": selected,
+            "done": self.done,
+            "forgotten": self.forgotten,
+            "no_event": self.no_event,
+            "unproven": self.unproven,
+            "unreadable": self.unreadable,
+        })
+    }
+
+    /// A line about each kind of message that is not sent.
+    fn lines(&self, window: &ReplayWindow) -> Vec<String> {
+        let line = |count: usize, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 message {one}")),
+            count => Some(format!("{count} messages {many}")),
+        };
+        let under = &window.id;
+        let lines = [
+            line(
+                self.done,
+                &format!("is done under the replay window {under}, and is not sent again"),
+                &format!("are done under the replay window {under}, and are not sent again"),
+            ),
+            line(
+                self.forgotten,
+                "is left out: the ledger does not know any more which handlers are done; name one with --handler",
+                "are left out: the ledger does not know any more which handlers are done; name one with --handler",
+            ),
+            line(
+                self.unproven,
+                "is left out: no secret proves it; pass the secrets of its time with --secret-file",
+                "are left out: no secret proves them; pass the secrets of their time with --secret-file",
+            ),
+            line(self.unreadable, "is left out: it cannot be read", "are left out: they cannot be read"),
+            line(self.no_event, "is left out: it is not an event", "are left out: they are not events"),
+        ];
+        let mut lines: Vec<_> = lines.into_iter().flatten().collect();
+        match self.others {
+            0 => {}
+            1 => lines.push("1 other object of the archive is not a record".to_owned()),
+            others => lines.push(format!("{others} other objects of the archive are not records")),
+        }
+        lines
+    }
+}
+
+/// Prints what is to be sent, by type, and what is not.
+fn print_found(
+    left: &[Candidate],
+    counts: &Counts,
+    window: &ReplayWindow,
+    store: &str,
+) -> anyhow::Result<()> {
+    let mut types: BTreeMap<&str, (usize, Timestamp, Timestamp)> = BTreeMap::new();
+    for candidate in left {
+        let at = candidate.received_at;
+        let (count, first, last) = types.entry(&candidate.event_type).or_insert((0, at, at));
+        *count += 1;
+        *first = (*first).min(at);
+        *last = (*last).max(at);
+    }
+    if !left.is_empty() {
+        let columns = [Id("Type"), Number("Messages"), Text("First received"), Text("Last received")];
+        let rows = types.iter().map(|(event_type, (count, first, last))| {
+            let event_type = if event_type.is_empty() { "(no type)" } else { event_type };
+            [event_type.to_owned(), count.to_string(), seconds(*first), seconds(*last)]
+        });
+        table::print_rows(columns, rows)?;
+    }
+    counts.lines(window).into_iter().try_for_each(print)?;
+    print(match (left.len(), counts.done) {
+        (0, 0) => format!("nothing in {store} is to be sent"),
+        (0, _) => format!("all that was asked for in {store} is done under the replay window {}", window.id),
+        (count, _) => format!(
+            "{} in {store} {} to be sent; {} will run",
+            messages(count),
+            if count == 1 { "is" } else { "are" },
+            what_runs(window)
+        ),
+    })
+}
+
+/// Which handlers run under a window.
+fn what_runs(window: &ReplayWindow) -> String {
+    let again = matches!(&window.covers, Coverage::Run(run) if run.again);
+    match (window.handlers.is_empty(), again) {
+        (false, _) => super::handlers_of(window),
+        (true, true) => "all handlers".to_owned(),
+        (true, false) => "handlers that are not done".to_owned(),
+    }
+}
+
+fn messages(count: usize) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+}
+
+fn are(count: usize) -> String {
+    if count == 1 { "1 message is".to_owned() } else { format!("{count} messages are") }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use learnink_consumer::replay::Closing;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    const NOW: &str = "2026-01-02T10:00:00Z";
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn args(options: &[&str]) -> Args {
+        let options = [&["run", "--reason", "because"], options].concat();
+        Command::try_parse_from(options).unwrap().args
+    }
+
+    /// The window of a new run at [`NOW`], or what is wrong with the options.
+    fn window(options: &[&str]) -> Result<ReplayWindow, String> {
+        let args = args(options);
+        let handlers = args.handlers.iter().cloned().collect();
+        args.window(args.filter(), handlers, at(NOW)).map_err(|error| format!("{error:#}"))
+    }
+
+    fn run_of(window: &ReplayWindow) -> &Run {
+        let Coverage::Run(run) = &window.covers else { panic!("{window:?}") };
+        run
+    }
+
+    #[test]
+    fn the_filter_says_which_messages_in_one_order_and_not_how_they_are_sent() {
+        let filter = |options: &[&str]| args(&[&["--from", "archive"], options].concat()).filter();
+        let types = ["--type", "b", "--type", "a", "--type", "b"];
+        let sent = ["--rate", "5", "--limit", "2", "--wait", "9", "--yes", "--new"];
+        let all = [&["--since", "3h ago"][..], &types, &sent].concat();
+        assert_eq!(filter(&all), "--from archive --since '3h ago' --type a --type b");
+        assert_eq!(filter(&["--message", "msg_2", "msg_1"]), "--from archive --message msg_1 msg_2");
+        let many: Vec<_> = (0..20_000).map(|number| format!("msg_{number}")).collect();
+        let many = [&["--message"], &*many.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+        let text = filter(&many);
+        assert!(text.starts_with("--from archive --message (20000 ids, ") && text.len() < 60, "{text}");
+        // One other id is another filter.
+        assert_ne!(filter(&many[..many.len() - 1]).replace("19999", "20000"), text);
+    }
+
+    #[test]
+    fn a_run_has_an_end_and_what_runs_depends_on_where_the_messages_are_kept() {
+        let archive = window(&["--from", "archive", "--since", "3h ago"]).unwrap();
+        let run = run_of(&archive);
+        assert_eq!((run.from, run.until), (Some(at("2026-01-02T07:00:00Z")), Some(at(NOW))));
+        assert!(run.again && what_runs(&archive) == "all handlers");
+        assert_eq!(archive.expires_at, at("2026-01-03T10:00:00Z"));
+        let unknown = window(&["--from", "unknown", "--since", "2026-01-01"]).unwrap();
+        assert!(!run_of(&unknown).again && what_runs(&unknown) == "handlers that are not done");
+        let named = window(&["--from", "unknown", "--message", "msg_1", "--handler", "push"]).unwrap();
+        assert!(run_of(&named).again && what_runs(&named) == "push");
+        assert_eq!((run_of(&named).from, run_of(&named).until), (None, Some(at(NOW))));
+    }
+
+    #[test]
+    fn times_that_cannot_be_used_are_said() {
+        for (options, expected) in [
+            (&["--since", "2026-01-02T10:00:01Z"][..], "--since cannot be used: that is in the future"),
+            (&["--since", "2026-01-02", "--until", "2026-01-01"], "--until has to be later than --since"),
+            (&["--since", "2026-01-01", "--until", "2027-01-01"], "--until cannot be used"),
+        ] {
+            let error = window(&[&["--from", "archive"], options].concat()).unwrap_err();
+            assert!(error.starts_with(expected), "{options:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_same_options_go_on_with_a_run_while_its_window_is_open() {
+        let options = ["--from", "archive", "--since", "3h ago"];
+        let open = window(&options).unwrap();
+        let (filter, none) = (args(&options).filter(), BTreeSet::new());
+        let push = BTreeSet::from(["push".to_owned()]);
+        let hours_later = at("2026-01-02T16:00:00Z");
+        assert!(is_this_run(&open, &filter, &none, hours_later));
+        assert!(!is_this_run(&open, &filter, &push, hours_later));
+        assert!(!is_this_run(&open, "--from archive --since '4h ago'", &none, hours_later));
+        assert!(!is_this_run(&open, &filter, &none, at("2026-01-03T10:00:00Z")));
+        let closed = Some(Closing { by: "lee".to_owned(), at: hours_later });
+        assert!(!is_this_run(&ReplayWindow { closed, ..open.clone() }, &filter, &none, hours_later));
+        let said = goes_on(&ReplayWindow { opened_by: "kim".to_owned(), ..open });
+        assert!(
+            said.contains("which kim opened, received from 2026-01-02 07:00:00Z to 2026-01-02 10:00:00Z"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn every_kind_of_message_that_is_not_sent_has_its_line() {
+        let window = ReplayWindow {
+            id: "w1".to_owned(),
+            ..window(&["--from", "archive", "--since", "1d ago"]).unwrap()
+        };
+        let none = Counts { done: 0, forgotten: 0, no_event: 0, unproven: 0, unreadable: 0, others: 0 };
+        assert_eq!(none.lines(&window), [""; 0]);
+        let some = Counts { done: 1, forgotten: 2, no_event: 1, unproven: 2, unreadable: 1, others: 1 };
+        insta::assert_snapshot!(some.lines(&window).join("\n"));
+    }
+}
