@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use learnink_tests::binaries::cargo;
 use learnink_tests::{read, root};
 
 use crate::deployed::successful;
@@ -190,7 +191,7 @@ fn your_code_takes_the_next_version_without_a_conflict() {
     assert!(lines.iter().all(|line| line.starts_with('+')), "{lines:#?}");
     assert!(lines[0].contains("SHOP_URL") && lines.last().unwrap().contains("shop-token"), "{lines:#?}");
 
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo();
     cargo.current_dir(repository.0.path()).args([
         "test",
         "--offline",
