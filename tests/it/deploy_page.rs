@@ -27,13 +27,13 @@ const GITHUB_SUBJECT: &str = "repo:acme@123456/learnink-webhooks@456789";
 
 /// A block of commands, and its heading.
 #[derive(Debug)]
-struct Block {
+pub(crate) struct Block {
     heading: String,
-    commands: String,
+    pub(crate) commands: String,
 }
 
 /// The blocks of a page that are marked as commands for a shell.
-fn blocks(page: &str) -> Vec<Block> {
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let (mut blocks, mut heading, mut is_open) = (Vec::<Block>::new(), String::new(), false);
     for line in page.lines() {
         match (is_open, line.trim()) {
@@ -103,7 +103,7 @@ fn stand_ins(folder: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn write_program(path: &Path, script: &str) {
+pub(crate) fn write_program(path: &Path, script: &str) {
     fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -288,7 +288,7 @@ fn the_limits_on_their_page_are_those_of_the_template_and_the_backoff() {
     assert_eq!(environments * 10, 2_000);
     says("| 2,000 a second |".to_owned());
     says(format!("| {}, of up to 10 messages |", default("ConsumerConcurrency")));
-    let page = read("docs/deploy.md").replace('\n', " ");
+    let page = format!("{} {}", read("docs/deploy.md"), read("docs/on-call.md")).replace('\n', " ");
     for text in [
         format!("Each stack reserves {environments} of them"),
         format!("two stacks in one account need {}", 2 * environments + 100),
@@ -296,6 +296,6 @@ fn the_limits_on_their_page_are_those_of_the_template_and_the_backoff() {
         // At 800 a second, which is under the throttle.
         format!("a Recover of 10,000 is in after {} seconds", 10_000_u64.div_ceil(800)),
     ] {
-        assert!(page.contains(&text), "docs/deploy.md does not say: {text}");
+        assert!(page.contains(&text), "neither docs/deploy.md nor docs/on-call.md says: {text}");
     }
 }

@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use super::transformed::{Template, Violations, cases, short};
 
+/// Where each alarm is explained.
+const ON_CALL: &str = include_str!("../../../docs/on-call.md");
+
 /// Properties with rules of their own, or that do not affect when an alarm fires.
 const UNTOLD: [&str; 5] = ["AlarmName", "AlarmDescription", "AlarmActions", "OKActions", "ActionsEnabled"];
 
@@ -29,6 +32,16 @@ pub(super) fn rules(template: &Template, violations: &mut Violations) {
                 cases(&properties["AlarmActions"]).iter().any(|topic| topic["Ref"] == "AlarmTopic")
                     && [&Value::Null, &Value::Bool(true)].contains(&&properties["ActionsEnabled"]);
             violations.require(is_heard, format!("{name} would ring, and nobody hear"));
+            let called = properties["AlarmName"]["Fn::Sub"].as_str().unwrap_or_default();
+            let called = called.strip_prefix("${AWS::StackName}-").unwrap_or_default();
+            let says_where = properties["AlarmDescription"]
+                .as_str()
+                .is_some_and(|text| text.ends_with("See docs/on-call.md."));
+            let is_explained = ON_CALL.contains(&format!("\n## {called}\n"));
+            violations.require(
+                says_where && is_explained,
+                format!("{name} does not lead to its section of docs/on-call.md, or there is none"),
+            );
         }
     }
 }
