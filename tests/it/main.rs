@@ -43,6 +43,7 @@ mod ledger_faults;
 mod letters;
 mod lists;
 mod odd_events;
+mod on_call_page;
 mod partiql;
 mod pipeline;
 mod push;

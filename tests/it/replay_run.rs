@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_lambda_events::sqs::SqsEvent;
-use aws_sdk_sqs::types::MessageAttributeValue;
+use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName};
 use jiff::Timestamp;
 use learnink_aws::Env;
 use learnink_connectors::archive::{self, Archive, Selection};
 use learnink_connectors::unknown;
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, SqsQueues};
 use learnink_local::EventSource;
+use learnink_local::pipeline::LEARNERS_TABLE;
 use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};
 use learnink_tests::signing::{self, OTHER_SECRET, SECRET, now_s};
-use learnink_webhook::{Event, HandlerResult, Message, MessageId, Router};
+use learnink_webhook::{Event, HandlerError, HandlerResult, Message, MessageId, Router};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,7 +29,9 @@ const PERSONAL: [&str; 2] = ["254705408079", "Mary"];
 
 /// A handler, and how often it ran for each key.
 #[derive(Debug, Clone, Default)]
-struct Runs {
+pub(crate) struct Runs {
+    /// Why it fails; empty if it does not.
+    failure: Arc<Mutex<String>>,
     /// Whether it does what it should.
     is_right: Arc<AtomicBool>,
     /// How often each key was asked for.
@@ -38,7 +41,13 @@ struct Runs {
 }
 
 impl Runs {
-    fn repair(&self) {
+    /// Fails for good from now on, until it is repaired.
+    pub(crate) fn fail(&self, reason: &str) {
+        reason.clone_into(&mut self.failure.lock().unwrap());
+    }
+
+    pub(crate) fn repair(&self) {
+        self.failure.lock().unwrap().clear();
         self.is_right.store(true, Ordering::SeqCst);
     }
 
@@ -46,7 +55,7 @@ impl Runs {
         self.keys.lock().unwrap().clone()
     }
 
-    fn right(&self) -> usize {
+    pub(crate) fn right(&self) -> usize {
         self.right.lock().unwrap().len()
     }
 }
@@ -54,6 +63,10 @@ impl Runs {
 /// It answers that all is well, right or wrong.
 async fn run(event: Event, runs: Runs) -> HandlerResult {
     *runs.keys.lock().unwrap().entry(event.key.to_string()).or_default() += 1;
+    let failure = runs.failure.lock().unwrap().clone();
+    if !failure.is_empty() {
+        return Err(HandlerError::permanent(failure));
+    }
     if runs.is_right.load(Ordering::SeqCst) {
         runs.right.lock().unwrap().insert(event.id().to_string());
     }
@@ -61,22 +74,22 @@ async fn run(event: Event, runs: Runs) -> HandlerResult {
 }
 
 /// A stack on ministack with its archive in S3, and a consumer.
-struct Stand {
+pub(crate) struct Stand {
     engine: Engine,
     queues: QueuePair,
-    tables: [String; 2],
+    tables: [String; 3],
     stack: String,
     archive: Archive,
     env: Env,
-    progress: Runs,
-    bus: Runs,
+    pub(crate) progress: Runs,
+    pub(crate) bus: Runs,
     pollers: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
 
 /// What the consumer of a stand does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Handlers {
+pub(crate) enum Handlers {
     /// The two handlers take every webhook.
     All,
     /// No handler takes the events.
@@ -92,11 +105,15 @@ fn body(number: u32, event_type: &str) -> String {
 }
 
 impl Stand {
-    async fn start(name: &str) -> Self {
+    pub(crate) async fn start(name: &str) -> Self {
         learnink_aws::install_tls_provider();
         let engine = Engine::ministack().await;
         let queues = engine.queues(30, 7).await;
-        let tables = [engine.table("message_id", None).await, engine.table("message_id", None).await];
+        let tables = [
+            engine.table("message_id", None).await,
+            engine.table("message_id", None).await,
+            engine.table(LEARNERS_TABLE.hash_key, LEARNERS_TABLE.range_key).await,
+        ];
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let bucket = format!("{}/{name}", ministack_endpoint());
         assert!(http.put(bucket).send().await.unwrap().status().is_success());
@@ -107,8 +124,10 @@ impl Stand {
         assert!(created.status.success(), "{}", text(&created.stderr));
         let outputs = [
             ("QueueUrl", &queues.url),
+            ("DeadLetterQueueUrl", &queues.dead_letter_url),
             ("LedgerTableName", &tables[0]),
             ("UnknownEventsTableName", &tables[1]),
+            ("LearnersTableName", &tables[2]),
             ("SigningSecretName", &secret),
             ("ArchiveUrl", &url),
         ];
@@ -138,7 +157,7 @@ impl Stand {
     }
 
     /// Starts two consumers with these handlers, in place of those before.
-    async fn deploy(&mut self, handlers: Handlers) {
+    pub(crate) async fn deploy(&mut self, handlers: Handlers) {
         self.stop.send_replace(true);
         while self.pollers.join_next().await.is_some() {}
         self.stop = watch::channel(false).0;
@@ -177,14 +196,23 @@ impl Stand {
 
     /// Queues a message as a receiver does that has verified it.
     async fn receive(&self, number: u32, event_type: &str, secret: &str) {
-        let (id, body, signed_at_s) = (format!("msg_{number}"), body(number, event_type), now_s());
-        let [_, _, (_, signature)] = signing::headers(secret, &id, signed_at_s, body.as_bytes());
+        self.queue(&format!("msg_{number}"), body(number, event_type), secret).await;
+    }
+
+    /// Queues a webhook that need not be an event.
+    pub(crate) async fn receive_bytes(&self, id: &str, body: &str) {
+        self.queue(id, body.to_owned(), SECRET).await;
+    }
+
+    async fn queue(&self, id: &str, body: String, secret: &str) {
+        let signed_at_s = now_s();
+        let [_, _, (_, signature)] = signing::headers(secret, id, signed_at_s, body.as_bytes());
         let message = Message {
-            id: MessageId::parse(&id).unwrap(),
+            id: MessageId::parse(id).unwrap(),
             signed_at_s,
             signature,
             received_at: Timestamp::from_second(signed_at_s).unwrap(),
-            event_type: Some(event_type.to_owned()),
+            event_type: None,
             body: body.into_bytes(),
             part: None,
             window: None,
@@ -199,13 +227,13 @@ impl Stand {
         request.send().await.unwrap();
     }
 
-    async fn receive_all(&self, numbers: std::ops::Range<u32>) {
+    pub(crate) async fn receive_all(&self, numbers: std::ops::Range<u32>) {
         for number in numbers {
             self.receive(number, "example.type", SECRET).await;
         }
     }
 
-    async fn wait_for(&self, what: &str, is_there: impl AsyncFn() -> bool) {
+    pub(crate) async fn wait_for(&self, what: &str, is_there: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_there().await {
             assert!(Instant::now() < deadline, "waited for {what}");
@@ -214,7 +242,7 @@ impl Stand {
     }
 
     /// Waits until so many messages are done, as the ledger says, and nothing is left on the queue.
-    async fn wait_until_handled(&self, numbers: std::ops::Range<u32>) {
+    pub(crate) async fn wait_until_handled(&self, numbers: std::ops::Range<u32>) {
         let ledger = self.ledger();
         self.wait_for("the ledger", async || {
             for number in numbers.clone() {
@@ -227,6 +255,12 @@ impl Stand {
             true
         })
         .await;
+    }
+
+    /// How many dead letters there are.
+    pub(crate) async fn letters(&self) -> usize {
+        let client = self.engine.sqs_client();
+        aws_messages(&client, &self.queues.dead_letter_url).await
     }
 
     /// The ledger's keys of a message.
@@ -259,7 +293,19 @@ impl Stand {
     }
 }
 
-fn said(output: &Output) -> (String, Option<i32>) {
+/// How many messages a queue has, visible or not.
+async fn aws_messages(client: &aws_sdk_sqs::Client, url: &str) -> usize {
+    let names = [
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+    ];
+    let request = client.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
+    let counts = request.send().await.unwrap().attributes.unwrap();
+    names.iter().map(|name| counts[name].parse::<usize>().unwrap()).sum()
+}
+
+/// What was printed, which is nothing personal, and the exit code.
+pub(crate) fn said(output: &Output) -> (String, Option<i32>) {
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     for personal in PERSONAL {
         assert!(!said.contains(personal), "{said}");
