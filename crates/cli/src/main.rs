@@ -52,9 +52,9 @@ enum Command {
     /// Show the events that no handler took when they arrived
     ///
     /// The table has a row for each type and version, --json one for each event. Events are kept for 90 days. Once
-    /// there is a handler for a type, LearnInk's Resend sends an event again, and the handler runs.
+    /// there is a handler for a type, `replay run --from unknown` sends its events again, and the handler runs.
     Unknown(stored::Args),
-    /// Handle messages again that are already done: open, list and close replay windows
+    /// Handle messages again that are already done: from what is kept, or as LearnInk sends them again
     #[command(subcommand)]
     Replay(replay::Command),
     /// Find out why messages are on the dead-letter queue, send them again, drop and restore them

@@ -55,8 +55,9 @@ pub(crate) enum Command {
     group(ArgGroup::new("covers").required(true).args(["messages", "since"])),
     after_help = format!("\
 The window itself sends nothing. While it is open, what LearnInk sends again with the same message id, by \
-Resend or Replay in its dashboard, is not taken for a duplicate: each handler runs again once per message \
-and window, under a new idempotency key. What arrived in time and failed comes back under it, even later. \
+Resend in its dashboard, is not taken for a duplicate: each handler runs again once per message \
+and window, under a new idempotency key. Of what was answered 200, Resend sends one message at a time; \
+`replay run` sends many, from what is kept. What arrived in time and failed comes back under it, even later. \
 A handler that gives up on old events, as `push` does after a day, still does, unless --handler names it.
 
 TIME is 2026-01-02T08:00:00Z or with another offset, 2026-01-02T08:00 or 2026-01-02 in UTC, or '2h ago'. \

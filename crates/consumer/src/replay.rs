@@ -1,8 +1,8 @@
 //! Replay windows: an operator runs finished work again.
 //!
-//! LearnInk's *Resend* and *Replay* keep the message id and are not marked, so that the ledger takes them for
-//! duplicates. While a window is open, an arriving message that it covers runs again: each handler once per
-//! window, under [keys](learnink_webhook::idempotency) of its own. A window says who opened it and why, and closes by itself.
+//! LearnInk's *Resend* keeps the message id and is not marked, so that the ledger takes it for a duplicate. While a
+//! window is open, an arriving message that it covers runs again: each handler once per window, under
+//! [keys](learnink_webhook::idempotency) of its own. A window says who opened it and why, and closes by itself.
 //!
 //! What LearnInk cannot send again, `learnink replay run` does, from the archive or from the table of unknown events.
 //! Each message that it sends names its window, so that the window covers exactly these.
