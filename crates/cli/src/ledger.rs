@@ -34,14 +34,14 @@ impl OpenLedger {
     pub(crate) fn in_aws(aws: &SdkConfig, table: &str) -> Self {
         let name = format!("the ledger `{table}` in {}", aws::region(aws));
         let clock = AwsClock::default();
-        Self { ledger: DynamoDbLedger::new(&clock.watch(aws), table), name, clock, _dynamodb: None }
+        Self { ledger: DynamoDbLedger::with_limits_of(&clock.watch(aws), table), name, clock, _dynamodb: None }
     }
 
     /// The ledger of `learnink dev`, whether or not it is running; `None` before its first start.
     pub(crate) async fn of_dev(folder: &Path) -> anyhow::Result<Option<Self>> {
         let dynamodb = stored::open(folder).await?;
         Ok(dynamodb.map(|dynamodb| Self {
-            ledger: DynamoDbLedger::new(&sdk_config(dynamodb.endpoint()), LEDGER_TABLE.name),
+            ledger: DynamoDbLedger::with_limits_of(&sdk_config(dynamodb.endpoint()), LEDGER_TABLE.name),
             name: format!("the ledger of `learnink dev` ({})", quoted(folder)),
             clock: AwsClock::default(),
             _dynamodb: Some(dynamodb),

@@ -86,6 +86,11 @@ impl DynamoDbLedger {
         Self { client: Client::from_conf(config), table: table.into() }
     }
 
+    /// The ledger in `table`, with the time limits in `config`: for a person, who may be far from AWS.
+    pub fn with_limits_of(config: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
+        Self { client: Client::new(config), table: table.into() }
+    }
+
     /// Carries out statements independently: one answer for each, in order.
     async fn execute(
         &self,
