@@ -162,6 +162,7 @@ async fn whoever_follows_the_on_call_page_repairs_what_it_is_about_and_needs_no_
         &["dlq", "drop", "--all", "--yes", "--to", kept],
         &["dlq", "restore", kept, "--yes"],
         &["replay", "close", "none"],
+        &["show", "msg_99"],
         &["learners"],
         &["archive", "export"],
         &["acts"],

@@ -555,3 +555,32 @@ async fn on_a_laptop_a_run_goes_through_the_pipeline_of_dev() {
     assert_eq!(acts.len(), 2, "{acts:?}");
     assert!(acts.iter().all(|act| act["action"] == "replay run" && act["outcome"] == "done"), "{acts:?}");
 }
+
+#[tokio::test]
+async fn everything_that_is_known_of_a_message_is_shown_without_what_it_carries() {
+    let mut stand = Stand::start("show-a-message").await;
+    stand.deploy(Handlers::All).await;
+    stand.receive_all(0..1).await;
+    stand.wait_until_handled(0..1).await;
+    let (shown, code) = stand.said(&["show", "msg_0"]).await;
+    assert!(shown.contains("state           it is done"), "{shown}");
+    assert!(shown.contains("done            archive, bus, progress, unknown"), "{shown}");
+    assert!(shown.contains("type            example.type"), "{shown}");
+    assert!(shown.contains("  the receiver accepted it; no handler took it, and it was kept"), "{shown}");
+    assert_eq!(code, Some(0), "{shown}");
+    let (run, _) =
+        stand.run(&["--from", "archive", "--message", "msg_0", "--handler", "progress", "--yes"]).await;
+    assert!(run.contains("1 of 1 message sent"), "{run}");
+    let (shown, _) = stand.said(&["show", "msg_0"]).await;
+    assert!(shown.contains("done again      progress@"), "{shown}");
+
+    stand.bus.fail("the event bus does not exist");
+    stand.receive_all(1..2).await;
+    stand.wait_for("the letter", async || stand.letters().await == 1).await;
+    let (shown, _) = stand.said(&["show", "msg_1"]).await;
+    assert!(shown.contains("state           it is on the dead-letter queue"), "{shown}");
+    assert!(shown.contains("it became a dead letter: bus: the event bus does not exist"), "{shown}");
+    assert!(shown.contains("dlq redrive msg_1 --stack show-a-message"), "{shown}");
+    let (none, code) = stand.said(&["show", "msg_9"]).await;
+    assert!(none.contains("nothing is known of msg_9 in the ledger ") && code == Some(1), "{none}");
+}

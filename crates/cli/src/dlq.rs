@@ -3,13 +3,13 @@
 mod cause;
 mod drop;
 mod file;
-mod letter;
+pub(crate) mod letter;
 mod pass;
 pub(crate) mod queue;
 pub(crate) mod redrive;
 mod restore;
 mod selection;
-mod show;
+pub(crate) mod show;
 pub(crate) mod trial;
 
 use std::process::ExitCode;
@@ -33,9 +33,9 @@ use crate::ledger::OpenLedger;
 use crate::output::{note, print};
 use crate::question::Consent;
 use crate::replay::Operator;
-use crate::stack::Target;
+use crate::stack::{Stack, Target};
 use crate::table::Column::{Id, Number, Text};
-use crate::{called, now, table, variable};
+use crate::{StateFolder, called, now, table, variable};
 
 /// The commands of `learnink dlq`.
 #[derive(Debug, clap::Subcommand)]
@@ -96,13 +96,13 @@ impl ActArgs {
 }
 
 /// The dead-letter queue, its source queue and the ledger.
-struct OpenQueues {
+pub(crate) struct OpenQueues {
     letters: Queue,
     /// Where a redrive sends to, if it was named.
     source: Option<Queue>,
-    ledger: OpenLedger,
+    pub(crate) ledger: OpenLedger,
     /// The dead-letter queue's name for people.
-    name: String,
+    pub(crate) name: String,
     /// Whether its messages never expire.
     is_local: bool,
 }
@@ -181,12 +181,18 @@ async fn open(place: &Place) -> anyhow::Result<OpenQueues> {
         let aws = place.target.in_aws.config()?;
         return Ok(in_aws(&aws, url, place.source_queue.as_deref(), table));
     }
-    if let Some(stack) = place.target.in_aws.stack().await? {
+    let stack = place.target.in_aws.stack().await?;
+    open_in(stack.as_ref(), &place.target.state).await
+}
+
+/// The queues and the ledger of a stack, or else of the `learnink dev` that runs.
+pub(crate) async fn open_in(stack: Option<&Stack>, state: &StateFolder) -> anyhow::Result<OpenQueues> {
+    if let Some(stack) = stack {
         let [letters, source, ledger] = ["DeadLetterQueueUrl", "QueueUrl", "LedgerTableName"];
         let (letters, source) = (stack.output(letters)?, stack.output(source)?);
         return Ok(in_aws(&stack.aws, letters, Some(source), stack.output(ledger)?));
     }
-    let folder = &place.target.state.folder;
+    let folder = &state.folder;
     let endpoint = state::sqs_endpoint(folder)?;
     let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
         anyhow::bail!(
@@ -417,7 +423,7 @@ fn print_groups(groups: &[Group], now: Option<Timestamp>, is_local: bool) -> any
     table::print_rows(columns, rows)
 }
 
-fn or_dash(text: Option<String>) -> String {
+pub(crate) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 

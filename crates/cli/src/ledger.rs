@@ -34,7 +34,12 @@ impl OpenLedger {
     pub(crate) fn in_aws(aws: &SdkConfig, table: &str) -> Self {
         let name = format!("the ledger `{table}` in {}", aws::region(aws));
         let clock = AwsClock::default();
-        Self { ledger: DynamoDbLedger::with_limits_of(&clock.watch(aws), table), name, clock, _dynamodb: None }
+        Self {
+            ledger: DynamoDbLedger::with_limits_of(&clock.watch(aws), table),
+            name,
+            clock,
+            _dynamodb: None,
+        }
     }
 
     /// The ledger of `learnink dev`, whether or not it is running; `None` before its first start.

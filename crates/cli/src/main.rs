@@ -18,6 +18,7 @@ mod question;
 mod replay;
 mod secrets;
 mod send;
+mod show;
 mod stack;
 mod stored;
 mod table;
@@ -54,6 +55,8 @@ enum Command {
     /// The table has a row for each type and version, --json one for each event. Events are kept for 90 days. Once
     /// there is a handler for a type, `replay run --from unknown` sends its events again, and the handler runs.
     Unknown(stored::Args),
+    /// Show everything that is known of one message
+    Show(show::Args),
     /// Handle messages again that are already done: from what is kept, or as LearnInk sends them again
     #[command(subcommand)]
     Replay(replay::Command),
@@ -118,6 +121,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Send(args) => send::run(args).await,
         Command::Learners(args) => stored::learners(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Unknown(args) => stored::unknown_events(&args).await.map(|()| ExitCode::SUCCESS),
+        Command::Show(args) => show::run(&args).await,
         Command::Replay(command) => replay::run(command).await,
         Command::Dlq(command) => dlq::run(command).await,
         Command::Acts(args) => acts::run(&args).await,

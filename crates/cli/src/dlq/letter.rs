@@ -19,52 +19,52 @@ use crate::ledger::OpenLedger;
 
 /// A message on the dead-letter queue, without its payload. Fields that cannot be read are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Facts {
-    pub(super) message_id: Option<String>,
-    pub(super) event_type: Option<String>,
+pub(crate) struct Facts {
+    pub(crate) message_id: Option<String>,
+    pub(crate) event_type: Option<String>,
     /// Which part of its list it is, if it is one: `push/100-199`.
-    pub(super) part: Option<String>,
+    pub(crate) part: Option<String>,
     /// When the receiver accepted it.
-    pub(super) received_at: Option<Timestamp>,
+    pub(crate) received_at: Option<Timestamp>,
     /// How often it was delivered before it came here. If SQS moved the message itself, it continues to count:
     /// each look at the queue is one more.
-    pub(super) receive_count: Option<u32>,
+    pub(crate) receive_count: Option<u32>,
     /// When the consumer first claimed it, if it did.
-    pub(super) first_seen: Option<Timestamp>,
+    pub(crate) first_seen: Option<Timestamp>,
     /// The handler that said *never*, if one ran.
-    pub(super) handler: Option<String>,
-    pub(super) reason: String,
-    pub(super) sqs_message_id: Option<String>,
+    pub(crate) handler: Option<String>,
+    pub(crate) reason: String,
+    pub(crate) sqs_message_id: Option<String>,
 }
 
 /// A dead letter: its facts, and what a command needs besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Letter {
-    pub(super) facts: Facts,
+pub(crate) struct Letter {
+    pub(crate) facts: Facts,
     pub(super) cause: Cause,
     /// The name that SQS gave it here.
-    pub(super) sqs_id: String,
+    pub(crate) sqs_id: String,
     /// When SQS first enqueued it.
-    pub(super) sent_at: Option<Timestamp>,
+    pub(crate) sent_at: Option<Timestamp>,
     /// When SQS deletes it; `None` if never.
-    pub(super) expires_at: Option<Timestamp>,
+    pub(crate) expires_at: Option<Timestamp>,
     /// Whether SQS moved it here itself.
-    pub(super) moved_by_sqs: bool,
+    pub(crate) moved_by_sqs: bool,
     /// Its ledger entry and the hash of its payload, if a receiver wrote it and this version can read it.
-    pub(super) in_ledger: Option<InLedger>,
+    pub(crate) in_ledger: Option<InLedger>,
     /// Whether no version of the consumer can read it.
-    pub(super) is_foreign: bool,
+    pub(crate) is_foreign: bool,
     /// The hash of what a redrive sends.
-    pub(super) fingerprint: String,
+    pub(crate) fingerprint: String,
 }
 
 /// How the ledger knows a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct InLedger {
-    pub(super) id: EntryId,
-    pub(super) payload_sha256: String,
+pub(crate) struct InLedger {
+    pub(crate) id: EntryId,
+    pub(crate) payload_sha256: String,
     /// The replay window under which `learnink replay run` sent it, if it did.
-    pub(super) window: Option<String>,
+    pub(crate) window: Option<String>,
 }
 
 /// Reads letters as they were received, with their ledger entries where no reason is beside them. `kept_for` is how

@@ -68,9 +68,9 @@ struct Shown {
 
 /// Something that happened to a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Moment {
-    at: Timestamp,
-    what: String,
+pub(crate) struct Moment {
+    pub(crate) at: Timestamp,
+    pub(crate) what: String,
 }
 
 /// Shows one letter, or each letter of one message.
@@ -117,7 +117,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The letters with this id, and their messages.
-async fn find(queues: &OpenQueues, id: &str) -> anyhow::Result<Vec<(Message, Letter)>> {
+pub(crate) async fn find(queues: &OpenQueues, id: &str) -> anyhow::Result<Vec<(Message, Letter)>> {
     let kept_for = queues.kept_for().await?;
     let mut found = Vec::new();
     queues
@@ -150,7 +150,8 @@ fn show(message: &Message, letter: Letter, entry: Option<&Entry>, next: String) 
         cause: letter.cause.name,
         moved_by_sqs: letter.moved_by_sqs,
         expires_at: letter.expires_at,
-        done: handlers.into_iter().cloned().collect(),
+        // Without that a replay run is through, whose handlers have keys of their own.
+        done: handlers.into_iter().filter(|key| !key.starts_with('@')).cloned().collect(),
         // Of a refused item, or of deliveries without progress, the key has another sign.
         items_done: items.into_iter().filter(|key| !key.contains(['!', '+'])).count(),
         facts: letter.facts,
