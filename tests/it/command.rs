@@ -898,7 +898,7 @@ esac"#
 }
 
 /// Creates a stack on ministack that has these outputs and one resource.
-fn create_stack(name: &str, outputs: &[(&str, &String)]) {
+pub(crate) fn create_stack(name: &str, outputs: &[(&str, &String)]) {
     let outputs = outputs.iter().map(|(key, value)| ((*key).to_owned(), json!({ "Value": value })));
     let template = json!({
         "Resources": { "Topic": { "Type": "AWS::SNS::Topic" } },
@@ -932,7 +932,7 @@ pub(crate) fn in_aws(arguments: &[&str]) -> Command {
 }
 
 /// Sends a message of a receiver to a queue, with more attributes than the receiver's.
-async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)]) {
+pub(crate) async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)]) {
     let message = Message {
         id: MessageId::parse(id).unwrap(),
         signed_at_s: 0,

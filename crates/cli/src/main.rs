@@ -11,6 +11,7 @@ mod catalog;
 mod client;
 mod dev;
 mod dlq;
+mod doctor;
 mod input;
 mod ledger;
 mod output;
@@ -21,6 +22,7 @@ mod send;
 mod stack;
 mod stored;
 mod table;
+mod unread;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -62,6 +64,8 @@ enum Command {
     Dlq(dlq::Command),
     /// Show what operators did with dead letters: who, when, which, how many, and why
     Acts(acts::Args),
+    /// Look at each part of a deployed stack, send an event through it, and say what mends what is wrong
+    Doctor(doctor::Args),
     /// Prove and export the records that the `archive` handler keeps
     #[command(subcommand)]
     Archive(archive::Command),
@@ -121,6 +125,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(command) => replay::run(command).await.map(|()| ExitCode::SUCCESS),
         Command::Dlq(command) => dlq::run(command).await,
         Command::Acts(args) => acts::run(&args).await,
+        Command::Doctor(args) => doctor::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
         Command::Verify(args) => verify::run(&args),
         Command::Catalog(args) => catalog::run(&args),
