@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::command::{create_stack, in_aws, send_message, text};
 use crate::deploy_page::{stand_ins, write_program};
 use crate::deployed::{Stack, boto3, build, venv, with_aws};
+use crate::status;
 
 const STACK: &str = "doctor-test";
 
@@ -210,11 +211,13 @@ async fn whatever_is_broken_in_a_deployed_stack_is_one_finding_whose_remedy_mend
     }
 
     send_message(&engine, patient.stack.output("DeadLetterQueueUrl"), "msg_dead", &[]).await;
+    status::it_says_that_a_letter_is_dead(&patient.stack);
     let (found, finding) = patient.only_finding();
     assert_eq!((found.as_str(), &finding["what"]), ("dead-letters", &json!("1 dead letter waits")));
     let typed = patient.type_remedy(&finding, "y\n");
     assert!(text(&typed.stdout).contains("1 of 1 dead letter redriven: done"), "{}", text(&typed.stdout));
     patient.assert_healthy("redrive");
+    status::it_is_calm(&patient.stack);
 
     // What rings is found and does not stop the event. No command ends an alarm.
     let state = |state: &str| {

@@ -53,6 +53,7 @@ mod refusals;
 mod rotation;
 mod shuffled;
 mod signers;
+mod status;
 mod template;
 mod update;
 mod verify;

@@ -12,6 +12,7 @@ mod selection;
 mod show;
 mod trial;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -33,7 +34,7 @@ use crate::ledger::OpenLedger;
 use crate::output::{note, print};
 use crate::question::Consent;
 use crate::replay::Operator;
-use crate::stack::Target;
+use crate::stack::{Stack, Target};
 use crate::table::Column::{Id, Number, Text};
 use crate::{called, now, table, variable};
 
@@ -181,12 +182,21 @@ async fn open(place: &Place) -> anyhow::Result<OpenQueues> {
         let aws = place.target.in_aws.config()?;
         return Ok(in_aws(&aws, url, place.source_queue.as_deref(), table));
     }
-    if let Some(stack) = place.target.in_aws.stack().await? {
-        let [letters, source, ledger] = ["DeadLetterQueueUrl", "QueueUrl", "LedgerTableName"];
-        let (letters, source) = (stack.output(letters)?, stack.output(source)?);
-        return Ok(in_aws(&stack.aws, letters, Some(source), stack.output(ledger)?));
+    match place.target.in_aws.stack().await? {
+        Some(stack) => of_stack(&stack),
+        None => of_dev(&place.target.state.folder).await,
     }
-    let folder = &place.target.state.folder;
+}
+
+/// The queues of a deployed stack.
+fn of_stack(stack: &Stack) -> anyhow::Result<OpenQueues> {
+    let [letters, source, ledger] = ["DeadLetterQueueUrl", "QueueUrl", "LedgerTableName"];
+    let (letters, source) = (stack.output(letters)?, stack.output(source)?);
+    Ok(in_aws(&stack.aws, letters, Some(source), stack.output(ledger)?))
+}
+
+/// The queues of the pipeline that runs in `folder`.
+async fn of_dev(folder: &Path) -> anyhow::Result<OpenQueues> {
     let endpoint = state::sqs_endpoint(folder)?;
     let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
         anyhow::bail!(
@@ -274,6 +284,18 @@ impl OpenQueues {
         Ok(Look { letters, unseen: unseen? })
     }
 
+    /// The causes of up to `limit` letters.
+    async fn sample(&self, limit: usize) -> anyhow::Result<Sample> {
+        let look = self.look_at(limit, None).await?;
+        let causes = grouped(&look.letters).into_iter().map(|group| CountedCause {
+            name: group.cause.name,
+            handler: group.cause.handler,
+            reason: group.cause.reason,
+            count: group.count,
+        });
+        Ok(Sample { looked_at: look.letters.len(), causes: causes.collect() })
+    }
+
     /// The queue that a redrive sends to.
     fn source(&self) -> anyhow::Result<&Queue> {
         self.source.as_ref().context("name the queue that the letters go back to with --source-queue URL")
@@ -341,6 +363,34 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
         note("there may be more; --limit shows them")?;
     }
     look.note_unseen()
+}
+
+/// The causes of some dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Sample {
+    /// How many letters were looked at.
+    pub(crate) looked_at: usize,
+    /// Their causes, that of the most letters first.
+    pub(crate) causes: Vec<CountedCause>,
+}
+
+/// How many letters have a cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct CountedCause {
+    pub(crate) name: String,
+    pub(crate) handler: Option<String>,
+    pub(crate) reason: String,
+    pub(crate) count: usize,
+}
+
+/// The causes of up to `limit` dead letters of a stack.
+pub(crate) async fn sample_of_stack(stack: &Stack, limit: usize) -> anyhow::Result<Sample> {
+    of_stack(stack)?.sample(limit).await
+}
+
+/// The causes of up to `limit` dead letters of the pipeline that runs in `folder`.
+pub(crate) async fn sample_of_dev(folder: &Path, limit: usize) -> anyhow::Result<Sample> {
+    of_dev(folder).await?.sample(limit).await
 }
 
 /// A cause as it is listed.

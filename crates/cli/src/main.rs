@@ -20,6 +20,7 @@ mod replay;
 mod secrets;
 mod send;
 mod stack;
+mod status;
 mod stored;
 mod table;
 mod unread;
@@ -64,6 +65,8 @@ enum Command {
     Dlq(dlq::Command),
     /// Show what operators did with dead letters: who, when, which, how many, and why
     Acts(acts::Args),
+    /// Show what waits, what is refused, which alarms ring and which versions are live, on one screen
+    Status(status::Args),
     /// Look at each part of a deployed stack, send an event through it, and say what mends what is wrong
     Doctor(doctor::Args),
     /// Prove and export the records that the `archive` handler keeps
@@ -125,6 +128,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(command) => replay::run(command).await.map(|()| ExitCode::SUCCESS),
         Command::Dlq(command) => dlq::run(command).await,
         Command::Acts(args) => acts::run(&args).await,
+        Command::Status(args) => status::run(&args).await,
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
         Command::Verify(args) => verify::run(&args),

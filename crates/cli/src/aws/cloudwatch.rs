@@ -1,4 +1,4 @@
-//! Alarms. Source: Amazon CloudWatch API reference.
+//! Alarms and metrics. Source: Amazon CloudWatch API reference.
 
 use aws_config::SdkConfig;
 use jiff::Timestamp;
@@ -29,6 +29,26 @@ pub(crate) struct Alarm {
     /// The topics that it tells.
     #[serde(default)]
     alarm_actions: Vec<String>,
+}
+
+/// A metric of one function or one queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Metric<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    /// The name and the value of its only dimension.
+    pub(crate) dimension: (&'a str, &'a str),
+    /// Such as `Sum`.
+    pub(crate) statistic: &'a str,
+    pub(crate) period_s: u32,
+}
+
+/// The value of a metric in a period.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Datapoint {
+    /// When the period starts.
+    pub(crate) at: Timestamp,
+    pub(crate) value: f64,
 }
 
 /// A time in seconds since the epoch, with a fraction.
@@ -79,6 +99,65 @@ impl CloudWatch {
             }
         }
     }
+
+    /// The values of metrics between two times, the newest first; periods without a value are left out.
+    pub(crate) async fn data(
+        &self,
+        metrics: &[Metric<'_>],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Vec<Datapoint>>, RequestError> {
+        let queries = metrics.iter().enumerate().map(|(index, metric)| {
+            let (name, value) = metric.dimension;
+            json!({ "Id": format!("m{index}"), "MetricStat": {
+                "Metric": {
+                    "Namespace": metric.namespace,
+                    "MetricName": metric.name,
+                    "Dimensions": [{ "Name": name, "Value": value }],
+                },
+                "Period": metric.period_s,
+                "Stat": metric.statistic,
+            } })
+        });
+        let body = json!({
+            "MetricDataQueries": queries.collect::<Vec<_>>(),
+            "StartTime": from.as_second(),
+            "EndTime": to.as_second(),
+            "ScanBy": "TimestampDescending",
+        });
+        let (mut data, mut next) = (vec![Vec::new(); metrics.len()], None);
+        loop {
+            let page: Data = self.0.json("GetMetricData", TARGET, &continued(&body, next)).await?;
+            for result in page.metric_data_results {
+                let index = result.id.strip_prefix('m').and_then(|index| index.parse::<usize>().ok());
+                let Some(values) = index.and_then(|index| data.get_mut(index)) else { continue };
+                let points = result.timestamps.into_iter().zip(result.values);
+                values.extend(points.filter_map(|(at, value)| Some(Datapoint { at: timestamp(at)?, value })));
+            }
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(data);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Data {
+    #[serde(default)]
+    metric_data_results: Vec<DataResult>,
+    next_token: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DataResult {
+    id: String,
+    #[serde(default)]
+    timestamps: Vec<f64>,
+    #[serde(default)]
+    values: Vec<f64>,
 }
 
 #[cfg(test)]
