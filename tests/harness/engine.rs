@@ -141,6 +141,8 @@ fn try_ministack(program: &Path) -> Option<Ministack> {
         .env("GATEWAY_PORT", address.port().to_string())
         .env("AWS_ENDPOINT_URL", &endpoint)
         .env("IOT_MTLS_ENABLED", "0")
+        // AWS's default; otherwise it depends on this machine's memory.
+        .env("LAMBDA_ACCOUNT_CONCURRENCY", "1000")
         .env("LOG_LEVEL", "ERROR")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

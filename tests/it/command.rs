@@ -932,7 +932,7 @@ pub(crate) fn in_aws(arguments: &[&str]) -> Command {
 }
 
 /// Sends a message of a receiver to a queue, with more attributes than the receiver's.
-async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)]) {
+pub(crate) async fn send_message(engine: &Engine, url: &str, id: &str, more: &[(&str, &str)]) {
     let message = Message {
         id: MessageId::parse(id).unwrap(),
         signed_at_s: 0,

@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const STACK: &str = "deployed-test";
 
 /// The stack's outputs, by name.
-struct Stack {
+pub(crate) struct Stack {
+    name: &'static str,
     outputs: BTreeMap<String, String>,
     client: reqwest::Client,
     _temporary: Temporary,
@@ -65,7 +66,7 @@ for mapping in client.list_event_source_mappings()['EventSourceMappings']:
 print('null')";
 
 /// Runs a few lines of Python against ministack; what they print is JSON.
-fn boto3(code: &str) -> Value {
+pub(crate) fn boto3(code: &str) -> Value {
     let mut python = with_aws(&venv("python"));
     python.args(["-c", &format!("import boto3, json\n{code}")]);
     serde_json::from_str(&successful(python)).unwrap()
@@ -101,19 +102,20 @@ pub(crate) fn build(folder: &Path) -> PathBuf {
 }
 
 impl Stack {
-    fn deploy() -> Self {
+    /// Deploys it, with the random secret that the template makes.
+    pub(crate) fn deploy(name: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let template = build(folder.path());
-        let temporary = Temporary { name: STACK, region: "us-east-1" };
+        let temporary = Temporary { name, region: "us-east-1" };
         let mut deploy = with_aws(&venv("sam"));
-        deploy.current_dir(folder.path()).args(["deploy", "--stack-name", STACK, "--region", "us-east-1"]);
+        deploy.current_dir(folder.path()).args(["deploy", "--stack-name", name, "--region", "us-east-1"]);
         deploy.args(["--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-progressbar"]);
         deploy.args(["--no-confirm-changeset", "--template-file"]).arg(&template);
         deploy.args(["--parameter-overrides", "Stage=staging Architecture=x86_64"]);
         successful(deploy);
         boto3(MAKE_MINISTACK_POLL);
         let outputs = boto3(&format!(
-            "stack = boto3.client('cloudformation').describe_stacks(StackName='{STACK}')['Stacks'][0]
+            "stack = boto3.client('cloudformation').describe_stacks(StackName='{name}')['Stacks'][0]
 print(json.dumps({{output['OutputKey']: output['OutputValue'] for output in stack['Outputs']}}))"
         ));
         let outputs: BTreeMap<String, String> = serde_json::from_value(outputs).unwrap();
@@ -121,11 +123,24 @@ print(json.dumps({{output['OutputKey']: output['OutputValue'] for output in stac
         let host = Url::parse(&outputs["WebhookUrl"]).unwrap().host_str().unwrap().to_owned();
         let address: SocketAddr = ministack_endpoint().strip_prefix("http://").unwrap().parse().unwrap();
         let client = reqwest::Client::builder().no_proxy().resolve(&host, address).build().unwrap();
-        Self { outputs, client, _temporary: temporary }
+        Self { name, outputs, client, _temporary: temporary }
     }
 
-    fn output(&self, name: &str) -> &str {
+    pub(crate) fn output(&self, name: &str) -> &str {
         &self.outputs[name]
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Stores the secret of the tests.
+    pub(crate) fn store_secret(&self) {
+        boto3(&format!(
+            "boto3.client('secretsmanager').put_secret_value(SecretId='{}', SecretString='{SECRET}')
+print('null')",
+            self.output("SigningSecretName")
+        ));
     }
 
     async fn post(&self, id: &str, body: &str, signed: &str) -> StatusCode {
@@ -197,16 +212,12 @@ fn attribute<'a>(letter: &'a Value, name: &str) -> &'a str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stack_that_is_deployed_takes_a_webhook_to_the_learners_and_a_hopeless_one_to_the_dead_letters() {
-    let stack = tokio::task::spawn_blocking(Stack::deploy).await.unwrap();
+    let stack = tokio::task::spawn_blocking(|| Stack::deploy(STACK)).await.unwrap();
     let body = started("u", "c", "2026-01-01T00:00:00Z");
 
     // Until LearnInk's secret is stored, every webhook is refused; after that they are accepted without a deploy.
     assert_eq!(stack.post("msg_early", &body, &body).await, StatusCode::UNAUTHORIZED);
-    boto3(&format!(
-        "boto3.client('secretsmanager').put_secret_value(SecretId='{}', SecretString='{SECRET}')
-print('null')",
-        stack.output("SigningSecretName")
-    ));
+    stack.store_secret();
     eventually(async || (stack.post("msg_1", &body, &body).await == StatusCode::OK).then_some(())).await;
     let learners = eventually(async || Some(stack.learners().await).filter(|rows| !rows.is_empty())).await;
     assert_eq!((learners[0].user_id.as_str(), learners.len()), ("u", 1));
@@ -214,10 +225,11 @@ print('null')",
     let entry = ledger.entry(&MessageId::parse("msg_1").unwrap()).await.unwrap().unwrap();
     assert!(entry.done.contains("progress") && entry.lease.is_none(), "{entry:?}");
 
-    let mut smoke = with_aws(&root().join("scripts/smoke"));
-    smoke.arg(STACK);
-    let said = tokio::task::spawn_blocking(|| successful(smoke)).await.unwrap();
-    assert!(said.contains("was accepted, queued and handled"), "{said}");
+    let mut doctor = with_aws(binary("learnink"));
+    doctor.args(["doctor", "--stack", STACK, "--skip", "alarm-mail"]);
+    let said = tokio::task::spawn_blocking(|| successful(doctor)).await.unwrap();
+    assert!(said.contains(" and done by archive, unknown after another "), "{said}");
+    assert!(said.ends_with(&format!("the stack {STACK} in us-east-1 is healthy\n")), "{said}");
 
     let other = started("intruder", "c", "2026-01-01T00:00:00Z");
     assert_eq!(stack.post("msg_2", &other, &body).await, StatusCode::UNAUTHORIZED);

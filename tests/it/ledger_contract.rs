@@ -34,6 +34,7 @@ on_both_engines! {
     of_many_who_claim_an_expired_entry_at_once_one_gets_it,
     the_condition_decides_as_the_rule_does,
     the_earliest_start_and_the_latest_activity_stay_whatever_the_order,
+    a_try_of_the_statements_leaves_nothing_behind,
 }
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -192,6 +193,19 @@ async fn an_expired_entry_is_replaced(engine: Engine) {
     let Claim::Acquired(anew) = claim(&ledger, "b", month).await else { panic!("it has expired") };
     assert_eq!((anew.done.len(), anew.first_seen_ms), (0, (now() + month).as_millisecond()));
     assert!(matches!(claim(&ledger, "c", month).await, Claim::InProgress { .. }));
+}
+
+async fn a_try_of_the_statements_leaves_nothing_behind(engine: Engine) {
+    let table = engine.table("message_id", None).await;
+    let ledger = DynamoDbLedger::new(&engine.dynamodb, &table);
+    for _ in 0..2 {
+        ledger.try_statements("1", now()).await.unwrap();
+        let scanned = aws_sdk_dynamodb::Client::new(&engine.dynamodb).scan().table_name(&table).send().await;
+        assert_eq!(scanned.unwrap().count(), 0);
+    }
+    let other_key = engine.table("user_id", None).await;
+    let refused = DynamoDbLedger::new(&engine.dynamodb, other_key).try_statements("1", now()).await;
+    assert!(refused.unwrap_err().to_string().starts_with("could not claim a message"));
 }
 
 async fn a_batch_is_claimed_and_settled_together_and_each_message_gets_its_own_answer(engine: Engine) {

@@ -18,7 +18,6 @@ use learnink_consumer::ledger::Ledger;
 use learnink_consumer::ledger::Settlement;
 use learnink_local::pipeline::LEDGER_TABLE;
 use learnink_local::sdk_config;
-use learnink_tests::read;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -361,19 +360,4 @@ fn a_statement_that_dynamodb_would_refuse_is_refused_here() {
     {
         assert!(!is_value(&value), "{value}");
     }
-}
-
-#[tokio::test]
-async fn the_smoke_test_claims_and_settles_with_the_statements_of_the_ledger() {
-    let (claims, settled) = sent("{table}").await;
-    let smoke = read("scripts/smoke");
-    let written = |name: &str| {
-        let (_, rest) = smoke.split_once(&format!("{name} = \"\"\"")).unwrap();
-        rest.split_once("\"\"\"").unwrap().0.split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    let first = |batches: &[Value], number: usize| {
-        batches[0]["Statements"][number]["Statement"].as_str().unwrap().to_owned()
-    };
-    assert_eq!(written("CLAIM"), first(&claims, 0));
-    assert_eq!(written("SETTLE"), first(&settled, 2));
 }

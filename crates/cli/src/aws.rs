@@ -1,6 +1,10 @@
 //! AWS, for commands about a deployed stack.
 
+pub(crate) mod cloudwatch;
 mod credentials;
+pub(crate) mod lambda;
+pub(crate) mod request;
+pub(crate) mod sns;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,13 +71,23 @@ impl AwsClock {
         }
     }
 
+    /// How far it is ahead of this machine's, as the last answer showed it, which is up to a second less than it is;
+    /// `None` if AWS has not answered yet.
+    pub(crate) fn difference(&self) -> Option<SignedDuration> {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sets it from an answer with this `Date`, received at `here` by this machine's clock.
     fn set(&self, date: Option<&str>, here: Timestamp) {
-        let date = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
-        if let Some(date) = date {
+        if let Some(date) = date.and_then(parse_date) {
             *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(date.duration_since(here));
         }
     }
+}
+
+/// The time of a header `Date`.
+fn parse_date(date: &str) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(date).ok()
 }
 
 /// An HTTP client that reads the time of each answer.
@@ -105,9 +119,25 @@ impl HttpConnector for Watched<SharedHttpConnector> {
     }
 }
 
-/// How many messages are on a queue: visible, hidden and delayed. In AWS the number is up to a minute old.
+/// How many messages are on a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct QueueCounts {
+    pub(crate) visible: usize,
+    /// Received, and hidden until they are deleted or their visibility timeout ends.
+    pub(crate) in_flight: usize,
+    /// Hidden since they were sent.
+    pub(crate) delayed: usize,
+}
+
+impl QueueCounts {
+    pub(crate) const fn all(self) -> usize {
+        self.visible + self.in_flight + self.delayed
+    }
+}
+
+/// How many messages are on a queue. In AWS the numbers are up to a minute old.
 /// Source: Amazon SQS API reference, `GetQueueAttributes`.
-pub(crate) async fn count_messages(client: &Client, queue_url: &str) -> anyhow::Result<usize> {
+pub(crate) async fn queue_counts(client: &Client, queue_url: &str) -> Result<QueueCounts, CallError> {
     let names = [
         QueueAttributeName::ApproximateNumberOfMessages,
         QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
@@ -115,10 +145,17 @@ pub(crate) async fn count_messages(client: &Client, queue_url: &str) -> anyhow::
     ];
     let request =
         client.get_queue_attributes().queue_url(queue_url).set_attribute_names(Some(names.to_vec()));
-    let answer = request.send().await.map_err(|error| CallError::from(&error));
-    let answer = answer.with_context(|| format!("cannot count the messages on {queue_url}"))?;
+    let answer = request.send().await.map_err(|error| CallError::from(&error))?;
     let counts = answer.attributes.unwrap_or_default();
-    Ok(names.iter().filter_map(|name| counts.get(name)?.parse::<usize>().ok()).sum())
+    let [visible, in_flight, delayed] =
+        names.map(|name| counts.get(&name).and_then(|count| count.parse().ok()).unwrap_or_default());
+    Ok(QueueCounts { visible, in_flight, delayed })
+}
+
+/// How many messages are on a queue, visible or not.
+pub(crate) async fn count_messages(client: &Client, queue_url: &str) -> anyhow::Result<usize> {
+    let counts = queue_counts(client, queue_url).await;
+    Ok(counts.with_context(|| format!("cannot count the messages on {queue_url}"))?.all())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod selection;
 pub(crate) mod show;
 pub(crate) mod trial;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -35,7 +36,7 @@ use crate::question::Consent;
 use crate::replay::Operator;
 use crate::stack::{Stack, Target};
 use crate::table::Column::{Id, Number, Text};
-use crate::{StateFolder, called, now, table, variable};
+use crate::{called, now, table, variable};
 
 /// The commands of `learnink dlq`.
 #[derive(Debug, clap::Subcommand)]
@@ -182,17 +183,26 @@ async fn open(place: &Place) -> anyhow::Result<OpenQueues> {
         return Ok(in_aws(&aws, url, place.source_queue.as_deref(), table));
     }
     let stack = place.target.in_aws.stack().await?;
-    open_in(stack.as_ref(), &place.target.state).await
+    open_in(stack.as_ref(), &place.target.state.folder).await
 }
 
-/// The queues and the ledger of a stack, or else of the `learnink dev` that runs.
-pub(crate) async fn open_in(stack: Option<&Stack>, state: &StateFolder) -> anyhow::Result<OpenQueues> {
-    if let Some(stack) = stack {
-        let [letters, source, ledger] = ["DeadLetterQueueUrl", "QueueUrl", "LedgerTableName"];
-        let (letters, source) = (stack.output(letters)?, stack.output(source)?);
-        return Ok(in_aws(&stack.aws, letters, Some(source), stack.output(ledger)?));
+/// The queues and the ledger of a stack, or else of the `learnink dev` that runs in `folder`.
+pub(crate) async fn open_in(stack: Option<&Stack>, folder: &Path) -> anyhow::Result<OpenQueues> {
+    match stack {
+        Some(stack) => of_stack(stack),
+        None => of_dev(folder).await,
     }
-    let folder = &state.folder;
+}
+
+/// The queues of a deployed stack.
+fn of_stack(stack: &Stack) -> anyhow::Result<OpenQueues> {
+    let [letters, source, ledger] = ["DeadLetterQueueUrl", "QueueUrl", "LedgerTableName"];
+    let (letters, source) = (stack.output(letters)?, stack.output(source)?);
+    Ok(in_aws(&stack.aws, letters, Some(source), stack.output(ledger)?))
+}
+
+/// The queues of the pipeline that runs in `folder`.
+async fn of_dev(folder: &Path) -> anyhow::Result<OpenQueues> {
     let endpoint = state::sqs_endpoint(folder)?;
     let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
         anyhow::bail!(
@@ -280,6 +290,18 @@ impl OpenQueues {
         Ok(Look { letters, unseen: unseen? })
     }
 
+    /// The causes of up to `limit` letters.
+    async fn sample(&self, limit: usize) -> anyhow::Result<Sample> {
+        let look = self.look_at(limit, None).await?;
+        let causes = grouped(&look.letters).into_iter().map(|group| CountedCause {
+            name: group.cause.name,
+            handler: group.cause.handler,
+            reason: group.cause.reason,
+            count: group.count,
+        });
+        Ok(Sample { looked_at: look.letters.len(), causes: causes.collect() })
+    }
+
     /// The queue that a redrive sends to.
     fn source(&self) -> anyhow::Result<&Queue> {
         self.source.as_ref().context("name the queue that the letters go back to with --source-queue URL")
@@ -347,6 +369,34 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
         note("there may be more; --limit shows them")?;
     }
     look.note_unseen()
+}
+
+/// The causes of some dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Sample {
+    /// How many letters were looked at.
+    pub(crate) looked_at: usize,
+    /// Their causes, that of the most letters first.
+    pub(crate) causes: Vec<CountedCause>,
+}
+
+/// How many letters have a cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct CountedCause {
+    pub(crate) name: String,
+    pub(crate) handler: Option<String>,
+    pub(crate) reason: String,
+    pub(crate) count: usize,
+}
+
+/// The causes of up to `limit` dead letters of a stack.
+pub(crate) async fn sample_of_stack(stack: &Stack, limit: usize) -> anyhow::Result<Sample> {
+    of_stack(stack)?.sample(limit).await
+}
+
+/// The causes of up to `limit` dead letters of the pipeline that runs in `folder`.
+pub(crate) async fn sample_of_dev(folder: &Path, limit: usize) -> anyhow::Result<Sample> {
+    of_dev(folder).await?.sample(limit).await
 }
 
 /// A cause as it is listed.

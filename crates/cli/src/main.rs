@@ -11,6 +11,7 @@ mod catalog;
 mod client;
 mod dev;
 mod dlq;
+mod doctor;
 mod input;
 mod ledger;
 mod output;
@@ -20,8 +21,10 @@ mod secrets;
 mod send;
 mod show;
 mod stack;
+mod status;
 mod stored;
 mod table;
+mod unread;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -65,6 +68,10 @@ enum Command {
     Dlq(dlq::Command),
     /// Show what operators did with dead letters: who, when, which, how many, and why
     Acts(acts::Args),
+    /// Show what waits, what is refused, which alarms ring and which versions are live, on one screen
+    Status(status::Args),
+    /// Look at each part of a deployed stack, send an event through it, and say what mends what is wrong
+    Doctor(doctor::Args),
     /// Prove and export the records that the `archive` handler keeps
     #[command(subcommand)]
     Archive(archive::Command),
@@ -125,6 +132,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(command) => replay::run(command).await,
         Command::Dlq(command) => dlq::run(command).await,
         Command::Acts(args) => acts::run(&args).await,
+        Command::Status(args) => status::run(&args).await,
+        Command::Doctor(args) => doctor::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
         Command::Verify(args) => verify::run(&args),
         Command::Catalog(args) => catalog::run(&args),

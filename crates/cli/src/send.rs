@@ -29,7 +29,7 @@ use crate::{StateFolder, called, input, milliseconds, now, secrets, table};
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
 
 /// LearnInk waits this long for an answer. Source: Svix documentation, "Retry Schedule".
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Options of `learnink send`.
 #[derive(clap::Args)]
@@ -265,19 +265,19 @@ fn tamper(body: &mut Vec<u8>) {
 }
 
 /// Signs with every secret, as LearnInk does during a rotation.
-struct Signer {
+pub(crate) struct Signer {
     secrets: Vec<Webhook>,
 }
 
 impl Signer {
-    fn new(secrets: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(secrets: &str) -> anyhow::Result<Self> {
         // The receiver's own rules, for an error that names the problem.
         Verifier::new(secrets).context("the signing secret cannot be used")?;
         let secrets = secrets.split_whitespace().map(Webhook::new).collect::<Result<_, _>>()?;
         Ok(Self { secrets })
     }
 
-    fn sign(&self, id: &str, timestamp_s: i64, body: &[u8]) -> anyhow::Result<String> {
+    pub(crate) fn sign(&self, id: &str, timestamp_s: i64, body: &[u8]) -> anyhow::Result<String> {
         let signatures = self.secrets.iter().map(|secret| secret.sign(id, timestamp_s, body));
         Ok(signatures.collect::<Result<Vec<_>, _>>()?.join(" "))
     }

@@ -81,7 +81,7 @@ struct Found {
 /// Shows a message.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stack = args.target.in_aws.stack().await?;
-    let queues = dlq::open_in(stack.as_ref(), &args.target.state).await?;
+    let queues = dlq::open_in(stack.as_ref(), &args.target.state.folder).await?;
     let found = look(args, stack.as_ref(), &queues).await?;
     let known = known(&args.id, &found);
     let is_known = !known.timeline.is_empty();

@@ -2,20 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use anyhow::Context;
 use aws_config::SdkConfig;
-use aws_credential_types::provider::ProvideCredentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4::SigningParams;
 use learnink_local::terminal::{option, quoted};
-use learnink_webhook::error::service_code;
-use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
-use crate::client::client;
-use crate::{StateFolder, aws, now, variable};
+use crate::aws::AwsClock;
+use crate::aws::request::{CLOUDFORMATION, Client, RequestError};
+use crate::{StateFolder, aws};
 
 /// A stack in AWS, and how to reach it.
 #[derive(Debug, clap::Args)]
@@ -29,6 +24,11 @@ pub(crate) struct InAws {
 }
 
 impl InAws {
+    /// The profile, if one is named.
+    pub(crate) fn profile(&self) -> Option<&str> {
+        self.profile.as_deref()
+    }
+
     /// The configuration of AWS's clients.
     pub(crate) fn config(&self) -> anyhow::Result<SdkConfig> {
         Ok(aws::config(self.profile.as_deref())?)
@@ -67,30 +67,51 @@ impl Target {
     }
 }
 
-/// One call to AWS may take this long.
-const TIME_LIMIT: Duration = Duration::from_secs(10);
-
-/// The service that knows stacks.
-const SERVICE: &str = "cloudformation";
-
 /// A deployed stack.
 #[derive(Debug, Clone)]
 pub(crate) struct Stack {
     name: String,
     /// The configuration of clients for it.
     pub(crate) aws: SdkConfig,
+    /// The clock of AWS, as the answers about this stack show it.
+    pub(crate) clock: AwsClock,
+    status: String,
+    parameters: BTreeMap<String, String>,
     outputs: BTreeMap<String, String>,
 }
 
 impl Stack {
-    /// Asks AWS for the stack, with one request: `DescribeStacks`. For one request, its SDK crate is too much to
-    /// compile.
+    /// Asks AWS for the stack, with one request: `DescribeStacks`.
     pub(crate) async fn find(name: &str, aws: SdkConfig) -> anyhow::Result<Self> {
         let region = aws::region(&aws).to_owned();
         let doing = || format!("cannot find the stack {} in {region}", quoted(name));
-        let (status, answer) = describe(name, &aws).await.with_context(doing)?;
-        let outputs = read(status, &answer).with_context(doing)?;
-        Ok(Self { name: name.to_owned(), aws, outputs })
+        let clock = AwsClock::default();
+        let client = Client::new(CLOUDFORMATION, &aws, &clock).with_context(doing)?;
+        let described = client.query("DescribeStacks", "2010-05-15", &[("StackName", name)]).await;
+        let described = described.map_err(|error| match error {
+            RequestError::NotFound { .. } => anyhow::anyhow!(MISSING),
+            error => error.into(),
+        });
+        let StackXml { status, parameters, outputs } = described.and_then(read).with_context(doing)?;
+        let pairs = parameters.member.into_iter().map(|pair| (pair.key, pair.value));
+        let parameters = pairs.collect();
+        let outputs = outputs.member.into_iter().map(|pair| (pair.key, pair.value)).collect();
+        Ok(Self { name: name.to_owned(), aws, clock, status, parameters, outputs })
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The state of its last operation, such as `UPDATE_COMPLETE`.
+    pub(crate) fn status(&self) -> &str {
+        &self.status
+    }
+
+    /// The value of a parameter of its template.
+    pub(crate) fn parameter(&self, parameter: &str) -> Option<&str> {
+        self.parameters.get(parameter).map(String::as_str)
     }
 
     /// The value of an output that every stack of this version has.
@@ -115,53 +136,6 @@ impl fmt::Display for Stack {
     }
 }
 
-/// The status and the text of the answer to `DescribeStacks`.
-async fn describe(name: &str, aws: &SdkConfig) -> anyhow::Result<(u16, String)> {
-    let region = aws::region(aws);
-    let endpoint = ["AWS_ENDPOINT_URL_CLOUDFORMATION", "AWS_ENDPOINT_URL"].into_iter().find_map(variable);
-    let endpoint = endpoint.unwrap_or_else(|| format!("https://{SERVICE}.{region}.{}", domain(region)));
-    let url: reqwest::Url = endpoint.trim().parse().context("the endpoint of CloudFormation is not a URL")?;
-    let query = [("Action", "DescribeStacks"), ("Version", "2010-05-15"), ("StackName", name)];
-    let body = reqwest::Url::parse_with_params("http://body", query)?.query().unwrap_or_default().to_owned();
-
-    let provider = aws.credentials_provider().context("no credentials")?;
-    let identity = provider.provide_credentials().await.context("no credentials")?.into();
-    let params = SigningParams::builder()
-        .identity(&identity)
-        .region(region)
-        .name(SERVICE)
-        .time(aws::system_time(now()))
-        .settings(SigningSettings::default())
-        .build()?
-        .into();
-    let content_type = "application/x-www-form-urlencoded";
-    let headers = [(CONTENT_TYPE.as_str(), content_type)];
-    let signable = SignableRequest::new(
-        "POST",
-        url.as_str(),
-        headers.into_iter(),
-        SignableBody::Bytes(body.as_bytes()),
-    )?;
-    let (signature, _) = sign(signable, &params)?.into_parts();
-    let mut request = http::Request::post(url.as_str()).header(CONTENT_TYPE, content_type).body(body)?;
-    signature.apply_to_request_http1x(&mut request);
-
-    let answer =
-        client(&url, TIME_LIMIT)?.execute(request.try_into()?).await.map_err(reqwest::Error::without_url)?;
-    let status = answer.status().as_u16();
-    Ok((status, answer.text().await.map_err(reqwest::Error::without_url)?))
-}
-
-/// The domain of AWS's endpoints in a region. Other partitions are reached by `AWS_ENDPOINT_URL_CLOUDFORMATION`.
-/// Source: AWS General Reference, "AWS service endpoints"; botocore, `partitions.json`.
-fn domain(region: &str) -> &'static str {
-    match region.split_once('-') {
-        Some(("cn", _)) => "amazonaws.com.cn",
-        Some(("eusc", _)) => "amazonaws.eu",
-        _ => "amazonaws.com",
-    }
-}
-
 #[derive(Debug, Deserialize)]
 struct Described {
     #[serde(rename = "DescribeStacksResult")]
@@ -178,8 +152,18 @@ struct DescribeResult {
 struct StackXml {
     #[serde(rename = "StackStatus", default)]
     status: String,
+    #[serde(rename = "Parameters", default)]
+    parameters: Members<ParameterXml>,
     #[serde(rename = "Outputs", default)]
     outputs: Members<OutputXml>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ParameterXml {
+    #[serde(rename = "ParameterKey")]
+    key: String,
+    #[serde(rename = "ParameterValue", default)]
+    value: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -202,54 +186,19 @@ impl<T> Default for Members<T> {
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct ErrorXml {
-    #[serde(rename = "Error")]
-    error: ErrorFields,
-}
-
-#[derive(Debug, Deserialize)]
-struct ErrorFields {
-    #[serde(rename = "Code", default)]
-    code: String,
-    #[serde(rename = "Message", default)]
-    message: String,
-}
-
-/// The outputs in the answer to `DescribeStacks`.
-/// Source: `CloudFormation` API reference, `DescribeStacks` and "Common Errors".
-fn read(status: u16, answer: &str) -> anyhow::Result<BTreeMap<String, String>> {
-    if status != 200 {
-        let error = quick_xml::de::from_str::<ErrorXml>(answer).ok().map(|answer| answer.error);
-        let code = error.as_ref().and_then(|error| service_code(&error.code)).unwrap_or("no code");
-        let is_missing = error.as_ref().is_some_and(|error| error.message.ends_with("does not exist"));
-        anyhow::bail!(match code {
-            "ValidationError" if is_missing => {
-                "it does not exist; check its name, the region and the profile".to_owned()
-            }
-            "AccessDenied" | "AccessDeniedException" => {
-                "the credentials may not call cloudformation:DescribeStacks".to_owned()
-            }
-            "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => {
-                format!(
-                    "the credentials have expired ({code}); log in again, for example with `aws sso login`"
-                )
-            }
-            "InvalidClientTokenId" | "SignatureDoesNotMatch" | "UnrecognizedClientException" => {
-                format!("AWS does not accept the credentials ({code}); check the access key or the profile")
-            }
-            _ => format!("AWS answered {status} ({code})"),
-        });
-    }
-    let described: Described = quick_xml::de::from_str(answer).ok().context("AWS's answer cannot be read")?;
-    let stack = described.result.stacks.member.into_iter().next();
-    let stack = stack.context("it does not exist; check its name, the region and the profile")?;
+/// What the answer to `DescribeStacks` says of the stack.
+/// Source: `CloudFormation` API reference, `DescribeStacks`.
+fn read(described: Described) -> anyhow::Result<StackXml> {
+    let stack = described.result.stacks.member.into_iter().next().context(MISSING)?;
     anyhow::ensure!(
         stack.status != "REVIEW_IN_PROGRESS",
         "it is not deployed yet: nobody has executed its change set"
     );
-    Ok(stack.outputs.member.into_iter().map(|output| (output.key, output.value)).collect())
+    Ok(stack)
 }
+
+/// What to do if there is no such stack.
+const MISSING: &str = "it does not exist; check its name, the region and the profile";
 
 #[cfg(test)]
 impl Target {
@@ -267,6 +216,24 @@ impl Target {
 }
 
 #[cfg(test)]
+impl Stack {
+    /// A stack of these parameters and outputs, as after an update.
+    pub(crate) fn of_test(name: &str, parameters: &[(&str, &str)], outputs: &[(&str, &str)]) -> Self {
+        let map = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        Self {
+            name: name.to_owned(),
+            aws: SdkConfig::builder().region(aws_config::Region::from_static("eu-west-1")).build(),
+            clock: AwsClock::default(),
+            status: "UPDATE_COMPLETE".to_owned(),
+            parameters: map(parameters),
+            outputs: map(outputs),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -276,6 +243,7 @@ mod tests {
       <member>
         <StackName>learnink-webhooks</StackName>
         <Tags/>
+        <Parameters><member><ParameterKey>PushUrl</ParameterKey><ParameterValue/></member></Parameters>
         <StackStatus>UPDATE_COMPLETE</StackStatus>
         <Outputs>
           <member>
@@ -291,58 +259,33 @@ mod tests {
   <ResponseMetadata><RequestId>r</RequestId></ResponseMetadata>
 </DescribeStacksResponse>"#;
 
-    #[test]
-    fn the_outputs_of_a_stack_are_read() {
-        let outputs = read(200, ANSWER).unwrap();
-        assert_eq!(outputs.len(), 2);
-        assert_eq!(outputs["QueueUrl"], "https://sqs.eu-west-1.amazonaws.com/1/a?b&c");
-        assert_eq!(outputs["LedgerTableName"], "ledger");
-    }
-
-    fn refused(status: u16, answer: &str) -> String {
-        read(status, answer).unwrap_err().to_string()
+    fn described(answer: &str) -> anyhow::Result<StackXml> {
+        read(quick_xml::de::from_str(answer).unwrap())
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_to_do_and_without_the_text_of_aws() {
-        let error = |code: &str, message: &str| {
-            format!(
-                "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>\
-                 <RequestId>r</RequestId></ErrorResponse>"
-            )
-        };
-        let missing = error("ValidationError", "Stack with id x does not exist");
-        assert_eq!(refused(400, &missing), "it does not exist; check its name, the region and the profile");
-        let denied = error("AccessDenied", "User: arn:aws:iam::1:user/kim is not authorized");
-        assert_eq!(refused(403, &denied), "the credentials may not call cloudformation:DescribeStacks");
-        assert!(refused(403, &error("ExpiredToken", "kim")).contains("`aws sso login`"));
-        assert!(refused(403, &error("InvalidClientTokenId", "kim")).contains("check the access key"));
-        assert_eq!(refused(500, "<html>kim</html>"), "AWS answered 500 (no code)");
-        assert_eq!(refused(400, &error("Throttling", "kim")), "AWS answered 400 (Throttling)");
-        assert_eq!(refused(200, "kim"), "AWS's answer cannot be read");
+    fn the_outputs_and_the_parameters_of_a_stack_are_read() {
+        let StackXml { status, parameters, outputs } = described(ANSWER).unwrap();
+        assert_eq!((status.as_str(), parameters.member.len()), ("UPDATE_COMPLETE", 1));
+        assert_eq!((&*parameters.member[0].key, &*parameters.member[0].value), ("PushUrl", ""));
+        let outputs: Vec<_> = outputs.member.iter().map(|output| (&*output.key, &*output.value)).collect();
+        let queue = ("QueueUrl", "https://sqs.eu-west-1.amazonaws.com/1/a?b&c");
+        assert_eq!(outputs, [queue, ("LedgerTableName", "ledger")]);
     }
 
     #[test]
     fn a_stack_without_a_deploy_and_one_without_outputs_are_told_apart() {
-        let review = ANSWER.replace("UPDATE_COMPLETE", "REVIEW_IN_PROGRESS");
-        assert!(refused(200, &review).starts_with("it is not deployed yet"));
+        let review = described(&ANSWER.replace("UPDATE_COMPLETE", "REVIEW_IN_PROGRESS")).unwrap_err();
+        assert!(review.to_string().starts_with("it is not deployed yet"));
         let start = ANSWER.find("<Outputs>").unwrap();
         let end = ANSWER.find("</Outputs>").unwrap() + "</Outputs>".len();
-        let none = ANSWER.replace(&ANSWER[start..end], "");
-        let aws = SdkConfig::builder().region(aws_config::Region::from_static("eu-west-1")).build();
-        let stack = Stack { name: "old".to_owned(), aws, outputs: read(200, &none).unwrap() };
+        let none = described(&ANSWER.replace(&ANSWER[start..end], "")).unwrap();
+        assert!(none.outputs.member.is_empty());
+        let stack = Stack::of_test("old", &[], &[]);
         assert_eq!(
             stack.output("QueueUrl").unwrap_err().to_string(),
             "the stack old in eu-west-1 has no output QueueUrl: it is another stack, or of an older version; deploy \
              this version first"
         );
-    }
-
-    #[test]
-    fn the_endpoint_is_in_the_regions_partition() {
-        assert_eq!(domain("eu-west-1"), "amazonaws.com");
-        assert_eq!(domain("us-gov-west-1"), "amazonaws.com");
-        assert_eq!(domain("cn-north-1"), "amazonaws.com.cn");
-        assert_eq!(domain("eusc-de-east-1"), "amazonaws.eu");
     }
 }

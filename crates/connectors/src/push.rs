@@ -71,6 +71,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use learnink_aws::secret::{Credential, Unusable};
 use learnink_aws::{Env, HttpsUrl, Secret};
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::event::{Notification, NotificationsSent};
@@ -107,6 +108,21 @@ const AT_ONCE: usize = 16;
 pub fn router(env: &Env) -> Result<Router, ConfigError> {
     let Some(sender) = config::sender(env)? else { return Ok(Router::off(NAME)) };
     Ok(Push::new(sender, config::max_age(env)?).router())
+}
+
+/// Checks a secret as it is stored for `sender`, which is a value of `LEARNINK_PUSH`: for the person on call, before a
+/// notification waits for it.
+///
+/// # Errors
+///
+/// [`Unusable`], with the problem, and without the secret.
+pub fn check_secret(sender: &str, secret: &str) -> Result<(), Unusable> {
+    match sender {
+        "endpoint" => SigningKeys::parse(secret).map(drop),
+        "onesignal" => ApiKey::parse(secret).map(drop),
+        "fcm" => ServiceAccount::parse(secret).map(drop),
+        _ => Err(Unusable("there is no such sender")),
+    }
 }
 
 /// The sender of notifications, with its connections and our credentials. Cloned, these are shared. `Debug` does

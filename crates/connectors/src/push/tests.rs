@@ -620,3 +620,21 @@ async fn an_id_of_another_kind_refuses_its_notification_only_where_the_sender_ne
         assert!(text.ends_with("is not an id: it must be text or an integer"), "{text}");
     }
 }
+
+#[test]
+fn a_secret_is_checked_as_its_sender_reads_it() {
+    let signing = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    for (sender, secret, is_usable) in [
+        ("endpoint", signing, true),
+        ("endpoint", "os_v2_app_secret", false),
+        ("onesignal", "os_v2_app_secret", true),
+        ("onesignal", "Key os_v2_app_secret", false),
+        ("fcm", signing, false),
+        ("fcm", r#"{"project_id":"p"}"#, false),
+        ("off", signing, false),
+    ] {
+        let checked = check_secret(sender, secret);
+        assert_eq!(checked.is_ok(), is_usable, "{sender}: {checked:?}");
+        assert!(!format!("{checked:?}").contains("MfKQ9r8G"), "{checked:?}");
+    }
+}

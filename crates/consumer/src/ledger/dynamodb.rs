@@ -20,6 +20,7 @@ use aws_sdk_dynamodb::types::{
 };
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use learnink_aws::CallError;
@@ -220,6 +221,65 @@ impl DynamoDbLedger {
         }
     }
 
+    /// Claims and settles an entry that no message has, with the statements of every message, and deletes it. `name`
+    /// is unique. It is for the person on call: nothing else proves that this DynamoDB takes the statements.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when a statement was refused, or answered differently than the rules say.
+    pub async fn try_statements(&self, name: &str, now: Timestamp) -> Result<(), LedgerError> {
+        let id = EntryId::of_trial(name);
+        let tried = self.try_with(&id, now).await;
+        let delete = self.client.delete_item().table_name(&self.table);
+        let deleted = delete.key(attribute::MESSAGE_ID, string(id.as_str())).send().await;
+        tried.and(deleted.map(|_| ()).map_err(|error| failed("delete an entry", &error)))
+    }
+
+    async fn try_with(&self, id: &EntryId, now: Timestamp) -> Result<(), LedgerError> {
+        const CLAIM: &str = "claim a message";
+        const SETTLE: &str = "record what finished";
+        let claim = async |owner: &str| {
+            let request = ClaimRequest {
+                id: id.clone(),
+                payload_sha256: "none".to_owned(),
+                keys: vec!["trial".to_owned()],
+                owner: owner.to_owned(),
+                now,
+                lease: Duration::from_mins(1),
+                probably_new: true,
+            };
+            self.claim(vec![request]).await.pop().unwrap_or_else(|| Err(unanswered()))
+        };
+        let settle = async |owner: &str, done: &str| {
+            let done = BTreeSet::from([done.to_owned()]);
+            let settlement =
+                Settlement { id: id.clone(), owner: owner.to_owned(), done, failure_reason: None, now };
+            self.settle(vec![settlement]).await.pop().unwrap_or_else(|| Err(unanswered()))
+        };
+        let unexpected =
+            |operation, answer: &str| Err(LedgerError::new(operation, format!("the answer was {answer}")));
+        match claim("first").await? {
+            Claim::Acquired(_) => {}
+            other => return unexpected(CLAIM, &format!("{other:?}")),
+        }
+        match claim("second").await? {
+            Claim::InProgress { .. } => {}
+            other => return unexpected(CLAIM, &format!("{other:?}")),
+        }
+        match settle("second", "other").await? {
+            Recorded::LeaseLost => {}
+            Recorded::Yes => return unexpected(SETTLE, "that of the owner"),
+        }
+        match settle("first", "trial").await? {
+            Recorded::Yes => {}
+            Recorded::LeaseLost => return unexpected(SETTLE, "that the lease is lost"),
+        }
+        match claim("second").await? {
+            Claim::Completed(_) => Ok(()),
+            other => unexpected(CLAIM, &format!("{other:?}")),
+        }
+    }
+
     fn update_item(&self, id: &str) -> UpdateItemFluentBuilder {
         self.client.update_item().table_name(&self.table).key(attribute::MESSAGE_ID, string(id))
     }
@@ -373,10 +433,9 @@ impl Ledger for DynamoDbLedger {
         };
         let (new, known) = futures_util::future::join(new, known).await;
         let (mut new, mut known) = (new.into_iter(), known.into_iter());
-        let unanswered = || Err(LedgerError::new("claim a message", "the claim has no answer"));
         let answer = |request: &ClaimRequest| {
             let claims = if request.probably_new { &mut new } else { &mut known };
-            claims.next().unwrap_or_else(unanswered)
+            claims.next().unwrap_or_else(|| Err(unanswered()))
         };
         requests.iter().map(answer).collect()
     }
@@ -451,6 +510,10 @@ impl Ledger for DynamoDbLedger {
 /// whose key has a slash.
 fn acts_id(day: Date) -> String {
     format!("acts.{day}")
+}
+
+fn unanswered() -> LedgerError {
+    LedgerError::new("claim a message", "the claim has no answer")
 }
 
 fn failed<E: ProvideErrorMetadata>(operation: &'static str, error: &SdkError<E>) -> LedgerError {

@@ -38,6 +38,11 @@ impl EntryId {
         Self(format!("{id}.{}", part.key()))
     }
 
+    /// An entry that no message has, to try a ledger with.
+    pub(crate) fn of_trial(name: &str) -> Self {
+        Self(format!("trial.{name}"))
+    }
+
     /// The key as the table has it.
     pub fn as_str(&self) -> &str {
         &self.0
