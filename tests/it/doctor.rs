@@ -17,9 +17,30 @@ use serde_json::{Value, json};
 use crate::command::{create_stack, in_aws, send_message, text};
 use crate::deploy_page::{stand_ins, write_program};
 use crate::deployed::{Stack, boto3, build, venv, with_aws};
+use crate::recorded::Recorded;
 use crate::status;
 
 const STACK: &str = "doctor-test";
+
+/// The actions of IAM that `doctor` and `status` need on a stack without a push sender.
+pub(crate) const ACTIONS: [&str; 16] = [
+    "cloudformation:DescribeStacks",
+    "cloudwatch:DescribeAlarms",
+    "cloudwatch:GetMetricData",
+    "dynamodb:DeleteItem",
+    "dynamodb:GetItem",
+    "dynamodb:PartiQLInsert",
+    "dynamodb:PartiQLUpdate",
+    "dynamodb:UpdateItem",
+    "lambda:GetAccountSettings",
+    "lambda:GetAlias",
+    "lambda:GetFunctionConcurrency",
+    "lambda:GetFunctionConfiguration",
+    "lambda:ListEventSourceMappings",
+    "secretsmanager:GetSecretValue",
+    "sns:ListSubscriptionsByTopic",
+    "sqs:GetQueueAttributes",
+];
 
 /// Something that is broken in a stack.
 struct Break {
@@ -240,9 +261,21 @@ print('null')"
     let started = Instant::now();
     let (_, code) = patient.doctor(&["--no-event"]);
     assert!(started.elapsed() < Duration::from_secs(3) && code == Some(0), "{:?}", started.elapsed());
+    no_other_right_is_needed(&patient).await;
     what_cannot_be_read_is_named(&patient).await;
     lines_are_never_broken_and_a_closed_output_is_no_error(&patient);
     tokio::task::spawn_blocking(move || drop(patient)).await.unwrap();
+}
+
+async fn no_other_right_is_needed(patient: &Patient) {
+    let (recorded, endpoint) = Recorded::start().await;
+    for command in ["doctor", "status"] {
+        let mut command = in_aws(&[command, "--stack", patient.stack.name()]);
+        let output = command.env("AWS_ENDPOINT_URL", &endpoint).output().unwrap();
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    }
+    let needed = recorded.actions();
+    assert_eq!(needed.iter().map(String::as_str).collect::<Vec<_>>(), ACTIONS);
 }
 
 /// Between `learnink` and ministack: answers a call by itself.

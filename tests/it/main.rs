@@ -49,6 +49,7 @@ mod partiql;
 mod pipeline;
 mod push;
 mod queue_contract;
+mod recorded;
 mod records;
 mod refusals;
 mod replay_run;

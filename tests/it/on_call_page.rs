@@ -4,83 +4,20 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, Uri};
-use axum::response::Response;
 use learnink_tests::binaries::binary;
-use learnink_tests::engine::ministack_endpoint;
 use learnink_tests::read;
 use serde_json::Value;
 
 use crate::command::{in_aws, text};
 use crate::deploy_page::{blocks, write_program};
+use crate::doctor;
+use crate::recorded::Recorded;
 use crate::replay_run::{Handlers, Stand, said};
 
 /// The name of the stack on the page, and that of the test's.
 const ON_THE_PAGE: &str = "learnink-webhooks-production";
 const STACK: &str = "on-call-page";
-
-/// Calls of AWS on their way to ministack, by the actions of IAM that they need.
-#[derive(Debug, Clone)]
-struct Recorded {
-    actions: Arc<Mutex<BTreeSet<String>>>,
-    http: reqwest::Client,
-}
-
-/// Starts a proxy of ministack that records.
-async fn proxy(recorded: Recorded) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let router = axum::Router::new().fallback(pass_on).with_state(recorded);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    endpoint
-}
-
-async fn pass_on(State(recorded): State<Recorded>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
-    let actions = actions(&parts.method, &parts.uri, &parts.headers, &String::from_utf8_lossy(&body));
-    recorded.actions.lock().unwrap().extend(actions);
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut headers = parts.headers;
-    headers.remove("host");
-    let request = recorded
-        .http
-        .request(parts.method, format!("{}{path}", ministack_endpoint()))
-        .headers(headers)
-        .body(body);
-    let answer = request.send().await.unwrap();
-    let mut response = Response::builder().status(answer.status());
-    response.headers_mut().unwrap().extend(answer.headers().clone());
-    response.headers_mut().unwrap().remove("transfer-encoding");
-    response.body(Body::from(answer.bytes().await.unwrap())).unwrap()
-}
-
-/// The actions that a call needs. Its service is part of what was signed.
-fn actions(method: &Method, uri: &Uri, headers: &HeaderMap, body: &str) -> Vec<String> {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let service = header("authorization").split('/').nth(3).unwrap_or_default();
-    let target = header("x-amz-target").rsplit('.').next().unwrap_or_default();
-    let query = body.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default();
-    let name = match (service, target, query) {
-        ("s3", ..)
-            if *method == Method::GET && uri.query().is_some_and(|query| query.contains("list-type=")) =>
-        {
-            "ListBucket"
-        }
-        ("s3", ..) if *method == Method::GET => "GetObject",
-        // An action for a batch of messages is that for one.
-        ("sqs", target, _) => target.strip_suffix("Batch").unwrap_or(target),
-        (_, "", query) => query,
-        (_, target, _) => target,
-    };
-    // The iam prefix of CloudWatch and others is not the name under which they are signed.
-    let prefix = if service == "monitoring" { "cloudwatch" } else { service };
-    vec![format!("{prefix}:{name}")]
-}
 
 /// The actions of the on-call role.
 fn allowed() -> BTreeSet<String> {
@@ -128,9 +65,7 @@ async fn whoever_follows_the_on_call_page_repairs_what_it_is_about_and_needs_no_
     stand.bus.repair();
     stand.progress.repair();
 
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let recorded = Recorded { actions: Arc::default(), http };
-    let endpoint = proxy(recorded.clone()).await;
+    let (recorded, endpoint) = Recorded::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut bash =
         in_aws(&[]).get_envs().fold(std::process::Command::new("bash"), |mut bash, (name, value)| {
@@ -173,7 +108,9 @@ async fn whoever_follows_the_on_call_page_repairs_what_it_is_about_and_needs_no_
         let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
         assert!(!said.contains("cannot find") && !said.contains("has no output"), "{said}");
     }
-    let needed = recorded.actions.lock().unwrap().clone();
+    // The page's stack is not made from the template: `doctor` and `status` say so, and are tested on one that is.
+    let mut needed = recorded.actions();
+    needed.extend(doctor::ACTIONS.map(str::to_owned));
     assert_eq!(needed, allowed(), "the rights that the commands need, and those of the role");
 }
 
