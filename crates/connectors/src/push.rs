@@ -71,7 +71,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use learnink_aws::{Env, HttpsUrl, Secret};
+use learnink_aws::{Credential, Env, HttpsUrl, Secret, Unusable};
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::event::{Notification, NotificationsSent};
 use learnink_webhook::items::Item;
@@ -107,6 +107,41 @@ const AT_ONCE: usize = 16;
 pub fn router(env: &Env) -> Result<Router, ConfigError> {
     let Some(sender) = config::sender(env)? else { return Ok(Router::off(NAME)) };
     Ok(Push::new(sender, config::max_age(env)?).router())
+}
+
+/// A secret that a sender cannot use. It never repeats the secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// The sender reads it otherwise.
+    #[error("{problem}; it has to be {holds}")]
+    Unusable {
+        /// What is wrong with it.
+        problem: Unusable,
+        /// What belongs there.
+        holds: &'static str,
+    },
+    /// There is no such sender.
+    #[error("there is no push sender of this name; choose `endpoint`, `onesignal` or `fcm`")]
+    UnknownSender,
+}
+
+/// Checks a secret as the sender reads it, which is a value of `LEARNINK_PUSH`. The secret of
+/// [`forward`](crate::forward) is checked as that of `endpoint`.
+///
+/// # Errors
+///
+/// [`SecretError`] with what is wrong, and what belongs there.
+pub fn check_secret(sender: &str, secret: &str) -> Result<(), SecretError> {
+    fn check<T: Credential>(secret: &str) -> Result<(), SecretError> {
+        let unusable = |problem| SecretError::Unusable { problem, holds: T::HOLDS };
+        T::parse(secret).map(drop).map_err(unusable)
+    }
+    match sender {
+        "endpoint" => check::<SigningKeys>(secret),
+        "onesignal" => check::<ApiKey>(secret),
+        "fcm" => check::<ServiceAccount>(secret),
+        _ => Err(SecretError::UnknownSender),
+    }
 }
 
 /// The sender of notifications, with its connections and our credentials. Cloned, these are shared. `Debug` does
