@@ -50,6 +50,7 @@ mod queue_contract;
 mod records;
 mod refusals;
 mod rotation;
+mod secret;
 mod shuffled;
 mod signers;
 mod template;

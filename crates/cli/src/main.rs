@@ -16,6 +16,7 @@ mod ledger;
 mod output;
 mod question;
 mod replay;
+mod secret;
 mod secrets;
 mod send;
 mod stack;
@@ -67,6 +68,9 @@ enum Command {
     Archive(archive::Command),
     /// Say why a webhook's signature fails
     Verify(verify::Args),
+    /// Show, store and rotate the signing secret, and store the push sender's
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// List, add and check the event types of this repository: schemas, examples, handlers
     Catalog(catalog::Args),
 }
@@ -123,6 +127,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Acts(args) => acts::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
         Command::Verify(args) => verify::run(&args),
+        Command::Secret(command) => secret::run(command).await,
         Command::Catalog(args) => catalog::run(&args),
     }
 }

@@ -265,19 +265,21 @@ fn tamper(body: &mut Vec<u8>) {
 }
 
 /// Signs with every secret, as LearnInk does during a rotation.
-struct Signer {
+pub(crate) struct Signer {
     secrets: Vec<Webhook>,
 }
 
 impl Signer {
-    fn new(secrets: &str) -> anyhow::Result<Self> {
+    /// Fails if the receiver could not use one of them.
+    pub(crate) fn new(secrets: &str) -> anyhow::Result<Self> {
         // The receiver's own rules, for an error that names the problem.
         Verifier::new(secrets).context("the signing secret cannot be used")?;
         let secrets = secrets.split_whitespace().map(Webhook::new).collect::<Result<_, _>>()?;
         Ok(Self { secrets })
     }
 
-    fn sign(&self, id: &str, timestamp_s: i64, body: &[u8]) -> anyhow::Result<String> {
+    /// The value of the header `svix-signature`.
+    pub(crate) fn sign(&self, id: &str, timestamp_s: i64, body: &[u8]) -> anyhow::Result<String> {
         let signatures = self.secrets.iter().map(|secret| secret.sign(id, timestamp_s, body));
         Ok(signatures.collect::<Result<Vec<_>, _>>()?.join(" "))
     }
@@ -366,7 +368,8 @@ fn fresh_id() -> String {
     format!("msg_{}", alphanumeric(27))
 }
 
-fn alphanumeric(length: usize) -> String {
+/// Random letters and digits.
+pub(crate) fn alphanumeric(length: usize) -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(length).collect()
 }
 

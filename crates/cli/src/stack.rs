@@ -1,4 +1,5 @@
-//! A deployed stack, found by its name: its outputs say where its queues, tables and secrets are.
+//! A deployed stack, found by its name: its outputs say where its queues, tables and secrets are, its parameters what
+//! it was deployed with.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +42,13 @@ impl InAws {
             None => Ok(None),
         }
     }
+
+    /// The options that name the same stack, after a space; `None` if none is named.
+    pub(crate) fn options(&self) -> Option<String> {
+        let stack = self.stack.as_ref()?;
+        let profile = self.profile.as_ref().map(|profile| format!(" {}", option("--profile", profile)));
+        Some(format!(" {}{}", option("--stack", stack), profile.unwrap_or_default()))
+    }
 }
 
 /// Where a command looks: in a stack, or in the pipeline of `learnink dev`.
@@ -60,10 +68,7 @@ impl Target {
 
     /// The options that name the same place, after a space, if any are needed.
     pub(crate) fn options(&self) -> String {
-        let InAws { stack, profile } = &self.in_aws;
-        let Some(stack) = stack else { return self.state.option().unwrap_or_default() };
-        let profile = profile.as_ref().map(|profile| format!(" {}", option("--profile", profile)));
-        format!(" {}{}", option("--stack", stack), profile.unwrap_or_default())
+        self.in_aws.options().or_else(|| self.state.option()).unwrap_or_default()
     }
 }
 
@@ -79,7 +84,14 @@ pub(crate) struct Stack {
     name: String,
     /// The configuration of clients for it.
     pub(crate) aws: SdkConfig,
+    described: Facts,
+}
+
+/// What `DescribeStacks` says about a stack.
+#[derive(Debug, Clone, Default)]
+struct Facts {
     outputs: BTreeMap<String, String>,
+    parameters: BTreeMap<String, String>,
 }
 
 impl Stack {
@@ -89,8 +101,8 @@ impl Stack {
         let region = aws::region(&aws).to_owned();
         let doing = || format!("cannot find the stack {} in {region}", quoted(name));
         let (status, answer) = describe(name, &aws).await.with_context(doing)?;
-        let outputs = read(status, &answer).with_context(doing)?;
-        Ok(Self { name: name.to_owned(), aws, outputs })
+        let described = read(status, &answer).with_context(doing)?;
+        Ok(Self { name: name.to_owned(), aws, described })
     }
 
     /// The value of an output that every stack of this version has.
@@ -105,7 +117,12 @@ impl Stack {
 
     /// The value of an output that a stack has only with a parameter set.
     pub(crate) fn optional(&self, output: &str) -> Option<&str> {
-        self.outputs.get(output).map(String::as_str)
+        self.described.outputs.get(output).map(String::as_str)
+    }
+
+    /// The value of a parameter, if the stack has it.
+    pub(crate) fn parameter(&self, parameter: &str) -> Option<&str> {
+        self.described.parameters.get(parameter).map(String::as_str)
     }
 }
 
@@ -180,6 +197,16 @@ struct StackXml {
     status: String,
     #[serde(rename = "Outputs", default)]
     outputs: Members<OutputXml>,
+    #[serde(rename = "Parameters", default)]
+    parameters: Members<ParameterXml>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ParameterXml {
+    #[serde(rename = "ParameterKey")]
+    key: String,
+    #[serde(rename = "ParameterValue", default)]
+    value: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -216,9 +243,9 @@ struct ErrorFields {
     message: String,
 }
 
-/// The outputs in the answer to `DescribeStacks`.
+/// The outputs and parameters in the answer to `DescribeStacks`.
 /// Source: `CloudFormation` API reference, `DescribeStacks` and "Common Errors".
-fn read(status: u16, answer: &str) -> anyhow::Result<BTreeMap<String, String>> {
+fn read(status: u16, answer: &str) -> anyhow::Result<Facts> {
     if status != 200 {
         let error = quick_xml::de::from_str::<ErrorXml>(answer).ok().map(|answer| answer.error);
         let code = error.as_ref().and_then(|error| service_code(&error.code)).unwrap_or("no code");
@@ -248,7 +275,10 @@ fn read(status: u16, answer: &str) -> anyhow::Result<BTreeMap<String, String>> {
         stack.status != "REVIEW_IN_PROGRESS",
         "it is not deployed yet: nobody has executed its change set"
     );
-    Ok(stack.outputs.member.into_iter().map(|output| (output.key, output.value)).collect())
+    Ok(Facts {
+        outputs: stack.outputs.member.into_iter().map(|output| (output.key, output.value)).collect(),
+        parameters: stack.parameters.member.into_iter().map(|one| (one.key, one.value)).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -276,6 +306,7 @@ mod tests {
       <member>
         <StackName>learnink-webhooks</StackName>
         <Tags/>
+        <Parameters><member><ParameterKey>Push</ParameterKey><ParameterValue>fcm</ParameterValue></member></Parameters>
         <StackStatus>UPDATE_COMPLETE</StackStatus>
         <Outputs>
           <member>
@@ -292,9 +323,9 @@ mod tests {
 </DescribeStacksResponse>"#;
 
     #[test]
-    fn the_outputs_of_a_stack_are_read() {
-        let outputs = read(200, ANSWER).unwrap();
-        assert_eq!(outputs.len(), 2);
+    fn the_outputs_and_the_parameters_of_a_stack_are_read() {
+        let Facts { outputs, parameters } = read(200, ANSWER).unwrap();
+        assert_eq!((outputs.len(), parameters["Push"].as_str()), (2, "fcm"));
         assert_eq!(outputs["QueueUrl"], "https://sqs.eu-west-1.amazonaws.com/1/a?b&c");
         assert_eq!(outputs["LedgerTableName"], "ledger");
     }
@@ -330,7 +361,7 @@ mod tests {
         let end = ANSWER.find("</Outputs>").unwrap() + "</Outputs>".len();
         let none = ANSWER.replace(&ANSWER[start..end], "");
         let aws = SdkConfig::builder().region(aws_config::Region::from_static("eu-west-1")).build();
-        let stack = Stack { name: "old".to_owned(), aws, outputs: read(200, &none).unwrap() };
+        let stack = Stack { name: "old".to_owned(), aws, described: read(200, &none).unwrap() };
         assert_eq!(
             stack.output("QueueUrl").unwrap_err().to_string(),
             "the stack old in eu-west-1 has no output QueueUrl: it is another stack, or of an older version; deploy \
