@@ -639,3 +639,27 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))";
     assert!(said.contains("secret signing: stored, and the receiver takes it ("), "{said}");
     assert_eq!((code, desk.value("AWSCURRENT").as_deref()), (Some(0), Some(OTHER_SECRET)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_takes_the_secrets_of_a_stack_and_names_the_previous_one() {
+    let desk = Desk::new(SECRET).await;
+    assert_eq!(desk.run(&["rotate", "--no-probe"], OTHER_SECRET).await.0, Some(0));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("delivery.txt");
+    for (secret, place) in [(OTHER_SECRET, "current"), (SECRET, "previous")] {
+        let headers = learnink_tests::signing::headers(secret, "msg_1", now_s(), b"{}");
+        let headers = headers.map(|(name, value)| format!("{name}: {value}\n")).concat();
+        std::fs::write(&file, format!("{headers}\n{{}}")).unwrap();
+        let mut verify = in_aws(&["verify", file.to_str().unwrap(), "--stack", &desk.stack]);
+        // The stack wins over the variable.
+        verify.env("LEARNINK_SIGNING_SECRET", THIRD_SECRET);
+        let Said(code, said, stderr) = checked_run(&mut verify);
+        let expected = format!("the {place} value of the secret {}", desk.secret);
+        assert!(said.contains(&expected), "{said}{stderr}");
+        assert_eq!(code, Some(0), "{said}");
+    }
+    let mut unknown = in_aws(&["verify", file.to_str().unwrap(), "--stack", "none"]);
+    let Said(code, _, stderr) = checked_run(&mut unknown);
+    assert!(stderr.starts_with("error: cannot find the stack none in "), "{stderr}");
+    assert_eq!(code, Some(2));
+}

@@ -126,7 +126,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dlq(command) => dlq::run(command).await,
         Command::Acts(args) => acts::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
-        Command::Verify(args) => verify::run(&args),
+        Command::Verify(args) => verify::run(&args).await,
         Command::Secret(command) => secret::run(command).await,
         Command::Catalog(args) => catalog::run(&args),
     }

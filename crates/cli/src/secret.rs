@@ -15,8 +15,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use console::Term;
 use learnink_local::terminal::quoted;
+use learnink_receiver::Verifier;
 
 use self::slots::{Given, Kind, NotStorable};
+use self::store::{Store, Stored};
 use crate::input::STANDARD;
 use crate::stack::{InAws, Stack};
 use crate::{called, output, secrets};
@@ -42,6 +44,19 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Put(args) => put::run(&args).await,
         Command::Rotate(args) => rotate::run(&args).await,
     }
+}
+
+/// The values that the receiver of a stack verifies with, and where each is: the current one, and the one before
+/// if it can be used.
+pub(crate) async fn signing_values(stack: &Stack) -> anyhow::Result<Vec<(String, String)>> {
+    let store = Store::new(&stack.aws, stack.output(SIGNING_OUTPUT)?);
+    let Stored { current, previous } = store.read().await?;
+    let current = current.and_then(|version| version.value);
+    let current = current.with_context(|| format!("{store} has no value that is text"))?;
+    let previous = previous.and_then(|version| version.value);
+    let previous = previous.filter(|value| Verifier::new(value).is_ok());
+    let previous = previous.map(|value| (format!("the previous value of {store}"), value));
+    Ok(std::iter::once((format!("the current value of {store}"), current)).chain(previous).collect())
 }
 
 /// The output with the name of the signing secret.
