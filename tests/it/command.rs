@@ -1096,7 +1096,8 @@ fn an_output_that_is_full_is_one_clear_line_and_one_that_is_closed_is_none() {
     let (state, url) = (dev.folder.as_str(), dev.url.as_str());
     let send = ["send", "--state", state, "--url", url];
     let open = ["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim", "--state", state];
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 15] = [
+        &["completions", "bash"],
         &["secret", "status", "--state", state],
         &["learners", "--state", state],
         &["learners", "--json", "--state", state],

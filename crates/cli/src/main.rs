@@ -9,10 +9,12 @@ mod aws;
 mod called;
 mod catalog;
 mod client;
+mod completions;
 mod dev;
 mod dlq;
 mod input;
 mod ledger;
+mod man;
 mod output;
 mod question;
 mod replay;
@@ -73,6 +75,10 @@ enum Command {
     Secret(secret::Command),
     /// List, add and check the event types of this repository: schemas, examples, handlers
     Catalog(catalog::Args),
+    /// Print the script with which a shell completes this command line
+    Completions(completions::Args),
+    /// Write the manual pages to a folder
+    Man(man::Args),
 }
 
 /// Where `learnink dev` keeps its state.
@@ -129,12 +135,19 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args).await,
         Command::Secret(command) => secret::run(command).await,
         Command::Catalog(args) => catalog::run(&args),
+        Command::Completions(args) => completions::run(&args, installed()).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => man::run(&args, installed()).map(|()| ExitCode::SUCCESS),
     }
 }
 
 /// The command line, for a program that is called as `learnink`, and as `dev` to start the pipeline.
 fn command(learnink: &str, dev: &str) -> clap::Command {
     prepared(Cli::command(), learnink, dev).bin_name(learnink)
+}
+
+/// The command line of the installed program, whatever it is called now.
+fn installed() -> clap::Command {
+    command("learnink", "learnink dev")
 }
 
 /// A command whose blank variables count as unset, whose variables' values are never shown, and whose help has the
