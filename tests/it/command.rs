@@ -369,7 +369,7 @@ fn error(arguments: &[&str]) -> String {
     error_of(&mut learnink(arguments))
 }
 
-fn error_of(command: &mut Command) -> String {
+pub(crate) fn error_of(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
     let error = text(&output.stderr);
@@ -897,10 +897,11 @@ esac"#
     assert!(no_archive.contains(" has no archive: "), "{no_archive}");
 }
 
-/// Creates a stack on ministack that has these outputs and one resource.
+/// Creates a stack on ministack that has these outputs, one resource, and a push sender of type `endpoint`.
 pub(crate) fn create_stack(name: &str, outputs: &[(&str, &String)]) {
     let outputs = outputs.iter().map(|(key, value)| ((*key).to_owned(), json!({ "Value": value })));
     let template = json!({
+        "Parameters": { "Push": { "Type": "String", "Default": "endpoint" } },
         "Resources": { "Topic": { "Type": "AWS::SNS::Topic" } },
         "Outputs": outputs.collect::<serde_json::Map<_, _>>(),
     });
@@ -1096,7 +1097,9 @@ fn an_output_that_is_full_is_one_clear_line_and_one_that_is_closed_is_none() {
     let (state, url) = (dev.folder.as_str(), dev.url.as_str());
     let send = ["send", "--state", state, "--url", url];
     let open = ["replay", "open", "--message", "msg_1", "--reason", "why", "--by", "kim", "--state", state];
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 15] = [
+        &["completions", "bash"],
+        &["secret", "status", "--state", state],
         &["learners", "--state", state],
         &["learners", "--json", "--state", state],
         &["unknown", "--state", state],

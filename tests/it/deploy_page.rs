@@ -20,6 +20,9 @@ use crate::deployed::{MAKE_MINISTACK_POLL, Temporary, build, successful, venv, w
 /// The secret of production's endpoint; staging's is [`SECRET`].
 const PRODUCTION_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
+/// The one that replaces it.
+const NEXT_PRODUCTION_SECRET: &str = "whsec_AAAAsBQIhrscChlQIMV+b5sSYspob7oD";
+
 /// The page's request to GitHub, and the answer for a repository with ids in its name.
 const GITHUB_CALL: &str =
     "api repos/acme/learnink-webhooks/actions/oidc/customization/sub --jq .sub_claim_prefix";
@@ -52,8 +55,12 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
 
 /// A person's input, if a block asks for it.
 fn typed(block: &Block) -> String {
-    if block.commands.contains("read -rs") {
-        let secret = if block.heading == "Production" { PRODUCTION_SECRET } else { SECRET };
+    if block.commands.contains("learnink secret ") {
+        let secret = match block.heading.as_str() {
+            "Production" => PRODUCTION_SECRET,
+            "A new signing secret" => NEXT_PRODUCTION_SECRET,
+            _ => SECRET,
+        };
         return format!("{secret}\n");
     }
     if block.commands.contains("read -r version") {
@@ -180,6 +187,11 @@ fn whoever_follows_the_deploy_page_gets_there_and_back() {
 
     assert_eq!(said.matches(" and done by archive, unknown after another ").count(), 3, "{said}");
     assert_eq!(said.matches(" is healthy\n").count(), 3, "{said}");
+    // Staging's, production's, and production's next one. The push sender's is not probed.
+    assert_eq!(said.matches("secret signing: stored, and the receiver takes it (").count(), 3, "{said}");
+    assert_eq!(said.matches("secret push: stored; no probe was sent").count(), 1, "{said}");
+    let secrets = [SECRET, PRODUCTION_SECRET, NEXT_PRODUCTION_SECRET];
+    assert!(secrets.iter().all(|secret| !said.contains(secret)), "{said}");
     let answers = said.lines().filter_map(|line| line.split_once("  msg_"));
     let answers: Vec<_> =
         answers.map(|(status, _)| status).filter(|status| status.parse::<u16>().is_ok()).collect();

@@ -54,6 +54,7 @@ mod records;
 mod refusals;
 mod replay_run;
 mod rotation;
+mod secret;
 mod shuffled;
 mod signers;
 mod status;

@@ -169,8 +169,8 @@ fn the_secret_comes_from_a_file_a_variable_standard_input_or_the_state() {
     assert_eq!(code, Some(0), "{stdout}");
     std::fs::remove_file(folder.path().join("signing-secret")).unwrap();
     let (code, _, stderr) = folder.verify(&["good.txt"]);
-    let expected = "error: there is no signing secret in ., and no other is given; pass --secret-file, set \
-                    LEARNINK_SIGNING_SECRET, or start `cargo dev`\n";
+    let expected = "error: there is no signing secret in ., and no other is given; pass --secret-file or --stack, \
+                    set LEARNINK_SIGNING_SECRET, or start `cargo dev`\n";
     assert_eq!((code, stderr.as_str()), (Some(2), expected));
 }
 

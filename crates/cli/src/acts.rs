@@ -1,4 +1,4 @@
-//! `learnink acts`: what operators did with dead letters.
+//! `learnink acts`: what operators did with dead letters, kept webhooks and secrets.
 
 use std::process::ExitCode;
 
@@ -19,8 +19,9 @@ use crate::{now, output, table};
 /// Options of `learnink acts`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\
-Each redrive, drop and restore of dead letters leaves an act: who, when, where, which messages, how many, \
-why, and how it ended. An act without an end is still running, or was killed. Acts are kept for 400 days.
+Each redrive, drop and restore of dead letters, and each replay run, leaves an act: who, when, where, which \
+messages, how many, why, and how it ended. So does each change of a secret, with the secret's fingerprint. An act \
+without an end is still running, or was killed. Acts are kept for 400 days.
 
 {IN_AWS}"))]
 pub(crate) struct Args {
@@ -62,7 +63,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Text("By"),
         Id("Action"),
         Text("Filter"),
-        Number("Letters"),
+        Number("Selected"),
         Number("Done"),
         Text("Outcome"),
         Text("Reason"),
@@ -114,7 +115,7 @@ pub(crate) struct OpenAct<'a> {
 
 /// What an act is about.
 pub(crate) struct Plan {
-    /// `redrive`, `drop` or `restore`.
+    /// `redrive`, `drop`, `restore`, or a change of a secret.
     pub(crate) action: &'static str,
     pub(crate) by: String,
     pub(crate) place: String,

@@ -9,14 +9,17 @@ mod aws;
 mod called;
 mod catalog;
 mod client;
+mod completions;
 mod dev;
 mod dlq;
 mod doctor;
 mod input;
 mod ledger;
+mod man;
 mod output;
 mod question;
 mod replay;
+mod secret;
 mod secrets;
 mod send;
 mod show;
@@ -66,7 +69,7 @@ enum Command {
     /// Find out why messages are on the dead-letter queue, send them again, drop and restore them
     #[command(subcommand)]
     Dlq(dlq::Command),
-    /// Show what operators did with dead letters: who, when, which, how many, and why
+    /// Show what operators did: with dead letters, kept webhooks and secrets
     Acts(acts::Args),
     /// Show what waits, what is refused, which alarms ring and which versions are live, on one screen
     Status(status::Args),
@@ -77,8 +80,15 @@ enum Command {
     Archive(archive::Command),
     /// Say why a webhook's signature fails
     Verify(verify::Args),
+    /// Show, store and rotate the signing secret, and store the push sender's
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// List, add and check the event types of this repository: schemas, examples, handlers
     Catalog(catalog::Args),
+    /// Print the script with which a shell completes this command line
+    Completions(completions::Args),
+    /// Write the manual pages to a folder
+    Man(man::Args),
 }
 
 /// Where `learnink dev` keeps its state.
@@ -135,14 +145,22 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&args).await,
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
-        Command::Verify(args) => verify::run(&args),
+        Command::Verify(args) => verify::run(&args).await,
+        Command::Secret(command) => secret::run(command).await,
         Command::Catalog(args) => catalog::run(&args),
+        Command::Completions(args) => completions::run(&args, installed()).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => man::run(&args, installed()).map(|()| ExitCode::SUCCESS),
     }
 }
 
 /// The command line, for a program that is called as `learnink`, and as `dev` to start the pipeline.
 fn command(learnink: &str, dev: &str) -> clap::Command {
     prepared(Cli::command(), learnink, dev).bin_name(learnink)
+}
+
+/// The command line of the installed program, whatever it is called now.
+fn installed() -> clap::Command {
+    command("learnink", "learnink dev")
 }
 
 /// A command whose blank variables count as unset, whose variables' values are never shown, and whose help has the

@@ -61,6 +61,11 @@ pub(crate) fn print_json(json: &str) -> anyhow::Result<()> {
     write(&mut io::stdout(), &visible_json(json)).context(CANNOT_PRINT)
 }
 
+/// Prints a script of this program's own, as it is.
+pub(crate) fn print_script(script: &str) -> anyhow::Result<()> {
+    write(&mut io::stdout(), script.trim_end()).context(CANNOT_PRINT)
+}
+
 /// Prints a note on standard error, beside the command's output.
 pub(crate) fn note(line: impl Into<Line>) -> anyhow::Result<()> {
     write(&mut anstream::stderr(), &line.into().0).context("cannot write to standard error")

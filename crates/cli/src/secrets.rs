@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use console::Term;
 use learnink_local::terminal::quoted;
 use learnink_webhook::config::listed_secrets;
 
@@ -15,14 +16,25 @@ pub(crate) fn without_wrapping(secrets: &str) -> String {
 
 /// The secrets in a file; `-` is standard input.
 pub(crate) fn in_file(file: &Path) -> anyhow::Result<String> {
+    Ok(without_wrapping(&text_in_file(file)?))
+}
+
+/// The text of a file; `-` is standard input.
+pub(crate) fn text_in_file(file: &Path) -> anyhow::Result<String> {
     let bytes = input::read(file)?;
     anyhow::ensure!(
         !bytes.starts_with(b"\xff\xfe") && !bytes.starts_with(b"\xfe\xff"),
         "{} is UTF-16, which PowerShell's `>` writes; save it as UTF-8",
         quoted(file)
     );
-    let text = String::from_utf8(bytes).ok().with_context(|| format!("{} is not text", quoted(file)))?;
-    Ok(without_wrapping(&text))
+    String::from_utf8(bytes).ok().with_context(|| format!("{} is not text", quoted(file)))
+}
+
+/// Asks for `what` on the terminal, which does not show it.
+pub(crate) fn ask(what: &str) -> anyhow::Result<String> {
+    let terminal = Term::stderr();
+    terminal.write_str(&format!("{what} (not shown): ")).context("cannot write to standard error")?;
+    terminal.read_secure_line().context("cannot read the secret from the terminal")
 }
 
 #[cfg(test)]

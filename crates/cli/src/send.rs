@@ -270,6 +270,7 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
+    /// Fails if the receiver could not use one of them.
     pub(crate) fn new(secrets: &str) -> anyhow::Result<Self> {
         // The receiver's own rules, for an error that names the problem.
         Verifier::new(secrets).context("the signing secret cannot be used")?;
@@ -277,6 +278,7 @@ impl Signer {
         Ok(Self { secrets })
     }
 
+    /// The value of the header `svix-signature`.
     pub(crate) fn sign(&self, id: &str, timestamp_s: i64, body: &[u8]) -> anyhow::Result<String> {
         let signatures = self.secrets.iter().map(|secret| secret.sign(id, timestamp_s, body));
         Ok(signatures.collect::<Result<Vec<_>, _>>()?.join(" "))
@@ -366,7 +368,8 @@ fn fresh_id() -> String {
     format!("msg_{}", alphanumeric(27))
 }
 
-fn alphanumeric(length: usize) -> String {
+/// Random letters and digits.
+pub(crate) fn alphanumeric(length: usize) -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(length).collect()
 }
 

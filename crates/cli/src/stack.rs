@@ -41,6 +41,13 @@ impl InAws {
             None => Ok(None),
         }
     }
+
+    /// The options that name the same stack, after a space; `None` if none is named.
+    pub(crate) fn options(&self) -> Option<String> {
+        let stack = self.stack.as_ref()?;
+        let profile = self.profile.as_ref().map(|profile| format!(" {}", option("--profile", profile)));
+        Some(format!(" {}{}", option("--stack", stack), profile.unwrap_or_default()))
+    }
 }
 
 /// Where a command looks: in a stack, or in the pipeline of `learnink dev`.
@@ -60,10 +67,7 @@ impl Target {
 
     /// The options that name the same place, after a space, if any are needed.
     pub(crate) fn options(&self) -> String {
-        let InAws { stack, profile } = &self.in_aws;
-        let Some(stack) = stack else { return self.state.option().unwrap_or_default() };
-        let profile = profile.as_ref().map(|profile| format!(" {}", option("--profile", profile)));
-        format!(" {}{}", option("--stack", stack), profile.unwrap_or_default())
+        self.in_aws.options().or_else(|| self.state.option()).unwrap_or_default()
     }
 }
 

@@ -24,7 +24,8 @@ use serde::Serialize;
 use self::diagnose::{Delivery, Diagnosis, Judgement, Role, SecretName, SecretSource, Verdict};
 use self::parse::{Format, LARGEST_INPUT_BYTES, ParseError};
 use crate::output::{self, Line};
-use crate::{StateFolder, called, input, now, secrets, variable};
+use crate::stack::Target;
+use crate::{called, input, now, secret, secrets, variable};
 
 /// The variable with the secrets, unless a file has them.
 const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
@@ -49,12 +50,13 @@ alone and two at a time: another secret, a secret or a timestamp in another form
 re-indented, decoded or saved by an editor. A mistake is named only if the signature is valid without \
 it. Secrets and signatures are never printed.
 
-The exit code is 0 if the receiver accepts the delivery, 1 if not, and 2 if it cannot be read.
+The exit code is 0 if the receiver accepts the delivery, 1 if not, and 2 if it cannot be read. The secrets \
+of a stack need cloudformation:DescribeStacks and secretsmanager:GetSecretValue.
 
 Examples:
   cargo learnink verify delivery.txt
   cargo learnink verify delivery.har --entry 3 --secret-file secret.txt
-  cargo learnink verify delivery.txt --secret-file production.txt \\
+  cargo learnink verify delivery.txt --stack learnink-webhooks-production \\
     --other-secret-file staging.txt
   cargo learnink verify --id msg_2Xb --timestamp 1700000000 \\
     --signature v1,... --body body.json")]
@@ -82,8 +84,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = time)]
     now: Option<Timestamp>,
     /// File with the receiver's signing secret, or several separated by spaces or lines, the current one first; -
-    /// for standard input, a terminal asks for it. Without it, `LEARNINK_SIGNING_SECRET` has them, or else the state of
-    /// `learnink dev`. The command line cannot have them, because others on this machine can read it
+    /// for standard input, a terminal asks for it. Without it, the stack of --stack has them; without a stack,
+    /// `LEARNINK_SIGNING_SECRET`, or else the state of `learnink dev`. The command line cannot have them, because
+    /// others on this machine can read it
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// File with secrets that the receiver does not have, such as the other environment's or a replaced one, to see
@@ -94,7 +97,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    state: StateFolder,
+    target: Target,
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
@@ -107,9 +110,9 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Prints why the delivery's signature fails, or that it does not.
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let read = read_delivery(args).and_then(|delivery| Ok((delivery, read_secrets(args)?)));
-    let ((delivery, format), sources) = match read {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let read = async { anyhow::Ok((read_delivery(args)?, read_secrets(args).await?)) };
+    let ((delivery, format), sources) = match read.await {
         Ok(read) => read,
         Err(error) => {
             output::error(&error);
@@ -164,29 +167,17 @@ fn is_asked_for(args: &Args) -> bool {
 }
 
 /// The receiver's secrets, and others to compare with.
-fn read_secrets(args: &Args) -> anyhow::Result<Vec<SecretSource>> {
-    let receiver = |label: String, text: String| SecretSource { label, text, role: Role::Receiver };
+async fn read_secrets(args: &Args) -> anyhow::Result<Vec<SecretSource>> {
+    let receiver = |(label, text): (String, String)| SecretSource { label, text, role: Role::Receiver };
     let own = match &args.secret_file {
-        Some(_) if is_asked_for(args) => receiver("the prompt".to_owned(), ask()?),
-        Some(file) => receiver(quoted(file), secrets::in_file(file)?),
-        None => match variable(SECRETS) {
-            Some(text) => receiver(SECRETS.to_owned(), text),
-            None => match read_signing_secret(&args.state.folder) {
-                Ok(text) => {
-                    receiver(format!("the state of `learnink dev` ({})", quoted(&args.state.folder)), text)
-                }
-                Err(StateError::NoSecret { .. }) if Term::stderr().is_term() => {
-                    receiver("the prompt".to_owned(), ask()?)
-                }
-                Err(error @ StateError::NoSecret { .. }) => anyhow::bail!(
-                    "{error}, and no other is given; pass --secret-file, set {SECRETS}, or start `{}`",
-                    called::dev()
-                ),
-                Err(error @ (StateError::InUse { .. } | StateError::Io { .. })) => return Err(error.into()),
-            },
+        Some(_) if is_asked_for(args) => vec![asked()?],
+        Some(file) => vec![(quoted(file), secrets::in_file(file)?)],
+        None => match args.target.in_aws.stack().await? {
+            Some(stack) => secret::signing_values(&stack).await?,
+            None => vec![secret_of_this_machine(&args.target.state.folder)?],
         },
     };
-    let mut sources = vec![own];
+    let mut sources: Vec<_> = own.into_iter().map(receiver).collect();
     for file in &args.other_secret_files {
         sources.push(SecretSource { label: quoted(file), text: secrets::in_file(file)?, role: Role::Other });
     }
@@ -200,11 +191,24 @@ fn read_secrets(args: &Args) -> anyhow::Result<Vec<SecretSource>> {
     Ok(sources)
 }
 
-/// Asks for the secret on the terminal, which does not show it.
-fn ask() -> anyhow::Result<String> {
-    let terminal = Term::stderr();
-    terminal.write_str("signing secret (not shown): ").context("cannot write to standard error")?;
-    terminal.read_secure_line().context("cannot read the secret from the terminal")
+/// The secret of this machine: in the variable, in the state of `learnink dev`, or typed in.
+fn secret_of_this_machine(folder: &Path) -> anyhow::Result<(String, String)> {
+    if let Some(text) = variable(SECRETS) {
+        return Ok((SECRETS.to_owned(), text));
+    }
+    match read_signing_secret(folder) {
+        Ok(text) => Ok((format!("the state of `learnink dev` ({})", quoted(folder)), text)),
+        Err(StateError::NoSecret { .. }) if Term::stderr().is_term() => asked(),
+        Err(error @ StateError::NoSecret { .. }) => anyhow::bail!(
+            "{error}, and no other is given; pass --secret-file or --stack, set {SECRETS}, or start `{}`",
+            called::dev()
+        ),
+        Err(error @ (StateError::InUse { .. } | StateError::Io { .. })) => Err(error.into()),
+    }
+}
+
+fn asked() -> anyhow::Result<(String, String)> {
+    Ok(("the prompt".to_owned(), secrets::ask("signing secret")?))
 }
 
 /// A delivery for a person: where it was found, and its id if that looks like one of Svix's.

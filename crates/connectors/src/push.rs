@@ -71,8 +71,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use learnink_aws::secret::{Credential, Unusable};
-use learnink_aws::{Env, HttpsUrl, Secret};
+use learnink_aws::{Credential, Env, HttpsUrl, Secret, Unusable};
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::event::{Notification, NotificationsSent};
 use learnink_webhook::items::Item;
@@ -110,18 +109,38 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
     Ok(Push::new(sender, config::max_age(env)?).router())
 }
 
-/// Checks a secret as it is stored for `sender`, which is a value of `LEARNINK_PUSH`: for the person on call, before a
-/// notification waits for it.
+/// A secret that a sender cannot use. It never repeats the secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// The sender reads it otherwise.
+    #[error("{problem}; it has to be {holds}")]
+    Unusable {
+        /// What is wrong with it.
+        problem: Unusable,
+        /// What belongs there.
+        holds: &'static str,
+    },
+    /// There is no such sender.
+    #[error("there is no push sender of this name; choose `endpoint`, `onesignal` or `fcm`")]
+    UnknownSender,
+}
+
+/// Checks a secret as the sender reads it, which is a value of `LEARNINK_PUSH`. The secret of
+/// [`forward`](crate::forward) is checked as that of `endpoint`.
 ///
 /// # Errors
 ///
-/// [`Unusable`], with the problem, and without the secret.
-pub fn check_secret(sender: &str, secret: &str) -> Result<(), Unusable> {
+/// [`SecretError`] with what is wrong, and what belongs there.
+pub fn check_secret(sender: &str, secret: &str) -> Result<(), SecretError> {
+    fn check<T: Credential>(secret: &str) -> Result<(), SecretError> {
+        let unusable = |problem| SecretError::Unusable { problem, holds: T::HOLDS };
+        T::parse(secret).map(drop).map_err(unusable)
+    }
     match sender {
-        "endpoint" => SigningKeys::parse(secret).map(drop),
-        "onesignal" => ApiKey::parse(secret).map(drop),
-        "fcm" => ServiceAccount::parse(secret).map(drop),
-        _ => Err(Unusable("there is no such sender")),
+        "endpoint" => check::<SigningKeys>(secret),
+        "onesignal" => check::<ApiKey>(secret),
+        "fcm" => check::<ServiceAccount>(secret),
+        _ => Err(SecretError::UnknownSender),
     }
 }
 

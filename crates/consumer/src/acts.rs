@@ -1,24 +1,25 @@
-//! Acts: what operators did with messages, kept beside the ledger's entries.
+//! Acts: what operators did with messages and secrets, kept beside the ledger's entries.
 //!
 //! A redrive, a drop or a restore changes what is on a queue, and the queue does not say who did it. So each leaves an
-//! act: it is written before the first message moves, and again when the command ends. An act whose command was killed
-//! has no end. The consumer does not read acts.
+//! act: it is written before the first message moves, and again when the command ends. So does a command that stores a
+//! secret. An act whose command was killed has no end. The consumer does not read acts.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// One command that moved, deleted or put back messages.
+/// One command that moved, deleted or put back messages, or changed a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
     /// Names the act. Shape: 8 of `a-z` and `0-9`.
     pub id: String,
-    /// What was done: `redrive`, `drop` or `restore`. Text, because a newer version may know more.
+    /// What was done: `redrive`, `drop`, `restore`, `secret put`, `secret rotate` or `secret drop-previous`. Text,
+    /// because a newer version may know more.
     pub action: String,
     /// Who did it.
     pub by: String,
-    /// Where: the queue, as the command named it.
+    /// Where: the queue or the secret, as the command named it.
     pub place: String,
-    /// Which messages were asked for, as options of the command.
+    /// Which messages were asked for, as options of the command; of a secret only its fingerprint.
     pub filter: String,
     /// Why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,7 +29,7 @@ pub struct Act {
     /// When it ended; `None` while it runs, or if it was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// How many messages it was about.
+    /// How many messages or secrets it was about.
     pub selected: u64,
     /// For how many of them it is done.
     pub done: u64,

@@ -10,8 +10,6 @@ use aws_sdk_sqs::types::MessageAttributeValue;
 use clap::builder::NonEmptyStringValueParser;
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use learnink_aws::SecretsManager;
-use learnink_aws::secret::{CURRENT, PREVIOUS, ReadError};
 use learnink_connectors::unknown::UnknownEvents;
 use learnink_consumer::ledger::{Entry, payload_sha256};
 use learnink_consumer::replay::{Coverage, ReplayWindow, Run};
@@ -37,7 +35,7 @@ use crate::question::{Answer, Consent, Interrupt};
 use crate::stack::{Stack, Target};
 use crate::table::Column::{Id, Number, Text};
 use crate::table::seconds;
-use crate::{archive, called, secrets, stored, table, variable};
+use crate::{archive, called, secret, secrets, stored, table, variable};
 
 /// How many messages are read, or looked up in the ledger, at a time. Bodies are up to 6 MiB.
 const READS_AT_ONCE: usize = 32;
@@ -368,7 +366,10 @@ impl Args {
             None => variable(SECRETS).into_iter().map(|given| secrets::without_wrapping(&given)).collect(),
         };
         match stack {
-            Some(stack) => known.extend(of_stack(stack).await?),
+            Some(stack) => {
+                let values = secret::signing_values(stack).await?.into_iter();
+                known.extend(values.map(|(_, value)| secrets::without_wrapping(&value)));
+            }
             None => known.push(secrets::without_wrapping(&read_signing_secret(&self.target.state.folder)?)),
         }
         let verifier = Verifier::new(&known.join(" "));
@@ -439,23 +440,6 @@ impl Place {
             (Store::Unknown(_), _) => "the table of unknown events".to_owned(),
         }
     }
-}
-
-/// The stack's signing secrets, the current ones and the previous ones.
-async fn of_stack(stack: &Stack) -> anyhow::Result<Vec<String>> {
-    let name = stack.output("SigningSecretName")?;
-    let secret = SecretsManager::new(&stack.aws, name);
-    let current = secret.value(CURRENT).await;
-    let current = current.with_context(|| format!("cannot read the signing secret {name}"))?;
-    let mut known = vec![secrets::without_wrapping(&current)];
-    match secret.value(PREVIOUS).await {
-        // After a leak it may be something else, or nothing.
-        Ok(previous) => known.extend(
-            Some(secrets::without_wrapping(&previous)).filter(|previous| Verifier::new(previous).is_ok()),
-        ),
-        Err(ReadError::Call(_) | ReadError::NotText) => {}
-    }
-    Ok(known)
 }
 
 /// Reads and judges what is kept.
