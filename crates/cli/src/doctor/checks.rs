@@ -330,11 +330,10 @@ fn push_secret(facts: &Facts, shell: &Shell) -> Judgement {
     };
     judged(known(secret).map(|secret| {
         let store = || match facts.push_sender.as_deref() {
-            Some("fcm") => Remedy::command(shell.aws(&format!(
-                "secretsmanager put-secret-value {} --secret-string file://service-account.json",
-                option("--secret-id", &secret.name)
-            ))),
-            _ => shell.store_secret(&secret.name),
+            Some("fcm") => {
+                Remedy::command(shell.learnink("secret put push --secret-file service-account.json"))
+            }
+            _ => Remedy::command(shell.learnink("secret put push")),
         };
         let waits = "notifications wait, and are dead-lettered after some hours";
         match &secret.state {
