@@ -21,7 +21,18 @@ use tokio::net::TcpListener;
 
 use crate::command::{create_stack, error_of, in_aws, in_aws_cli, learnink, text};
 use crate::deployed::venv;
+use crate::recorded::Recorded;
 use crate::records::drain;
+
+/// The actions of IAM that the commands need.
+pub(crate) const ACTIONS: [&str; 6] = [
+    "cloudformation:DescribeStacks",
+    "dynamodb:UpdateItem",
+    "secretsmanager:DescribeSecret",
+    "secretsmanager:GetSecretValue",
+    "secretsmanager:PutSecretValue",
+    "secretsmanager:UpdateSecretVersionStage",
+];
 
 /// The random secret of a template.
 const RANDOM: &str = "k3JdP0aZ8sQwLx5VbNtR2mYcHg7UfEiT";
@@ -306,6 +317,23 @@ async fn a_rotation_keeps_the_previous_secret_until_it_is_dropped_and_then_refus
     assert_eq!(code, Some(0));
     let actions: Vec<_> = desk.acts().await.into_iter().map(|[action, ..]| action).collect();
     assert_eq!(actions, ["secret rotate", "secret drop-previous"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_right_is_needed_but_those_of_the_on_call_role() {
+    let desk = Desk::new(RANDOM).await;
+    let (recorded, endpoint) = Recorded::start().await;
+    let drop = ["rotate", "--drop-previous", "--yes"];
+    for (arguments, input) in
+        [(&["put"][..], SECRET), (&["rotate"], OTHER_SECRET), (&drop, ""), (&["status"], "")]
+    {
+        let mut command = desk.command(arguments);
+        command.env("AWS_ENDPOINT_URL", &endpoint);
+        let Said(code, stdout, stderr) = said(command, input).await;
+        assert_eq!(code, Some(0), "{arguments:?}: {stdout}{stderr}");
+    }
+    let needed = recorded.actions();
+    assert_eq!(needed.iter().map(String::as_str).collect::<Vec<_>>(), ACTIONS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
