@@ -793,6 +793,7 @@ async fn the_tables_of_a_deployed_stack_are_shown_too() {
         let put = client.put_item().table_name(&unknown).item("message_id", text(id));
         let put = put.item("event_type", text("example.type")).item("api_version", text("2022-11-15"));
         let put = put.item("occurred_at_ms", AttributeValue::N(occurred_at_ms.to_owned()));
+        let put = put.item("expires_at", AttributeValue::N("1775001600".to_owned()));
         put.send().await.unwrap();
     }
     let shown = |arguments: &[&str]| {

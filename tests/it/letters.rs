@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::command::{Dev, PATIENCE, in_aws, learnink, text};
-use crate::records::{drain, message};
+use crate::records::{drain, events, message, patience};
 
 on_both_engines! {
     the_causes_of_dead_letters_are_named,
@@ -159,7 +159,7 @@ impl Stand {
     }
 
     async fn wait_for(&self, what: &str, is_there: impl AsyncFn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE);
         while !is_there().await {
             assert!(Instant::now() < deadline, "waited for {what}; done: {:?}", self.downstream.done());
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -320,7 +320,8 @@ async fn a_redrive_that_brings_the_same_cause_back_stops(engine: Engine) {
 }
 
 async fn a_redrive_that_was_killed_goes_on_and_does_every_message_once(engine: Engine) {
-    let stand = Stand::with_letters(engine, (0..40).map(|n| n * 3)).await;
+    let all = events(40);
+    let stand = Stand::with_letters(engine, 0..all).await;
     stand.downstream.repair();
     let redrive = ["redrive", "--all", "--yes", "--by", "kim", "--rate", "20"];
     let mut killed = stand.command(&redrive).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -328,16 +329,16 @@ async fn a_redrive_that_was_killed_goes_on_and_does_every_message_once(engine: E
     killed.kill().unwrap();
     killed.wait().unwrap();
     let done = stand.downstream.done().len();
-    assert!(done < 40, "all was done before it was killed");
+    assert!(done < all as usize, "all was done before it was killed");
 
     // What it hid comes back within 30 s.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience(PATIENCE);
     let mut said = Vec::new();
-    while stand.downstream.done().len() < 40 {
+    while stand.downstream.done().len() < all as usize {
         assert!(Instant::now() < deadline, "{said:?}");
         said.push(stand.said(&["redrive", "--all", "--yes", "--by", "kim", "--rate", "200"]).await);
     }
-    stand.assert_each_done_once(40);
+    stand.assert_each_done_once(all as usize);
     let (_, code) = said.last().unwrap();
     assert_eq!(*code, Some(0), "{said:?}");
     let acts = stand.json(&["acts"]).await;
@@ -353,7 +354,7 @@ async fn two_operators_at_once_do_every_message_once(engine: Engine) {
         let redrive = ["redrive", "--all", "--yes", "--by", name, "--rate", "50"];
         // Each waits for what the other hides.
         let deadline = Instant::now() + 4 * PATIENCE;
-        while stand.downstream.done().len() < 40 {
+        while stand.downstream.done().len() < all as usize {
             assert!(Instant::now() < deadline);
             stand.said(&redrive).await;
         }

@@ -1,5 +1,7 @@
 //! Records as the event source mapping passes them to the consumer.
 
+use std::time::Duration;
+
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use aws_sdk_sqs::types::Message as SqsSdkMessage;
 use jiff::Timestamp;
@@ -8,6 +10,17 @@ use learnink_webhook::{Message, MessageId};
 
 /// When the receiver accepted every message here, in seconds since the epoch.
 pub(crate) const RECEIVED_AT_S: i64 = 1_700_000_000;
+
+/// How many events a test is about: `EVENTS`, or else `default`, which keeps the check short.
+#[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+pub(crate) fn events(default: u32) -> u32 {
+    std::env::var("EVENTS").map_or(default, |events| events.parse().unwrap())
+}
+
+/// How long to wait for something that so many events take part in.
+pub(crate) fn patience(default: Duration) -> Duration {
+    default.max(Duration::from_millis(500) * events(0))
+}
 
 /// A message with this id and body.
 pub(crate) fn message(id: &str, body: String) -> Message {

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::command::{Dev, PATIENCE, create_stack, in_aws, in_aws_cli, learnink, text};
+use crate::records::{events, patience};
 
 /// In the body of every message, and in no output.
 const PERSONAL: [&str; 2] = ["254705408079", "Mary"];
@@ -234,7 +235,7 @@ impl Stand {
     }
 
     pub(crate) async fn wait_for(&self, what: &str, is_there: impl AsyncFn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE);
         while !is_there().await {
             assert!(Instant::now() < deadline, "waited for {what}");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -318,29 +319,35 @@ const ALL: [&str; 4] = ["--from", "archive", "--since", "1h ago"];
 #[tokio::test]
 async fn what_a_handler_did_wrong_is_repaired_from_the_archive_once_and_no_other_handler_runs() {
     let mut stand = Stand::start("replay-archive").await;
+    let all = events(60);
+    let (all_of_them, twice) = (all as usize, 2 * all as usize);
     stand.deploy(Handlers::All).await;
-    stand.receive_all(0..60).await;
-    stand.wait_until_handled(0..60).await;
-    assert_eq!((stand.progress.right(), stand.progress.keys().len()), (0, 60));
+    stand.receive_all(0..all).await;
+    stand.wait_until_handled(0..all).await;
+    assert_eq!((stand.progress.right(), stand.progress.keys().len()), (0, all_of_them));
     let (records, bus) = (stand.records().await, stand.bus.keys());
 
     stand.progress.repair();
     let options = [&ALL[..], &["--handler", "progress", "--yes"]].concat();
     let (plan, code) = stand.run(&[&ALL[..], &["--handler", "progress", "--dry-run"]].concat()).await;
-    assert!(plan.contains("60 messages in the archive are to be sent; progress will run"), "{plan}");
+    assert!(
+        plan.contains(&format!("{all} messages in the archive are to be sent; progress will run")),
+        "{plan}"
+    );
     assert!(plan.contains("dry run: nothing was sent") && code == Some(0), "{plan}");
-    assert_eq!(stand.progress.keys().len(), 60);
+    assert_eq!(stand.progress.keys().len(), all_of_them);
 
     let (said, code) = stand.run(&options).await;
     assert!(
-        said.contains("is done") && said.contains("60 of 60 messages sent under the replay window "),
+        said.contains("is done")
+            && said.contains(&format!("{all} of {all} messages sent under the replay window ")),
         "{said}"
     );
     assert_eq!(code, Some(0), "{said}");
-    stand.wait_for("the handler", async || stand.progress.right() == 60).await;
-    stand.wait_until_handled(0..60).await;
+    stand.wait_for("the handler", async || stand.progress.right() == all as usize).await;
+    stand.wait_until_handled(0..all).await;
     let keys = stand.progress.keys();
-    assert_eq!(keys.len(), 120, "each ran once more, under a key of its own");
+    assert_eq!(keys.len(), twice, "each ran once more, under a key of its own");
     assert!(keys.values().all(|times| *times == 1), "{keys:?}");
     assert_eq!(stand.bus.keys(), bus, "the other handler did not run");
     assert_eq!(stand.records().await, records, "the archive keeps no second record");
@@ -349,9 +356,9 @@ async fn what_a_handler_did_wrong_is_repaired_from_the_archive_once_and_no_other
 
     let (again, code) = stand.run(&options).await;
     assert!(again.contains("going on with the run of "), "{again}");
-    assert!(again.contains("60 messages are done under the replay window "), "{again}");
+    assert!(again.contains(&format!("{all} messages are done under the replay window ")), "{again}");
     assert!(again.contains("all that was asked for in the archive is done under"), "{again}");
-    assert_eq!((code, stand.progress.keys().len()), (Some(0), 120));
+    assert_eq!((code, stand.progress.keys().len()), (Some(0), twice));
 
     let (acts, _) = stand.said(&["acts"]).await;
     assert!(acts.contains("replay run") && acts.contains("a bug is fixed"), "{acts}");
@@ -361,15 +368,16 @@ async fn what_a_handler_did_wrong_is_repaired_from_the_archive_once_and_no_other
     // Another run is another window.
     let (new, _) = stand.run(&[&options[..], &["--new", "--limit", "5"]].concat()).await;
     assert!(new.contains("5 of 5 messages sent"), "{new}");
-    stand.wait_for("the handler", async || stand.progress.keys().len() == 125).await;
+    stand.wait_for("the handler", async || stand.progress.keys().len() == twice + 5).await;
 }
 
 #[tokio::test]
 async fn a_run_that_was_killed_goes_on_and_runs_each_handler_once() {
     let mut stand = Stand::start("replay-killed").await;
+    let all = events(60);
     stand.deploy(Handlers::All).await;
-    stand.receive_all(0..60).await;
-    stand.wait_until_handled(0..60).await;
+    stand.receive_all(0..all).await;
+    stand.wait_until_handled(0..all).await;
     stand.progress.repair();
     let run =
         ["replay", "run", "--reason", "r", "--by", "kim", "--rate", "30", "--yes", "--handler", "progress"];
@@ -384,10 +392,10 @@ async fn a_run_that_was_killed_goes_on_and_runs_each_handler_once() {
         "{said}"
     );
     assert_eq!(code, Some(0), "{said}");
-    stand.wait_for("the handler", async || stand.progress.right() == 60).await;
-    stand.wait_until_handled(0..60).await;
+    stand.wait_for("the handler", async || stand.progress.right() == all as usize).await;
+    stand.wait_until_handled(0..all).await;
     let keys = stand.progress.keys();
-    assert!(keys.len() == 120 && keys.values().all(|times| *times == 1), "{keys:?}");
+    assert!(keys.len() == 2 * all as usize && keys.values().all(|times| *times == 1), "{keys:?}");
     // The act of the killed one has no end.
     let (acts, _) = stand.said(&["acts"]).await;
     assert!(acts.contains("no end: it is running, or was killed"), "{acts}");
@@ -396,28 +404,37 @@ async fn a_run_that_was_killed_goes_on_and_runs_each_handler_once() {
 #[tokio::test]
 async fn events_without_a_handler_are_handled_from_their_table_once_there_is_one() {
     let mut stand = Stand::start("replay-unknown").await;
+    let all = events(40);
+    let all_of_them = all as usize;
     stand.deploy(Handlers::None).await;
-    stand.receive_all(0..40).await;
-    stand.wait_until_handled(0..40).await;
+    stand.receive_all(0..all).await;
+    stand.wait_until_handled(0..all).await;
     let records = stand.records().await;
     let unknown = ["--from", "unknown", "--since", "1h ago", "--yes"];
     stand.progress.repair();
     stand.bus.repair();
     stand.deploy(Handlers::All).await;
     let (said, code) = stand.run(&unknown).await;
-    assert!(said.contains("40 messages in the table of unknown events are to be sent"), "{said}");
+    assert!(
+        said.contains(&format!("{all} messages in the table of unknown events are to be sent")),
+        "{said}"
+    );
     assert!(said.contains("handlers that are not done will run") && code == Some(0), "{said}");
-    stand.wait_for("the handlers", async || stand.progress.right() == 40 && stand.bus.right() == 40).await;
-    stand.wait_until_handled(0..40).await;
+    stand
+        .wait_for("the handlers", async || {
+            stand.progress.right() == all_of_them && stand.bus.right() == all_of_them
+        })
+        .await;
+    stand.wait_until_handled(0..all).await;
     for runs in [&stand.progress, &stand.bus] {
         let keys = runs.keys();
-        assert!(keys.len() == 40 && keys.values().all(|times| *times == 1), "{keys:?}");
+        assert!(keys.len() == all_of_them && keys.values().all(|times| *times == 1), "{keys:?}");
         assert!(keys.contains_key("msg_7/progress") || keys.contains_key("msg_7/bus"), "{keys:?}");
     }
     assert_eq!(stand.records().await, records);
     let (again, code) = stand.run(&unknown).await;
     assert!(again.contains("all that was asked for in the table of unknown events is done"), "{again}");
-    assert_eq!((code, stand.progress.keys().len()), (Some(0), 40));
+    assert_eq!((code, stand.progress.keys().len()), (Some(0), all_of_them));
 }
 
 #[tokio::test]
