@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use learnink_fuzz::{Bytes, Length, is_text_for_sqs, is_usable_id};
 use learnink_webhook::error::FailureClass;
 use learnink_webhook::message::{
-    DecodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, PART_FORMAT_VERSION, REPLAY_FORMAT_VERSION,
-    QueueMessage, attribute,
+    DecodeError, FORMAT_VERSION, LARGEST_BODY_BYTES, LARGEST_MESSAGE_BYTES, PART_FORMAT_VERSION,
+    QueueMessage, REPLAY_FORMAT_VERSION, attribute,
 };
 use learnink_webhook::{Message, MessageId};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -194,8 +194,9 @@ impl Found<'_> {
                 comes_back_the_same(&message);
             }
             Err(error) => {
-                let is_other_version =
-                    version.is_some_and(|version| ![FORMAT_VERSION, PART_FORMAT_VERSION, REPLAY_FORMAT_VERSION].contains(&version));
+                let is_other_version = version.is_some_and(|version| {
+                    ![FORMAT_VERSION, PART_FORMAT_VERSION, REPLAY_FORMAT_VERSION].contains(&version)
+                });
                 assert_eq!(error.class() == FailureClass::Retryable, is_other_version, "{error}");
             }
         }
