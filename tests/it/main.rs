@@ -58,6 +58,7 @@ mod secret;
 mod shuffled;
 mod signers;
 mod status;
+mod tail;
 mod template;
 mod update;
 mod verify;

@@ -15,6 +15,7 @@ use crate::doctor;
 use crate::recorded::Recorded;
 use crate::replay_run::{Handlers, Stand, said};
 use crate::secret;
+use crate::tail;
 
 /// The name of the stack on the page, and that of the test's.
 const ON_THE_PAGE: &str = "learnink-webhooks-production";
@@ -41,6 +42,7 @@ fn script(folder: &Path) -> String {
         shift
         case \"$* \" in
             *--dry-run*) ;;
+            'tail '*) set -- \"$@\" --no-follow ;;
             'dlq redrive'* | 'replay run'*) set -- \"$@\" --yes --rate 100 ;;
         esac
         echo \"\\$ learnink $*\"
@@ -109,9 +111,9 @@ async fn whoever_follows_the_on_call_page_repairs_what_it_is_about_and_needs_no_
         let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
         assert!(!said.contains("cannot find") && !said.contains("has no output"), "{said}");
     }
-    // The page's stack is not made from the template: `doctor`, `status` and `secret` are tested on their own.
+    // The page's stack is not made from the template: those of the other commands are tested with them.
     let mut needed = recorded.actions();
-    needed.extend(doctor::ACTIONS.into_iter().chain(secret::ACTIONS).map(str::to_owned));
+    needed.extend(doctor::ACTIONS.into_iter().chain(secret::ACTIONS).chain(tail::ACTIONS).map(str::to_owned));
     assert_eq!(needed, allowed(), "the rights that the commands need, and those of the role");
 }
 

@@ -25,10 +25,9 @@ use crate::recorded::Recorded;
 use crate::records::drain;
 
 /// The actions of IAM that the commands need.
-pub(crate) const ACTIONS: [&str; 6] = [
+pub(crate) const ACTIONS: [&str; 5] = [
     "cloudformation:DescribeStacks",
     "dynamodb:UpdateItem",
-    "secretsmanager:DescribeSecret",
     "secretsmanager:GetSecretValue",
     "secretsmanager:PutSecretValue",
     "secretsmanager:UpdateSecretVersionStage",

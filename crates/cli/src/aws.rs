@@ -3,6 +3,7 @@
 pub(crate) mod cloudwatch;
 mod credentials;
 pub(crate) mod lambda;
+pub(crate) mod logs;
 pub(crate) mod request;
 pub(crate) mod sns;
 

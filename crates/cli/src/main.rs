@@ -27,6 +27,7 @@ mod stack;
 mod status;
 mod stored;
 mod table;
+mod tail;
 mod unread;
 mod verify;
 
@@ -75,6 +76,8 @@ enum Command {
     Status(status::Args),
     /// Look at each part of a deployed stack, send an event through it, and say what mends what is wrong
     Doctor(doctor::Args),
+    /// Print what happens to webhooks in a deployed stack, a line for each
+    Tail(tail::Args),
     /// Prove and export the records that the `archive` handler keeps
     #[command(subcommand)]
     Archive(archive::Command),
@@ -144,6 +147,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Acts(args) => acts::run(&args).await,
         Command::Status(args) => status::run(&args).await,
         Command::Doctor(args) => doctor::run(&args).await,
+        Command::Tail(args) => tail::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
         Command::Verify(args) => verify::run(&args).await,
         Command::Secret(command) => secret::run(command).await,

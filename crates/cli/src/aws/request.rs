@@ -43,22 +43,37 @@ pub(crate) struct Service {
     /// The variable with its endpoint, if that is not AWS's.
     /// Source: AWS SDKs and Tools reference guide, "Service-specific endpoints".
     endpoint: &'static str,
+    /// The version of its JSON protocol, if it has one.
+    json: &'static str,
 }
 
 /// Knows stacks. Query protocol.
-pub(crate) const CLOUDFORMATION: Service =
-    Service { name: "cloudformation", prefix: "cloudformation", endpoint: "AWS_ENDPOINT_URL_CLOUDFORMATION" };
+pub(crate) const CLOUDFORMATION: Service = Service {
+    name: "cloudformation",
+    prefix: "cloudformation",
+    endpoint: "AWS_ENDPOINT_URL_CLOUDFORMATION",
+    json: "",
+};
 
 /// Knows alarms and metrics. JSON 1.0.
-pub(crate) const CLOUDWATCH: Service =
-    Service { name: "monitoring", prefix: "cloudwatch", endpoint: "AWS_ENDPOINT_URL_CLOUDWATCH" };
+pub(crate) const CLOUDWATCH: Service = Service {
+    name: "monitoring",
+    prefix: "cloudwatch",
+    endpoint: "AWS_ENDPOINT_URL_CLOUDWATCH",
+    json: "1.0",
+};
 
 /// Knows functions and event source mappings. REST JSON.
 pub(crate) const LAMBDA: Service =
-    Service { name: "lambda", prefix: "lambda", endpoint: "AWS_ENDPOINT_URL_LAMBDA" };
+    Service { name: "lambda", prefix: "lambda", endpoint: "AWS_ENDPOINT_URL_LAMBDA", json: "" };
+
+/// Keeps log lines. JSON 1.1.
+pub(crate) const LOGS: Service =
+    Service { name: "logs", prefix: "logs", endpoint: "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", json: "1.1" };
 
 /// Knows subscriptions. Query protocol.
-pub(crate) const SNS: Service = Service { name: "sns", prefix: "sns", endpoint: "AWS_ENDPOINT_URL_SNS" };
+pub(crate) const SNS: Service =
+    Service { name: "sns", prefix: "sns", endpoint: "AWS_ENDPOINT_URL_SNS", json: "" };
 
 /// A call failed. The text of AWS is left out: it can quote a request.
 #[derive(Debug, thiserror::Error)]
@@ -204,7 +219,7 @@ impl Client {
         quick_xml::de::from_str(&answer.await?).map_err(|_| RequestError::Unreadable)
     }
 
-    /// A call by JSON 1.0: the operation is in a header.
+    /// A call by JSON: the operation is in a header.
     pub(crate) async fn json<T: DeserializeOwned>(
         &self,
         action: &str,
@@ -216,7 +231,7 @@ impl Client {
             method: "POST",
             url: self.endpoint.clone(),
             headers: vec![
-                ("content-type", "application/x-amz-json-1.0".to_owned()),
+                ("content-type", format!("application/x-amz-json-{}", self.service.json)),
                 ("x-amz-target", format!("{target}.{action}")),
             ],
             body: body.to_string(),
