@@ -445,7 +445,11 @@ async fn what_the_ledger_has_forgotten_runs_only_what_is_asked_for() {
     stand.wait_until_handled(0..3).await;
     // Another table stands for one whose entries have expired.
     stand.tables[0] = stand.engine.table("message_id", None).await;
-    let outputs = [("QueueUrl", &stand.queues.url), ("LedgerTableName", &stand.tables[0])];
+    let outputs = [
+        ("QueueUrl", &stand.queues.url),
+        ("DeadLetterQueueUrl", &stand.queues.dead_letter_url),
+        ("LedgerTableName", &stand.tables[0]),
+    ];
     let secret = "replay-forgotten/signing_secret".to_owned();
     let url = "s3://replay-forgotten/events".to_owned();
     let outputs = [&outputs[..], &[("SigningSecretName", &secret), ("ArchiveUrl", &url)]].concat();

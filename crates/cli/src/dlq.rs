@@ -6,7 +6,7 @@ mod file;
 pub(crate) mod letter;
 mod pass;
 pub(crate) mod queue;
-pub(crate) mod redrive;
+mod redrive;
 mod restore;
 mod selection;
 pub(crate) mod show;
@@ -303,7 +303,7 @@ impl OpenQueues {
     }
 
     /// The queue that a redrive sends to.
-    fn source(&self) -> anyhow::Result<&Queue> {
+    pub(crate) fn source(&self) -> anyhow::Result<&Queue> {
         self.source.as_ref().context("name the queue that the letters go back to with --source-queue URL")
     }
 }

@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
 use learnink_local::terminal::{visible, visible_json};
 
 /// One line to print. Only [`styled`](Self::styled) adds control characters.
@@ -69,6 +71,24 @@ pub(crate) fn print_script(script: &str) -> anyhow::Result<()> {
 /// Prints a note on standard error, beside the command's output.
 pub(crate) fn note(line: impl Into<Line>) -> anyhow::Result<()> {
     write(&mut anstream::stderr(), &line.into().0).context("cannot write to standard error")
+}
+
+/// A progress bar on a terminal.
+pub(crate) fn progress(count: usize, done: &str) -> anyhow::Result<ProgressBar> {
+    let progress = ProgressBar::new(count.try_into()?);
+    let template = format!("{{bar:40}} {{human_pos}}/{{human_len}} {done}, {{per_sec}}, {{eta}} left");
+    progress.set_style(ProgressStyle::with_template(&template)?);
+    Ok(progress)
+}
+
+/// Does something unless the output is JSON.
+pub(crate) fn say(json: bool, say: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    if json { Ok(()) } else { say() }
+}
+
+/// The exit code by whether everything is done.
+pub(crate) fn exit(is_all: bool) -> ExitCode {
+    if is_all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Prints why the command failed. If that cannot be written, it is lost.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use aws_sdk_sqs::types::Message;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use learnink_consumer::ledger::Entry;
 use tokio::time::MissedTickBehavior;
 
@@ -21,7 +21,7 @@ use super::trial::{Trial, is_done, judge};
 use super::{ActArgs, OpenQueues, dead_letters, open, print_groups};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
-use crate::output::{note, print};
+use crate::output::{exit, note, print, progress, say};
 use crate::question::{Answer, Interrupt};
 use crate::{now, table};
 
@@ -415,24 +415,6 @@ impl Taken {
             }
         }
     }
-}
-
-/// A progress bar on a terminal.
-pub(crate) fn progress(count: usize, done: &str) -> anyhow::Result<ProgressBar> {
-    let progress = ProgressBar::new(count.try_into()?);
-    let template = format!("{{bar:40}} {{human_pos}}/{{human_len}} {done}, {{per_sec}}, {{eta}} left");
-    progress.set_style(ProgressStyle::with_template(&template)?);
-    Ok(progress)
-}
-
-/// Does something unless the output is JSON.
-pub(crate) fn say(json: bool, say: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    if json { Ok(()) } else { say() }
-}
-
-/// The exit code by whether everything is done.
-pub(crate) fn exit(is_all: bool) -> ExitCode {
-    if is_all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Says which names no letter has: then nothing is done.

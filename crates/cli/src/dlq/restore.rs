@@ -9,11 +9,11 @@ use learnink_local::terminal::quoted;
 use tokio::time::MissedTickBehavior;
 
 use super::queue::Next;
-use super::redrive::{exit, progress, say};
+
 use super::{ActArgs, OpenQueues, dead_letters, file, letter, open};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
-use crate::output::{note, print};
+use crate::output::{exit, note, print, progress, say};
 use crate::question::{Answer, Interrupt};
 
 /// Options of `learnink dlq restore`.

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use clap::builder::NonEmptyStringValueParser;
 use futures_util::{StreamExt, stream};
@@ -13,10 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 use learnink_connectors::unknown::UnknownEvents;
 use learnink_consumer::ledger::{Entry, payload_sha256};
 use learnink_consumer::replay::{Coverage, ReplayWindow, Run};
-use learnink_local::pipeline::{QUEUE, UNKNOWN_EVENTS_TABLE};
-use learnink_local::state::{self, read_signing_secret};
-use learnink_local::terminal::{option, quoted};
-use learnink_local::{LocalDynamoDb, LocalSqs, sdk_config};
+use learnink_local::pipeline::UNKNOWN_EVENTS_TABLE;
+use learnink_local::state::read_signing_secret;
+use learnink_local::terminal::option;
+use learnink_local::{LocalDynamoDb, sdk_config};
 use learnink_receiver::Verifier;
 use learnink_webhook::idempotency::run_key;
 use learnink_webhook::{Message, MessageId};
@@ -27,15 +26,14 @@ use super::{Operator, Time, duration, fresh_id, known_handlers, parse_time};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
 use crate::dlq::queue::{Outgoing, Queue};
-use crate::dlq::redrive::{exit, progress, say};
 use crate::dlq::trial::Trial;
 use crate::ledger::OpenLedger;
-use crate::output::{note, print};
+use crate::output::{exit, note, print, progress, say};
 use crate::question::{Answer, Consent, Interrupt};
 use crate::stack::{Stack, Target};
 use crate::table::Column::{Id, Number, Text};
 use crate::table::seconds;
-use crate::{archive, called, secret, secrets, stored, table, variable};
+use crate::{archive, dlq, secret, secrets, stored, table, variable};
 
 /// How many messages are read, or looked up in the ledger, at a time. Bodies are up to 6 MiB.
 const READS_AT_ONCE: usize = 32;
@@ -310,50 +308,33 @@ impl Args {
     async fn open(&self) -> anyhow::Result<Place> {
         let stack = self.target.in_aws.stack().await?;
         let verifier = self.verifier(stack.as_ref()).await?;
-        let Some(stack) = stack else { return self.open_dev(verifier).await };
-        let store = match self.store {
-            StoreName::Archive => {
-                let url = match &self.archive {
-                    Some(url) => url.clone(),
-                    None => archive::found(Some(&stack))?,
-                };
-                Store::Archive(archive::open(&url, || Ok(stack.aws.clone())).await?)
-            }
-            StoreName::Unknown => {
-                Store::Unknown(UnknownEvents::new(&stack.aws, stack.output("UnknownEventsTableName")?))
-            }
-        };
-        let queue = Queue { client: Client::new(&stack.aws), url: stack.output("QueueUrl")?.to_owned() };
-        let ledger = OpenLedger::in_aws(&stack.aws, stack.output("LedgerTableName")?);
-        Ok(Place { queue, ledger, store, verifier, _tables: None })
+        let queues = dlq::open_in(stack.as_ref(), &self.target.state.folder).await?;
+        let (store, tables) = self.store(stack.as_ref()).await?;
+        Ok(Place { queue: queues.source()?.clone(), ledger: queues.ledger, store, verifier, _tables: tables })
     }
 
-    async fn open_dev(&self, verifier: Option<Verifier>) -> anyhow::Result<Place> {
-        let folder = &self.target.state.folder;
-        let endpoint = state::sqs_endpoint(folder)?;
-        let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
-            anyhow::bail!(
-                "`learnink dev` is not running in {}; start `{}`, or name a deployed stack with --stack",
-                quoted(folder),
-                called::dev()
-            );
-        };
-        let (store, tables) = match self.store {
-            StoreName::Archive => {
+    /// Where the messages are kept, and the engine of the tables if that runs on this machine.
+    async fn store(&self, stack: Option<&Stack>) -> anyhow::Result<(Store, Option<LocalDynamoDb>)> {
+        match (self.store, stack) {
+            (StoreName::Archive, _) => {
                 let url = match &self.archive {
                     Some(url) => url.clone(),
-                    None => archive::found(None)?,
+                    None => archive::found(stack)?,
                 };
-                (Store::Archive(archive::open(&url, || self.target.in_aws.config()).await?), None)
+                let aws = || stack.map_or_else(|| self.target.in_aws.config(), |stack| Ok(stack.aws.clone()));
+                Ok((Store::Archive(archive::open(&url, aws).await?), None))
             }
-            StoreName::Unknown => {
-                let tables = stored::open(folder).await?.context("there are no tables yet")?;
+            (StoreName::Unknown, Some(stack)) => {
+                let table = UnknownEvents::new(&stack.aws, stack.output("UnknownEventsTableName")?);
+                Ok((Store::Unknown(table), None))
+            }
+            (StoreName::Unknown, None) => {
+                let tables = stored::open(&self.target.state.folder).await?;
+                let tables = tables.context("there are no tables yet")?;
                 let aws = sdk_config(tables.endpoint());
-                (Store::Unknown(UnknownEvents::new(&aws, UNKNOWN_EVENTS_TABLE.name)), Some(tables))
+                Ok((Store::Unknown(UnknownEvents::new(&aws, UNKNOWN_EVENTS_TABLE.name)), Some(tables)))
             }
-        };
-        let queue = Queue { client: Client::new(&sdk_config(&endpoint)), url: LocalSqs::queue_url(QUEUE) };
-        Ok(Place { queue, ledger, store, verifier, _tables: tables })
+        }
     }
 
     /// What proves messages; `None` if nothing has to.
