@@ -605,3 +605,32 @@ async fn everything_that_is_known_of_a_message_is_shown_without_what_it_carries(
     let (none, code) = stand.said(&["show", "msg_9"]).await;
     assert!(none.contains("nothing is known of msg_9 in the ledger ") && code == Some(1), "{none}");
 }
+
+#[tokio::test]
+async fn two_operators_at_once_run_each_handler_once() {
+    let mut stand = Stand::start("replay-operators").await;
+    stand.deploy(Handlers::All).await;
+    stand.receive_all(0..20).await;
+    stand.wait_until_handled(0..20).await;
+    stand.progress.repair();
+    let options = [&ALL[..], &["--handler", "progress", "--yes"]].concat();
+    let ((one, _), (two, _)) = tokio::join!(stand.run(&options), stand.run(&options));
+    for said in [&one, &two] {
+        let gave_way =
+            said.contains("has just opened the replay window ") && said.contains("nothing was sent");
+        assert!(gave_way || said.contains("messages sent under the replay window"), "{said}");
+    }
+    stand
+        .wait_for("the handler", async || {
+            let (said, code) = stand.run(&options).await;
+            assert!(code == Some(0) || said.contains("has just opened"), "{said}");
+            said.contains("all that was asked for in the archive is done")
+        })
+        .await;
+    let keys = stand.progress.keys();
+    assert!(keys.len() == 40 && keys.values().all(|times| *times == 1), "{one}{two}{keys:?}");
+    // A window of another run is said to overlap.
+    let other = [&ALL[..], &["--handler", "bus", "--dry-run"]].concat();
+    let (said, _) = stand.run(&other).await;
+    assert!(said.contains(" is open as well (what `replay run --from archive "), "{said}");
+}

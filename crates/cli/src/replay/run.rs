@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use learnink_connectors::unknown::UnknownEvents;
 use learnink_consumer::ledger::{Entry, payload_sha256};
-use learnink_consumer::replay::{Coverage, ReplayWindow, Run};
+use learnink_consumer::replay::{Closing, Coverage, ReplayWindow, Run};
 use learnink_local::pipeline::UNKNOWN_EVENTS_TABLE;
 use learnink_local::state::read_signing_secret;
 use learnink_local::terminal::option;
@@ -194,10 +194,10 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let handlers = known_handlers(&args.handlers)?;
     let place = args.open().await?;
     // Its answer shows the time by which the consumer works.
-    let windows = place.ledger.replay_windows().await?;
+    let windows: Vec<_> = place.ledger.replay_windows().await?.into_iter().flatten().collect();
     let at = place.ledger.now()?;
     let filter = args.filter();
-    let open = windows.into_iter().flatten().rfind(|window| is_this_run(window, &filter, &handlers, at));
+    let open = windows.iter().rfind(|window| is_this_run(window, &filter, &handlers, at)).cloned();
     let known = open.filter(|_| !args.new);
     let (mut window, is_new) = match known {
         Some(window) => (window, false),
@@ -205,6 +205,13 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     if !is_new {
         say(args.json, || print(goes_on(&window)))?;
+    }
+    for other in windows.iter().filter(|other| other.id != window.id && other.is_open(at)) {
+        note(format!(
+            "the replay window {} is open as well ({}): a message of both is handled once under each",
+            other.id,
+            super::covers(&other.covers)
+        ))?;
     }
     let Coverage::Run(asked) = window.covers.clone() else {
         anyhow::bail!("the window {} is not of a run", window.id)
@@ -248,6 +255,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if is_new {
         window.opened_by.clone_from(&by);
         place.ledger.open_replay_window(&window).await?;
+        let known = windows.iter().map(|window| window.id.as_str()).collect();
+        place.give_way(&window, &known).await?;
     }
     let plan = Plan {
         action: "replay run",
@@ -414,6 +423,27 @@ impl Args {
 }
 
 impl Place {
+    /// Closes the window of a new run if somebody else has opened one of the same run since the `known` windows were
+    /// read: under both, each handler would run twice.
+    async fn give_way(&self, window: &ReplayWindow, known: &BTreeSet<&str>) -> anyhow::Result<()> {
+        let Coverage::Run(run) = &window.covers else { return Ok(()) };
+        let windows = self.ledger.replay_windows().await?.into_iter().flatten();
+        let mut others = windows.filter(|other| other.id != window.id && !known.contains(other.id.as_str()));
+        let Some(other) =
+            others.find(|other| is_this_run(other, &run.filter, &window.handlers, window.opened_at))
+        else {
+            return Ok(());
+        };
+        let closing = Closing { by: window.opened_by.clone(), at: self.ledger.now()? };
+        self.ledger.close_replay_window(&window.id, closing).await?;
+        anyhow::bail!(
+            "{} has just opened the replay window {} for the same run, and nothing was sent; the same command goes on \
+             with it",
+            other.opened_by,
+            other.id
+        )
+    }
+
     fn name_of_store(&self, args: &Args) -> String {
         match (&self.store, &args.archive) {
             (Store::Archive(_), Some(url)) => url.clone(),
@@ -496,12 +526,18 @@ impl Sending<'_> {
     /// Sends one, waits for its end, asks, and sends the rest. Returns why it stopped, if it did.
     async fn carry_out(&mut self, act: &mut OpenAct<'_>) -> anyhow::Result<Option<String>> {
         let mut interrupt = Interrupt::watch();
-        let Some(first) = self.left.pop() else { return Ok(None) };
-        let before = self.place.ledger.entry((&first.id).into()).await?;
-        if let Err(error) = self.place.send(&first, self.window).await {
-            self.left.push(first);
-            return Err(error);
-        }
+        let (first, before) = loop {
+            let Some(first) = self.left.pop() else { return Ok(None) };
+            let before = self.place.ledger.entry((&first.id).into()).await?;
+            match self.place.send(&first, self.window).await {
+                Ok(Sent::Yes) => break (first, before),
+                Ok(Sent::NotKept) => self.not_sent += 1,
+                Err(error) => {
+                    self.left.push(first);
+                    return Err(error);
+                }
+            }
+        };
         self.done += 1;
         act.note(self.done, "trying one first").await?;
         let limit = Duration::from_secs(self.args.wait);
@@ -737,7 +773,6 @@ fn are(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use learnink_consumer::replay::Closing;
 
     use super::*;
 
