@@ -161,7 +161,8 @@ fn another_version_waits_for_its_consumer() {
     encoded.attributes[0].value = "2".to_owned();
     let error = decode(&encoded).unwrap_err();
     assert_eq!(error.class(), FailureClass::Retryable);
-    assert_eq!(error.to_string(), "written in format version `2`; this consumer reads `1` and `part-1`");
+    let expected = "written in format version `2`; this consumer reads `1`, `part-1` and `replay-1`";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]
