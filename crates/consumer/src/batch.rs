@@ -112,8 +112,9 @@ impl Delivery<'_> {
         let names = self.handlers.iter().map(|handler| handler.name()).filter(|name| !done.contains(*name));
         let names: Vec<_> = names.collect();
         let names = names.join(", ");
-        (!names.is_empty())
-            .then(|| format!("the replay window {window} does not ask for what is not done: {names}"))
+        (!names.is_empty()).then(|| {
+            format!("the replay window {window} did not run these handlers, which are not done: {names}")
+        })
     }
 
     /// The task of a part of a list. Replay windows add nothing to it.
@@ -319,7 +320,9 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
                 (Some(part), _) => {
                     self.task_of_part(part, request.now, &history, delivery, batch, report).await
                 }
-                (None, Some(window)) => self.tasks_of_run(window, &names, &history, batch, report).await,
+                (None, Some(window)) => {
+                    self.tasks_of_run(window, &names, &request, &history, batch, report).await
+                }
                 (None, None) => self.tasks(&names, &request, &history, delivery, batch, report).await,
             };
             let tasks = match found {
@@ -388,13 +391,17 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         &self,
         id: &str,
         names: &[&'static str],
+        request: &ClaimRequest,
         history: &History,
         batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Result<Vec<Task>, String> {
+        let is_forgotten = history.done.is_empty() && history.first_seen_ms == request.now.as_millisecond();
         for window in self.windows(batch, report).await? {
             match window {
-                Ok(window) if window.id == id => return Ok(tasks_of_run(names, &history.done, window)),
+                Ok(window) if window.id == id => {
+                    return Ok(tasks_of_run(names, &history.done, window, is_forgotten));
+                }
                 Err(unreadable) if unreadable.id == id => return Err(unreadable.to_string()),
                 Ok(_) | Err(_) => {}
             }

@@ -223,10 +223,17 @@ pub fn tasks(handlers: &[&'static str], done: &BTreeSet<String>, windows: &[&Rep
 /// Only handlers that the window asks for run: an old message is unknown to the ledger, which would otherwise run all.
 /// A handler that is done runs again, if the run wants that. One that is not done runs under its own name, and then
 /// counts as done under the window too. Nothing runs under a window that was closed; a run that has merely expired
-/// still handles what it has sent.
-pub fn tasks_of_run(handlers: &[&'static str], done: &BTreeSet<String>, window: &ReplayWindow) -> Vec<Task> {
+/// still handles what it has sent. Nor does anything run of what is not done if it `is_forgotten` what is: every handler
+/// would run.
+pub fn tasks_of_run(
+    handlers: &[&'static str],
+    done: &BTreeSet<String>,
+    window: &ReplayWindow,
+    is_forgotten: bool,
+) -> Vec<Task> {
     let again = matches!(&window.covers, Coverage::Run(run) if run.again);
-    if window.closed.is_some() || done.contains(&run_key(&window.id)) {
+    let is_done = done.contains(&run_key(&window.id));
+    if window.closed.is_some() || is_done || (is_forgotten && !again) {
         return Vec::new();
     }
     let is_wanted = |handler: &&'static str| window.asks_for(handler) && (again || !done.contains(*handler));
@@ -431,7 +438,7 @@ mod tests {
 
     fn keys_of_run(done: &[&str], window: &ReplayWindow) -> Vec<(String, Vec<String>)> {
         let done = done.iter().map(ToString::to_string).collect();
-        let tasks = tasks_of_run(&["progress", "push"], &done, window);
+        let tasks = tasks_of_run(&["progress", "push"], &done, window, false);
         tasks.into_iter().map(|task| (task.key, task.completes)).collect()
     }
 
@@ -449,6 +456,13 @@ mod tests {
         assert_eq!(keys_of_run(&["push"], &unfinished), [key("progress", &["progress", "progress@w1"])]);
         assert_eq!(keys_of_run(&["progress", "push"], &unfinished), []);
         assert_eq!(keys_of_run(&["progress"], &run_window(&["progress"], false)), []);
+    }
+
+    #[test]
+    fn of_a_message_that_the_ledger_has_forgotten_nothing_runs_that_is_only_not_known_to_be_done() {
+        let none = BTreeSet::new();
+        assert_eq!(tasks_of_run(&["push"], &none, &run_window(&[], false), true), []);
+        assert_eq!(tasks_of_run(&["push"], &none, &run_window(&["push"], true), true).len(), 1);
     }
 
     #[test]
