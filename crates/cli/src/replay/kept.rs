@@ -86,6 +86,13 @@ impl Wanted {
         self.from.is_none_or(|from| from <= received_at) && self.until.is_none_or(|until| received_at < until)
     }
 
+    /// Whether a record of this name may be of a wanted message: the last part of a name is its id's.
+    fn may_be(&self, name: &archive::Name) -> bool {
+        let file = |name: &archive::Name| name.as_str().rsplit('/').next().map(str::to_owned);
+        let of_id = |id: &MessageId| file(&archive::Name::of("", Timestamp::UNIX_EPOCH, id));
+        self.messages.is_empty() || self.messages.iter().any(|id| of_id(id) == file(name))
+    }
+
     fn has_id(&self, id: &MessageId) -> bool {
         self.messages.is_empty() || self.messages.contains(id)
     }
@@ -115,10 +122,14 @@ impl Store {
                 for event_type in types {
                     let selection = archive::Selection { event_type, days: wanted.days() };
                     let found = archive.list(&selection).await?;
-                    listed.keys.extend(found.records.into_iter().map(Key::Record));
+                    let records = found.records.into_iter().filter(|name| wanted.may_be(name));
+                    listed.keys.extend(records.map(Key::Record));
                     listed.others += found.others.len();
                 }
                 Ok(listed)
+            }
+            Self::Unknown(_) if !wanted.messages.is_empty() => {
+                Ok(Listed { keys: wanted.messages.iter().cloned().map(Key::Row).collect(), others: 0 })
             }
             Self::Unknown(table) => {
                 let events = table.all().await?;
@@ -149,7 +160,7 @@ impl Store {
                 let proof = || verifier.map_or(Ok(()), |verifier| check(name, &record, verifier));
                 Ok(judged(key, &record, wanted, proof))
             }
-            (_, Key::Row(id)) => match self.message(&Key::Row(id.clone())).await? {
+            (_, Key::Row(_)) => match self.message(key).await? {
                 Some(message) => {
                     let record = Record::from(&message);
                     let proof = || verifier.map_or(Ok(()), |verifier| proven(&record, verifier).map(drop));
@@ -178,7 +189,9 @@ impl Store {
                 let row = table.message(id).await.map_err(anyhow::Error::from);
                 row.context("the row cannot be read").map_err(|error| format!("{error:#}"))
             }
-            (Self::Unknown(_), Key::Record(_)) | (Self::Archive(_), Key::Row(_)) => Ok(None),
+            (Self::Unknown(_), Key::Record(_)) | (Self::Archive(_), Key::Row(_)) => {
+                Err(format!("{} is kept elsewhere", key.name()))
+            }
         }
     }
 }
@@ -296,6 +309,18 @@ mod tests {
                 ("msg_2".to_owned(), at("2026-01-01T09:00:00Z"))
             ]
         );
+    }
+
+    #[test]
+    fn a_record_of_another_message_is_known_by_its_name_and_not_read() {
+        let name = |id: &str| {
+            let id = MessageId::parse(id).unwrap();
+            archive::Name::of("example.type", "2026-01-01T09:00:00Z".parse().unwrap(), &id)
+        };
+        let odd = "msg/1%";
+        let one = Wanted { messages: BTreeSet::from([MessageId::parse(odd).unwrap()]), ..Wanted::default() };
+        assert!(one.may_be(&name(odd)) && !one.may_be(&name("msg_2")));
+        assert!(Wanted::default().may_be(&name("msg_2")));
     }
 
     #[test]

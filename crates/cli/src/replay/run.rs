@@ -10,7 +10,7 @@ use clap::builder::NonEmptyStringValueParser;
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use learnink_connectors::unknown::UnknownEvents;
-use learnink_consumer::ledger::{Entry, payload_sha256};
+use learnink_consumer::ledger::{Entry, REMEMBERED_FOR, payload_sha256};
 use learnink_consumer::replay::{Closing, Coverage, ReplayWindow, Run};
 use learnink_local::pipeline::UNKNOWN_EVENTS_TABLE;
 use learnink_local::state::read_signing_secret;
@@ -53,9 +53,9 @@ const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
 /// Options of `learnink replay run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\
-LearnInk's dashboard sends again what failed. What was answered 200 it does not: what a handler did wrong, or what \
-arrived before there was a handler. This command does, from what is kept: of the archive, every webhook; of the \
-unknown events, those of the last 90 days that no handler took.
+LearnInk's dashboard sends again only what failed. It does not send what was answered 200: webhooks that a handler \
+got wrong, or that came before there was a handler. This command sends them, from the archive, which has every \
+webhook, or from the unknown events of the last 90 days.
 
 Each message goes to the queue as it was signed, with its id and its first time of arrival, under a replay window of \
 its own that covers exactly the messages of this run. From the archive, each handler runs again, once, or only those \
@@ -63,7 +63,8 @@ that --handler names. From the unknown events, only handlers run that are not do
 events that are older than the 30 days for which the ledger remembers what is done. No handler runs that was not \
 asked for, and the archive keeps no second record.
 
-One message is tried first, the newest. The rest follows only if the ledger then shows it as done. The same options \
+One message is tried first, the newest. The rest follows only if the ledger then shows that a handler is done with it. \
+If no handler took its type, the newest of another type is tried. The same options \
 go on with the same run while its window is open, after Ctrl-C or a kill too: what is done under it is not sent \
 again. --new starts another run. `replay close` stops what is not handled yet.
 
@@ -72,8 +73,8 @@ Only what LearnInk signed is sent: a secret of the time proves it. The stack's s
 
 TIME is 2026-01-02T08:00:00Z or with another offset, 2026-01-02T08:00 or 2026-01-02 in UTC, or '2h ago'.
 
-The exit code is 0 if everything that was asked for is sent, or was before; 1 if something is left out or left; \
-and 2 if there is nobody to ask.
+The exit code is 0 if everything that was asked for was sent, now or before, or if it is a dry run; 1 if a message was \
+left out or not sent; and 2 if a question has no terminal.
 
 Examples:
   cargo learnink replay run --from archive --since '3h ago' \\
@@ -199,7 +200,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let filter = args.filter();
     let open = windows.iter().rfind(|window| is_this_run(window, &filter, &handlers, at)).cloned();
     let known = open.filter(|_| !args.new);
-    let (mut window, is_new) = match known {
+    let (window, is_new) = match known {
         Some(window) => (window, false),
         None => (args.window(filter, handlers, at)?, true),
     };
@@ -227,9 +228,18 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut split = look_up(&place.ledger, found.candidates, &window.id, skips_forgotten).await?;
     let Found { no_event, unproven, unreadable, others, .. } = found;
     let is_all = no_event == 0 && unproven == 0 && unreadable == 0 && split.forgotten == 0;
-    split.left.truncate(args.limit.map_or(Ok(usize::MAX), usize::try_from)?);
-    let counts =
-        Counts { done: split.done, forgotten: split.forgotten, no_event, unproven, unreadable, others };
+    let limit = args.limit.map_or(Ok(usize::MAX), usize::try_from)?;
+    let over_limit = split.left.len().saturating_sub(limit);
+    split.left.truncate(limit);
+    let counts = Counts {
+        done: split.done,
+        forgotten: split.forgotten,
+        no_event,
+        unproven,
+        unreadable,
+        others,
+        over_limit,
+    };
     say(args.json, || print_found(&split.left, &counts, &window, &place.name_of_store(args)))?;
     let selected = split.left.len();
     if selected == 0 || args.consent.dry_run {
@@ -246,6 +256,28 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         note(no_terminal.to_string())?;
         return Ok(ExitCode::from(2));
     }
+    let known = windows.iter().map(|window| window.id.as_str()).collect();
+    send(args, &place, Under { window, known, is_new }, split.left, is_all).await
+}
+
+/// The window of a run.
+struct Under<'a> {
+    window: ReplayWindow,
+    /// The windows that there were before.
+    known: BTreeSet<&'a str>,
+    is_new: bool,
+}
+
+/// Opens the window if it is new, and sends the messages under it.
+async fn send(
+    args: &Args,
+    place: &Place,
+    under: Under<'_>,
+    left: Vec<Candidate>,
+    is_all: bool,
+) -> anyhow::Result<ExitCode> {
+    let Under { mut window, known, is_new } = under;
+    let selected = left.len();
     let by = args.operator.name(variable)?;
     // Otherwise the question comes after the first try.
     if selected == 1 && args.consent.ask("Send 1 message?").await? == Answer::No {
@@ -255,25 +287,26 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if is_new {
         window.opened_by.clone_from(&by);
         place.ledger.open_replay_window(&window).await?;
-        let known = windows.iter().map(|window| window.id.as_str()).collect();
         place.give_way(&window, &known).await?;
     }
     let plan = Plan {
         action: "replay run",
         by,
         place: place.queue.url.clone(),
-        filter: format!("{asked_for} (window {})", window.id, asked_for = asked.filter),
+        filter: format!("{} (window {})", args.filter(), window.id),
         reason: Some(args.reason.clone()),
         selected,
     };
     let mut act = OpenAct::start(&place.ledger, plan).await?;
-    let mut sending =
-        Sending { place: &place, args, window: &window.id, left: split.left, done: 0, not_sent: 0 };
+    let mut sending = Sending { place, args, window: &window.id, left, done: 0, not_sent: 0 };
     let ended = sending.carry_out(&mut act).await;
     let outcome = ended.unwrap_or_else(|error| Some(format!("failed: {error:#}")));
     let (done, left, not_sent) = (sending.done, sending.left.len(), sending.not_sent);
     let is_complete = outcome.is_none() && not_sent == 0;
-    let outcome = outcome.unwrap_or_else(|| "done".to_owned());
+    let outcome = outcome.unwrap_or_else(|| match not_sent {
+        0 => "done".to_owned(),
+        count => format!("done, except {} no longer kept", messages(count)),
+    });
     let act = act.end(done, &outcome).await?;
     if args.json {
         acts::print_json(&act)?;
@@ -437,8 +470,8 @@ impl Place {
         let closing = Closing { by: window.opened_by.clone(), at: self.ledger.now()? };
         self.ledger.close_replay_window(&window.id, closing).await?;
         anyhow::bail!(
-            "{} has just opened the replay window {} for the same run, and nothing was sent; the same command goes on \
-             with it",
+            "{} has just opened the replay window {} for the same run, and nothing was sent; run the same command again, \
+             without --new",
             other.opened_by,
             other.id
         )
@@ -505,10 +538,18 @@ async fn look_up(
         match entry {
             Some(entry) if entry.done.contains(&run_key(window)) => split.done += 1,
             None if skips_forgotten => split.forgotten += 1,
+            // A run that named its handlers has made the entry: of what was done before, it knows nothing.
+            Some(entry) if skips_forgotten && was_forgotten(&entry, &candidate) => split.forgotten += 1,
             Some(_) | None => split.left.push(candidate),
         }
     }
     Ok(split)
+}
+
+/// Whether the ledger saw a message for the first time only after it had forgotten it.
+fn was_forgotten(entry: &Entry, candidate: &Candidate) -> bool {
+    let first_seen = Timestamp::from_millisecond(entry.first_seen_ms).unwrap_or(candidate.received_at);
+    first_seen.duration_since(candidate.received_at).unsigned_abs() >= REMEMBERED_FOR
 }
 
 /// What a run does with the messages.
@@ -526,30 +567,47 @@ impl Sending<'_> {
     /// Sends one, waits for its end, asks, and sends the rest. Returns why it stopped, if it did.
     async fn carry_out(&mut self, act: &mut OpenAct<'_>) -> anyhow::Result<Option<String>> {
         let mut interrupt = Interrupt::watch();
-        let (first, before) = loop {
-            let Some(first) = self.left.pop() else { return Ok(None) };
+        let limit = Duration::from_secs(self.args.wait);
+        let mut tried = BTreeSet::new();
+        loop {
+            // The newest of a type that was not tried.
+            let Some(next) = self.left.iter().rposition(|candidate| !tried.contains(&candidate.event_type))
+            else {
+                return Ok((!tried.is_empty()).then(|| {
+                    "stopped, because no handler ran: check --handler and --type, and that the handler is deployed"
+                        .to_owned()
+                }));
+            };
+            let first = self.left.remove(next);
             let before = self.place.ledger.entry((&first.id).into()).await?;
             match self.place.send(&first, self.window).await {
-                Ok(Sent::Yes) => break (first, before),
-                Ok(Sent::NotKept) => self.not_sent += 1,
+                Ok(Sent::Yes) => self.done += 1,
+                Ok(Sent::NotKept) => {
+                    self.not_sent += 1;
+                    continue;
+                }
                 Err(error) => {
                     self.left.push(first);
                     return Err(error);
                 }
             }
-        };
-        self.done += 1;
-        act.note(self.done, "trying one first").await?;
-        let limit = Duration::from_secs(self.args.wait);
-        note(format!("tried first: {}; waiting for its end, {} s at most", first.id, limit.as_secs()))?;
-        let end = self.wait_for(&first.id, before.as_ref(), limit, &mut interrupt).await?;
-        if interrupt.came() {
-            return Ok(Some("interrupted before the first try was done".to_owned()));
-        }
-        let text = end.text(first.id.as_str(), limit);
-        note(&text)?;
-        if end != Trial::Done {
-            return Ok(Some(format!("stopped, because {text}")));
+            act.note(self.done, "trying one first").await?;
+            note(format!("tried first: {}; waiting for its end, {} s at most", first.id, limit.as_secs()))?;
+            let (end, has_run) = self.wait_for(&first.id, before.as_ref(), limit, &mut interrupt).await?;
+            if interrupt.came() {
+                return Ok(Some("interrupted before the first try was done".to_owned()));
+            }
+            let text = end.text(first.id.as_str(), limit);
+            if end != Trial::Done {
+                note(&text)?;
+                return Ok(Some(format!("stopped, because {text}")));
+            }
+            if has_run {
+                note(&text)?;
+                break;
+            }
+            note(format!("no handler ran for {}", first.id))?;
+            tried.insert(first.event_type);
         }
         if self.left.is_empty() {
             return Ok(None);
@@ -568,19 +626,20 @@ impl Sending<'_> {
         self.send_rest(&interrupt).await
     }
 
+    /// How a try has ended, and whether a handler has run.
     async fn wait_for(
         &self,
         id: &MessageId,
         before: Option<&Entry>,
         limit: Duration,
         interrupt: &mut Interrupt,
-    ) -> anyhow::Result<Trial> {
+    ) -> anyhow::Result<(Trial, bool)> {
         let started = Instant::now();
         loop {
             let entry = self.place.ledger.entry(id.into()).await?;
             let trial = Trial::of_run(self.window, before, entry.as_ref());
             if trial.has_ended() || interrupt.came() || started.elapsed() >= limit {
-                return Ok(trial);
+                return Ok((trial, entry.is_some_and(|entry| has_run(&entry, self.window))));
             }
             tokio::select! {
                 () = tokio::time::sleep(BETWEEN_LOOKS) => {}
@@ -627,6 +686,12 @@ impl Sending<'_> {
     }
 }
 
+/// Whether a handler has run for a message under this window: each leaves a key of its own.
+fn has_run(entry: &Entry, window: &str) -> bool {
+    let run = run_key(window);
+    entry.done.iter().any(|key| *key != run && key.ends_with(&run))
+}
+
 /// Whether a message was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
@@ -664,9 +729,15 @@ struct Counts {
     unproven: usize,
     unreadable: usize,
     others: usize,
+    over_limit: usize,
 }
 
 impl Counts {
+    /// How many messages that were asked for cannot be sent.
+    const fn left_out(&self) -> usize {
+        self.forgotten + self.no_event + self.unproven + self.unreadable
+    }
+
     fn json(&self, selected: usize, window: &ReplayWindow, is_new: bool) -> serde_json::Value {
         serde_json::json!({
             "window": (!is_new).then_some(&window.id),
@@ -676,6 +747,7 @@ impl Counts {
             "no_event": self.no_event,
             "unproven": self.unproven,
             "unreadable": self.unreadable,
+            "over_limit": self.over_limit,
         })
     }
 
@@ -705,6 +777,11 @@ impl Counts {
             ),
             line(self.unreadable, "is left out: it cannot be read", "are left out: they cannot be read"),
             line(self.no_event, "is left out: it is not an event", "are left out: they are not events"),
+            line(
+                self.over_limit,
+                "is over --limit; the same command without it goes on",
+                "are over --limit; the same command without it goes on",
+            ),
         ];
         let mut lines: Vec<_> = lines.into_iter().flatten().collect();
         match self.others {
@@ -742,6 +819,11 @@ fn print_found(
     counts.lines(window).into_iter().try_for_each(print)?;
     print(match (left.len(), counts.done) {
         (0, 0) => format!("nothing in {store} is to be sent"),
+        (0, done) if counts.left_out() > 0 => format!(
+            "nothing else in {store} can be sent: {} done under the replay window {}, and the others are left out",
+            are(done),
+            window.id
+        ),
         (0, _) => format!("all that was asked for in {store} is done under the replay window {}", window.id),
         (count, _) => format!(
             "{} in {store} {} to be sent; {} will run",
@@ -873,9 +955,25 @@ mod tests {
             id: "w1".to_owned(),
             ..window(&["--from", "archive", "--since", "1d ago"]).unwrap()
         };
-        let none = Counts { done: 0, forgotten: 0, no_event: 0, unproven: 0, unreadable: 0, others: 0 };
+        let none = Counts {
+            done: 0,
+            forgotten: 0,
+            no_event: 0,
+            unproven: 0,
+            unreadable: 0,
+            others: 0,
+            over_limit: 0,
+        };
         assert_eq!(none.lines(&window), [""; 0]);
-        let some = Counts { done: 1, forgotten: 2, no_event: 1, unproven: 2, unreadable: 1, others: 1 };
+        let some = Counts {
+            done: 1,
+            forgotten: 2,
+            no_event: 1,
+            unproven: 2,
+            unreadable: 1,
+            others: 1,
+            over_limit: 3,
+        };
         insta::assert_snapshot!(some.lines(&window).join("\n"));
     }
 }
