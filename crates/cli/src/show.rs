@@ -60,6 +60,8 @@ struct Known {
     again: Vec<String>,
     /// How many items of each list are done, of handlers that are not.
     items_done: BTreeMap<String, usize>,
+    /// How many items of each list are queued as parts, which have entries of their own.
+    items_in_parts: BTreeMap<String, usize>,
     /// The replay windows that are open for it.
     windows: Vec<String>,
     /// The SQS message ids of its dead letters.
@@ -84,7 +86,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let queues = dlq::open_in(stack.as_ref(), &args.target.state.folder).await?;
     let found = look(args, stack.as_ref(), &queues).await?;
     let known = known(&args.id, &found);
-    let is_known = !known.timeline.is_empty();
+    let is_known = found.entry.is_some() || found.unknown.is_some() || !found.letters.is_empty();
     if args.json {
         output::print_json(&serde_json::to_string_pretty(&known)?)?;
     } else if is_known {
@@ -199,7 +201,8 @@ fn sort_key(key: &str, known: &mut Known) {
         let count = items.split_once('-').and_then(|(first, last)| {
             last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)?.checked_add(1)
         });
-        *known.items_done.entry(task.to_owned()).or_default() += count.unwrap_or(1);
+        let items = if count.is_some() { &mut known.items_in_parts } else { &mut known.items_done };
+        *items.entry(task.to_owned()).or_default() += count.unwrap_or(1);
     } else if key.starts_with('@') {
         // That a run is through; its handlers have keys of their own.
     } else if key.contains('@') {
@@ -218,7 +221,7 @@ fn state(found: &Found) -> String {
             "a consumer works on it, or was stopped while it did".to_owned()
         }
         Some(Entry { failure_reason: Some(_), .. }) => {
-            "it failed, and is tried again if the queue has it".to_owned()
+            "something is not done; it is tried again if the queue has it".to_owned()
         }
         Some(_) => "it is done".to_owned(),
         None if found.unknown.is_some() => {
@@ -230,14 +233,17 @@ fn state(found: &Found) -> String {
 
 fn print_known(known: &Known) -> anyhow::Result<()> {
     let list = |names: &[String]| if names.is_empty() { "-".to_owned() } else { names.join(", ") };
-    let items = known.items_done.iter().map(|(task, count)| format!("{count} of {task}"));
+    let of_tasks = |items: &BTreeMap<String, usize>| {
+        list(&items.iter().map(|(task, count)| format!("{count} of {task}")).collect::<Vec<_>>())
+    };
     for (name, value) in [
         ("message id", known.message_id.clone()),
         ("type", dlq::or_dash(known.event_type.clone())),
         ("state", known.state.clone()),
         ("done", list(&known.done)),
         ("done again", list(&known.again)),
-        ("items done", list(&items.collect::<Vec<_>>())),
+        ("items done", of_tasks(&known.items_done)),
+        ("items in parts", of_tasks(&known.items_in_parts)),
         ("replay windows", list(&known.windows)),
     ] {
         print(format!("{name:16}{value}"))?;
@@ -286,7 +292,8 @@ mod tests {
         ];
         let known = known_of(&Found { entry: Some(entry(&done, None)), ..Found::default() });
         assert_eq!((known.done, known.again), (vec!["bus".to_owned()], vec!["progress@w1".to_owned()]));
-        assert_eq!(known.items_done, BTreeMap::from([("push".to_owned(), 102)]));
+        assert_eq!(known.items_done, BTreeMap::from([("push".to_owned(), 2)]));
+        assert_eq!(known.items_in_parts, BTreeMap::from([("push".to_owned(), 100)]));
     }
 
     #[test]
@@ -295,7 +302,7 @@ mod tests {
             known_of(&Found { entry, unknown, ..Found::default() }).state
         };
         assert_eq!(state(Some(entry(&["bus"], None)), None), "it is done");
-        assert!(state(Some(entry(&[], Some("bus: busy"))), None).starts_with("it failed"));
+        assert!(state(Some(entry(&[], Some("bus: busy"))), None).starts_with("something is not done"));
         let lease = Some(Lease { owner: "a".to_owned(), until_ms: 1 });
         assert!(state(Some(Entry { lease, ..entry(&[], None) }), None).starts_with("a consumer works on it"));
         assert!(state(None, Some(testing::message("{}"))).starts_with("it is kept without a handler"));
