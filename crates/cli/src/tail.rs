@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use jiff::{SignedDuration, Timestamp};
 use learnink_local::terminal::visible;
 use learnink_webhook::MessageId;
@@ -34,6 +34,26 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// Lines arrive out of order, some of them late: so far back each look begins again.
 const LATEST: SignedDuration = SignedDuration::from_secs(30);
 
+/// The outcomes of the consumer, and then those of the receiver.
+const OUTCOMES: [&str; 13] = [
+    "processed",
+    "duplicate",
+    "ignored",
+    "retry",
+    "sent_again",
+    "dead_lettered",
+    "accepted",
+    "refused",
+    "too_large",
+    "unavailable",
+    "not_found",
+    "method_not_allowed",
+    "no_request",
+];
+
+/// How much time's lines are read at once, and are in memory together.
+const SLICE: SignedDuration = SignedDuration::from_mins(10);
+
 /// How many accepted webhooks are remembered for the line of the consumer.
 const MOST_REMEMBERED: usize = 10_000;
 
@@ -43,9 +63,6 @@ const MOST_REMEMBERED: usize = 10_000;
 A line for each message that the consumer has worked on, with the time that the receiver took, and a line for each \
 request that the receiver did not accept. CloudWatch is asked every two seconds, and shows a line some seconds after \
 it was written. Ctrl-C ends it.
-
-OUTCOME is processed, duplicate, ignored, retry, sent_again or dead_lettered of the consumer; or accepted, refused, \
-too_large, unavailable, not_found, method_not_allowed or no_request of the receiver.
 
 Examples:
   cargo learnink tail --stack learnink-webhooks-production --outcome retry
@@ -57,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long = "type", value_name = "EVENT_TYPE", value_parser = NonEmptyStringValueParser::new())]
     event_type: Option<String>,
     /// Only lines with this outcome
-    #[arg(long, value_name = "OUTCOME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "OUTCOME", value_parser = PossibleValuesParser::new(OUTCOMES))]
     outcome: Option<String>,
     /// Only lines about this message
     #[arg(long, value_name = "ID", value_parser = MessageId::parse)]
@@ -135,12 +152,19 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (mut seen, mut from) = (Seen::default(), since);
     loop {
         let pattern = filter.pattern();
-        let (receiver, consumer) =
-            tokio::join!(logs.since(&groups[0], from, &pattern), logs.since(&groups[1], from, &pattern));
+        let asked = now().checked_add(stack.clock.ahead())?;
+        let until = asked.min(from.checked_add(SLICE)?);
+        let read = async {
+            let of = |group| logs.between(group, from, until, &pattern);
+            tokio::join!(of(&groups[0]), of(&groups[1]))
+        };
+        let (receiver, consumer) = tokio::select! {
+            read = read => read,
+            () = interrupt.wait() => return Ok(ExitCode::SUCCESS),
+        };
         let mut events = receiver.with_context(|| format!("cannot read {}", groups[0]))?;
         events.extend(consumer.with_context(|| format!("cannot read {}", groups[1]))?);
         events.sort_by_key(|event| event.timestamp);
-        let latest = events.last().and_then(|event| Timestamp::from_millisecond(event.timestamp).ok());
         for event in events.iter().filter(|event| event.timestamp >= since.as_millisecond()) {
             if let Some(fields) = seen.add(event).filter(|fields| filter.fits(fields)) {
                 if args.json {
@@ -152,10 +176,15 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 }
             }
         }
+        if until < asked {
+            from = until;
+            seen.forget_before(from);
+            continue;
+        }
         if args.no_follow {
             return Ok(ExitCode::SUCCESS);
         }
-        from = latest.map_or(from, |latest| (latest - LATEST).max(from));
+        from = from.max(asked - LATEST);
         seen.forget_before(from);
         tokio::select! {
             () = tokio::time::sleep(BETWEEN_LOOKS) => {}
@@ -226,8 +255,9 @@ impl Seen {
 
 /// What the receiver did with a webhook.
 fn received(fields: &Fields) -> String {
-    let queued = fields.enqueue_ms.unwrap_or_default();
-    format!("verified in {} µs, queued in {queued:.1} ms", fields.verify_us.unwrap_or_default())
+    let verified = fields.verify_us.map(|took| format!("verified in {took} µs"));
+    let queued = fields.enqueue_ms.map(|took| format!("queued in {took:.1} ms"));
+    verified.into_iter().chain(queued).collect::<Vec<_>>().join(", ")
 }
 
 /// A line, with what the receiver did before if that is known.
@@ -243,7 +273,9 @@ fn line(at_ms: i64, fields: &Fields, joined: Option<&str>) -> Line {
             (GOOD, "✓", format!("{part}handled: {}", handlers.unwrap_or("nothing was left to do")))
         }
         "duplicate" => (GOOD, "=", "handled before: nothing done twice".to_owned()),
-        "ignored" => (PENDING, "?", "no handler for this type or version".to_owned()),
+        "ignored" => {
+            (PENDING, "?", "no handler ran: none takes it, or its replay window asks for none".to_owned())
+        }
         "sent_again" => (PENDING, "↻", format!("{part}sent to the queue again: {why}")),
         "retry" => {
             let when = fields.retry_in_s.map_or_else(

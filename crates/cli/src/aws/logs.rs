@@ -37,11 +37,12 @@ impl Logs {
         Client::new(LOGS, aws, clock).map(Self)
     }
 
-    /// The lines of a log group from `since` on that match `pattern`; none if no line was ever written.
-    pub(crate) async fn since(
+    /// The lines of a log group between two times that match `pattern`; none if no line was ever written.
+    pub(crate) async fn between(
         &self,
         group: &str,
         since: Timestamp,
+        until: Timestamp,
         pattern: &str,
     ) -> Result<Vec<LogEvent>, RequestError> {
         let mut found = Vec::new();
@@ -50,6 +51,7 @@ impl Logs {
             let mut body = json!({
                 "logGroupName": group,
                 "startTime": since.as_millisecond(),
+                "endTime": until.as_millisecond(),
                 "filterPattern": pattern,
             });
             if let (Some(body), Some(next)) = (body.as_object_mut(), &next) {
