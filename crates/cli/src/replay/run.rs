@@ -64,7 +64,7 @@ events that are older than the 30 days for which the ledger remembers what is do
 asked for, and the archive keeps no second record.
 
 One message is tried first, the newest. The rest follows only if the ledger then shows that a handler is done with it. \
-If no handler took its type, the newest of another type is tried. The same options \
+If no handler ran, the oldest of its type is tried, and then another type. The same options \
 go on with the same run while its window is open, after Ctrl-C or a kill too: what is done under it is not sent \
 again. --new starts another run. `replay close` stops what is not handled yet.
 
@@ -568,12 +568,10 @@ impl Sending<'_> {
     async fn carry_out(&mut self, act: &mut OpenAct<'_>) -> anyhow::Result<Option<String>> {
         let mut interrupt = Interrupt::watch();
         let limit = Duration::from_secs(self.args.wait);
-        let mut tried = BTreeSet::new();
+        let mut tries = BTreeMap::new();
         loop {
-            // The newest of a type that was not tried.
-            let Some(next) = self.left.iter().rposition(|candidate| !tried.contains(&candidate.event_type))
-            else {
-                return Ok((!tried.is_empty()).then(|| {
+            let Some(next) = next_try(&self.left, &tries) else {
+                return Ok((!tries.is_empty()).then(|| {
                     "stopped, because no handler ran: check --handler and --type, and that the handler is deployed"
                         .to_owned()
                 }));
@@ -607,7 +605,7 @@ impl Sending<'_> {
                 break;
             }
             note(format!("no handler ran for {}", first.id))?;
-            tried.insert(first.event_type);
+            *tries.entry(first.event_type).or_default() += 1;
         }
         if self.left.is_empty() {
             return Ok(None);
@@ -684,6 +682,15 @@ impl Sending<'_> {
         }
         Ok(stopped)
     }
+}
+
+/// The message to try next, after so many tries of each type for which no handler ran: the newest of a type, because
+/// handlers give up on old events; then its oldest, for which more may be left to do; and then another type's.
+fn next_try(left: &[Candidate], tries: &BTreeMap<String, u32>) -> Option<usize> {
+    let has = |count: u32| {
+        move |candidate: &Candidate| tries.get(&candidate.event_type).copied().unwrap_or_default() == count
+    };
+    left.iter().position(has(1)).or_else(|| left.iter().rposition(has(0)))
 }
 
 /// Whether a handler has run for a message under this window: each leaves a key of its own.
@@ -947,6 +954,28 @@ mod tests {
             said.contains("which kim opened, received from 2026-01-02 07:00:00Z to 2026-01-02 10:00:00Z"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn the_newest_and_then_the_oldest_of_each_type_is_tried() {
+        let candidate = |id: &str, event_type: &str| {
+            let id = MessageId::parse(id).unwrap();
+            Candidate {
+                key: Key::Row(id.clone()),
+                id,
+                event_type: event_type.to_owned(),
+                received_at: at(NOW),
+            }
+        };
+        let mut left =
+            [("1", "a"), ("2", "b"), ("3", "a"), ("4", "a")].map(|(id, of)| candidate(id, of)).to_vec();
+        let (mut tries, mut ids) = (BTreeMap::new(), Vec::new());
+        while let Some(next) = next_try(&left, &tries) {
+            let next = left.remove(next);
+            *tries.entry(next.event_type).or_default() += 1;
+            ids.push(next.id.to_string());
+        }
+        assert_eq!(ids, ["4", "1", "2"]);
     }
 
     #[test]
