@@ -23,6 +23,7 @@ use crate::command::{create_stack, error_of, in_aws, in_aws_cli, learnink, text}
 use crate::deployed::venv;
 use crate::recorded::Recorded;
 use crate::records::drain;
+use crate::verify::ON_A_TERMINAL;
 
 /// The actions of IAM that the commands need.
 pub(crate) const ACTIONS: [&str; 5] = [
@@ -632,35 +633,17 @@ async fn a_secret_that_is_typed_is_not_shown() {
     let desk = Desk::new(SECRET).await;
     let learnink = desk.command(&["rotate"]);
     let arguments: Vec<_> = learnink.get_args().map(|argument| argument.to_str().unwrap()).collect();
-    // A terminal, on which Python types.
-    let code = "
-import os, pty, sys
-child, terminal = pty.fork()
-if child == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
-said, is_typed = b'', False
-while True:
-    try:
-        part = os.read(terminal, 1024)
-    except OSError:
-        break
-    if not part:
-        break
-    said += part
-    if b'(not shown): ' in said and not is_typed:
-        is_typed = True
-        os.write(terminal, sys.stdin.buffer.read() + b'\\n')
-sys.stdout.buffer.write(said)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))";
     let mut python = Command::new(venv("python"));
-    python.args(["-c", code, learnink.get_program().to_str().unwrap()]).args(&arguments);
+    python
+        .args(["-c", ON_A_TERMINAL, OTHER_SECRET, learnink.get_program().to_str().unwrap()])
+        .args(&arguments);
     for (name, value) in learnink.get_envs() {
         match value {
             Some(value) => python.env(name, value),
             None => python.env_remove(name),
         };
     }
-    let Said(code, said, stderr) = said(python, OTHER_SECRET).await;
+    let Said(code, said, stderr) = said(python, "").await;
     assert!(said.contains("For 24 hours, ") && said.contains(FINGERPRINT), "{said}{stderr}");
     assert!(said.contains("new signing secret (not shown): "), "{said}");
     assert!(said.contains("secret signing: stored, and the receiver takes it ("), "{said}");

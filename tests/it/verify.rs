@@ -175,7 +175,7 @@ fn the_secret_comes_from_a_file_a_variable_standard_input_or_the_state() {
 }
 
 /// Runs a program on a terminal, and types a line once the terminal does not show what is typed.
-const ON_A_TERMINAL: &str = r"
+pub(crate) const ON_A_TERMINAL: &str = r"
 import os, pty, sys, termios, time
 typed, program = sys.argv[1], sys.argv[2:]
 process, terminal = pty.fork()
