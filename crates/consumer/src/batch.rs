@@ -110,8 +110,7 @@ impl Delivery<'_> {
     fn left_by_run(&self, done: &BTreeSet<String>) -> Option<String> {
         let window = self.message.window.as_ref()?;
         let names = self.handlers.iter().map(|handler| handler.name()).filter(|name| !done.contains(*name));
-        let names: Vec<_> = names.collect();
-        let names = names.join(", ");
+        let names = names.collect::<Vec<_>>().join(", ");
         (!names.is_empty()).then(|| {
             format!("the replay window {window} did not run these handlers, which are not done: {names}")
         })
@@ -376,9 +375,8 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Result<Vec<Task>, String> {
-        // A new message has nothing that could be done again. Another consumer, whose clock differs, may have seen it
-        // first in the very millisecond of this claim: then something is done, or nothing is lost.
-        if history.done.is_empty() && history.first_seen_ms == request.now.as_millisecond() {
+        // A new message has nothing that could be done again.
+        if history.is_new(request.now) {
             return Ok(tasks(names, &history.done, &[]));
         }
         let windows = self.windows(batch, report).await?;
@@ -396,7 +394,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         batch: &Batch<'_>,
         report: &mut RecordReport,
     ) -> Result<Vec<Task>, String> {
-        let is_forgotten = history.done.is_empty() && history.first_seen_ms == request.now.as_millisecond();
+        let is_forgotten = history.is_new(request.now);
         for window in self.windows(batch, report).await? {
             match window {
                 Ok(window) if window.id == id => {
@@ -423,8 +421,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             return Ok(Vec::new());
         }
         let Some(mut task) = delivery.task_of_part(part) else { return Ok(Vec::new()) };
-        let is_new = history.done.is_empty() && history.first_seen_ms == claimed_at.as_millisecond();
-        if is_new && part.window().is_none() {
+        if history.is_new(claimed_at) && part.window().is_none() {
             return Ok(vec![task]);
         }
         let windows = self.windows(batch, report).await?;

@@ -182,6 +182,12 @@ pub struct History {
 }
 
 impl History {
+    /// Whether a claim at `at` was the first, as far as the ledger remembers. Another consumer, whose clock differs, may
+    /// have claimed it first in the very same millisecond: then something is done, or nothing is lost.
+    pub fn is_new(&self, at: Timestamp) -> bool {
+        self.done.is_empty() && self.first_seen_ms == at.as_millisecond()
+    }
+
     /// When it was claimed for the first time; `None` if the entry does not hold a valid time.
     pub fn first_seen(&self) -> Option<Timestamp> {
         Timestamp::from_millisecond(self.first_seen_ms).ok()
