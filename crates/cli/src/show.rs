@@ -4,11 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use jiff::Timestamp;
-use learnink_connectors::unknown::UnknownEvents;
 use learnink_consumer::ledger::Entry;
 use learnink_consumer::replay::{ReplayWindow, SeenMessage};
-use learnink_local::pipeline::UNKNOWN_EVENTS_TABLE;
-use learnink_local::sdk_config;
 use learnink_webhook::event::EnvelopeHead;
 use learnink_webhook::{Message, MessageId};
 use serde::Serialize;
@@ -109,18 +106,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn look(args: &Args, stack: Option<&Stack>, queues: &OpenQueues) -> anyhow::Result<Found> {
     let unknown = Box::pin(async {
-        match stack {
-            Some(stack) => {
-                let table = UnknownEvents::new(&stack.aws, stack.output("UnknownEventsTableName")?);
-                anyhow::Ok(table.message(&args.id).await?)
-            }
-            None => match stored::open(&args.target.state.folder).await? {
-                Some(tables) => {
-                    let table = UnknownEvents::new(&sdk_config(tables.endpoint()), UNKNOWN_EVENTS_TABLE.name);
-                    Ok(table.message(&args.id).await?)
-                }
-                None => Ok(None),
-            },
+        match stored::unknown_events_in(stack, &args.target.state.folder).await? {
+            Some((table, _tables)) => anyhow::Ok(table.message(&args.id).await?),
+            None => Ok(None),
         }
     });
     let ledger =

@@ -15,7 +15,7 @@ use learnink_local::{LocalDynamoDb, LocalSqs, sdk_config, state};
 
 use crate::aws::{self, IN_AWS};
 use crate::output::note;
-use crate::stack::Target;
+use crate::stack::{Stack, Target};
 use crate::table::Column::{Id, Number, Text};
 use crate::{called, table};
 
@@ -178,6 +178,22 @@ async fn waiting(folder: &Path) -> anyhow::Result<usize> {
     let client = Client::new(&sdk_config(&endpoint));
     // It may have stopped since, but its tables can still be shown.
     Ok(aws::count_messages(&client, &LocalSqs::queue_url(QUEUE)).await.unwrap_or_default())
+}
+
+/// The unknown events of a stack, or else of the `learnink dev` in `folder`, with the engine of its tables; `None` before
+/// its first start.
+pub(crate) async fn unknown_events_in(
+    stack: Option<&Stack>,
+    folder: &Path,
+) -> anyhow::Result<Option<(UnknownEvents, Option<LocalDynamoDb>)>> {
+    if let Some(stack) = stack {
+        let table = stack.output("UnknownEventsTableName")?;
+        return Ok(Some((UnknownEvents::new(&stack.aws, table), None)));
+    }
+    Ok(open(folder).await?.map(|tables| {
+        let aws = sdk_config(tables.endpoint());
+        (UnknownEvents::new(&aws, UNKNOWN_EVENTS_TABLE.name), Some(tables))
+    }))
 }
 
 /// The tables of `learnink dev`, whether or not it is running on them; `None` before its first start.
