@@ -117,8 +117,16 @@ impl ReplayWindow {
         self.closed.as_ref().map_or(self.expires_at, |closing| closing.at)
     }
 
-    /// Whether it covers a message that LearnInk has sent. A message first seen after the window was opened is not a replay: it runs for
-    /// the first time.
+    /// What it was asked to send, if it is of a `learnink replay run`.
+    pub const fn run(&self) -> Option<&Run> {
+        match &self.covers {
+            Coverage::Run(run) => Some(run),
+            Coverage::Messages(_) | Coverage::FirstSeen { .. } => None,
+        }
+    }
+
+    /// Whether it covers a message that LearnInk has sent. A message first seen after the window was opened is not a
+    /// replay: it runs for the first time.
     pub fn covers(&self, message: SeenMessage<'_>) -> bool {
         if message.first_seen_ms >= self.opened_at.as_millisecond() {
             return false;
@@ -231,7 +239,7 @@ pub fn tasks_of_run(
     window: &ReplayWindow,
     is_forgotten: bool,
 ) -> Vec<Task> {
-    let again = matches!(&window.covers, Coverage::Run(run) if run.again);
+    let again = window.run().is_some_and(|run| run.again);
     let is_done = done.contains(&run_key(&window.id));
     if window.closed.is_some() || is_done || (is_forgotten && !again) {
         return Vec::new();

@@ -9,13 +9,11 @@ use aws_sdk_sqs::types::MessageAttributeValue;
 use clap::builder::NonEmptyStringValueParser;
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use learnink_connectors::unknown::UnknownEvents;
 use learnink_consumer::ledger::{Entry, REMEMBERED_FOR, payload_sha256};
 use learnink_consumer::replay::{Closing, Coverage, ReplayWindow, Run};
-use learnink_local::pipeline::UNKNOWN_EVENTS_TABLE;
+use learnink_local::LocalDynamoDb;
 use learnink_local::state::read_signing_secret;
 use learnink_local::terminal::option;
-use learnink_local::{LocalDynamoDb, sdk_config};
 use learnink_receiver::Verifier;
 use learnink_webhook::idempotency::run_key;
 use learnink_webhook::{Message, MessageId};
@@ -204,8 +202,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(window) => (window, false),
         None => (args.window(filter, handlers, at)?, true),
     };
+    let asked = window.run().with_context(|| format!("the window {} is not of a run", window.id))?;
     if !is_new {
-        say(args.json, || print(goes_on(&window)))?;
+        say(args.json, || print(goes_on(&window, asked)))?;
     }
     for other in windows.iter().filter(|other| other.id != window.id && other.is_open(at)) {
         note(format!(
@@ -214,9 +213,6 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             super::covers(&other.covers)
         ))?;
     }
-    let Coverage::Run(asked) = window.covers.clone() else {
-        anyhow::bail!("the window {} is not of a run", window.id)
-    };
     let wanted = Wanted {
         from: asked.from,
         until: asked.until,
@@ -227,7 +223,6 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let skips_forgotten = !asked.again && window.handlers.is_empty();
     let mut split = look_up(&place.ledger, found.candidates, &window.id, skips_forgotten).await?;
     let Found { no_event, unproven, unreadable, others, .. } = found;
-    let is_all = no_event == 0 && unproven == 0 && unreadable == 0 && split.forgotten == 0;
     let limit = args.limit.map_or(Ok(usize::MAX), usize::try_from)?;
     let over_limit = split.left.len().saturating_sub(limit);
     split.left.truncate(limit);
@@ -240,6 +235,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         others,
         over_limit,
     };
+    let is_all = counts.left_out() == 0;
     say(args.json, || print_found(&split.left, &counts, &window, &place.name_of_store(args)))?;
     let selected = split.left.len();
     if selected == 0 || args.consent.dry_run {
@@ -287,7 +283,7 @@ async fn send(
     if is_new {
         window.opened_by.clone_from(&by);
         place.ledger.open_replay_window(&window).await?;
-        place.give_way(&window, &known).await?;
+        place.give_way(&window, &args.filter(), &known).await?;
     }
     let plan = Plan {
         action: "replay run",
@@ -301,7 +297,8 @@ async fn send(
     let mut sending = Sending { place, args, window: &window.id, left, done: 0, not_sent: 0 };
     let ended = sending.carry_out(&mut act).await;
     let outcome = ended.unwrap_or_else(|error| Some(format!("failed: {error:#}")));
-    let (done, left, not_sent) = (sending.done, sending.left.len(), sending.not_sent);
+    let (done, not_sent) = (sending.done, sending.not_sent);
+    let left = selected - done - not_sent;
     let is_complete = outcome.is_none() && not_sent == 0;
     let outcome = outcome.unwrap_or_else(|| match not_sent {
         0 => "done".to_owned(),
@@ -328,12 +325,10 @@ async fn send(
 
 /// Whether a window is of a run with these options, and still open.
 fn is_this_run(window: &ReplayWindow, filter: &str, handlers: &BTreeSet<String>, at: Timestamp) -> bool {
-    let is_of_filter = matches!(&window.covers, Coverage::Run(run) if run.filter == filter);
-    is_of_filter && window.handlers == *handlers && window.is_open(at)
+    window.run().is_some_and(|run| run.filter == filter) && window.handlers == *handlers && window.is_open(at)
 }
 
-fn goes_on(window: &ReplayWindow) -> String {
-    let Coverage::Run(run) = &window.covers else { return String::new() };
+fn goes_on(window: &ReplayWindow, run: &Run) -> String {
     let from = run.from.map(|from| format!(" from {}", seconds(from))).unwrap_or_default();
     let until = run.until.map(|until| format!(" to {}", seconds(until))).unwrap_or_default();
     let received =
@@ -366,15 +361,10 @@ impl Args {
                 let aws = || stack.map_or_else(|| self.target.in_aws.config(), |stack| Ok(stack.aws.clone()));
                 Ok((Store::Archive(archive::open(&url, aws).await?), None))
             }
-            (StoreName::Unknown, Some(stack)) => {
-                let table = UnknownEvents::new(&stack.aws, stack.output("UnknownEventsTableName")?);
-                Ok((Store::Unknown(table), None))
-            }
-            (StoreName::Unknown, None) => {
-                let tables = stored::open(&self.target.state.folder).await?;
-                let tables = tables.context("there are no tables yet")?;
-                let aws = sdk_config(tables.endpoint());
-                Ok((Store::Unknown(UnknownEvents::new(&aws, UNKNOWN_EVENTS_TABLE.name)), Some(tables)))
+            (StoreName::Unknown, _) => {
+                let table = stored::unknown_events_in(stack, &self.target.state.folder).await?;
+                let (table, tables) = table.context("there are no tables yet")?;
+                Ok((Store::Unknown(table), tables))
             }
         }
     }
@@ -458,12 +448,15 @@ impl Args {
 impl Place {
     /// Closes the window of a new run if somebody else has opened one of the same run since the `known` windows were
     /// read: under both, each handler would run twice.
-    async fn give_way(&self, window: &ReplayWindow, known: &BTreeSet<&str>) -> anyhow::Result<()> {
-        let Coverage::Run(run) = &window.covers else { return Ok(()) };
+    async fn give_way(
+        &self,
+        window: &ReplayWindow,
+        filter: &str,
+        known: &BTreeSet<&str>,
+    ) -> anyhow::Result<()> {
         let windows = self.ledger.replay_windows().await?.into_iter().flatten();
         let mut others = windows.filter(|other| other.id != window.id && !known.contains(other.id.as_str()));
-        let Some(other) =
-            others.find(|other| is_this_run(other, &run.filter, &window.handlers, window.opened_at))
+        let Some(other) = others.find(|other| is_this_run(other, filter, &window.handlers, window.opened_at))
         else {
             return Ok(());
         };
@@ -578,15 +571,11 @@ impl Sending<'_> {
             };
             let first = self.left.remove(next);
             let before = self.place.ledger.entry((&first.id).into()).await?;
-            match self.place.send(&first, self.window).await {
-                Ok(Sent::Yes) => self.done += 1,
-                Ok(Sent::NotKept) => {
+            match self.place.send(&first, self.window).await? {
+                Sent::Yes => self.done += 1,
+                Sent::NotKept => {
                     self.not_sent += 1;
                     continue;
-                }
-                Err(error) => {
-                    self.left.push(first);
-                    return Err(error);
                 }
             }
             act.note(self.done, "trying one first").await?;
@@ -651,19 +640,16 @@ impl Sending<'_> {
         let bar = progress(self.left.len(), "sent")?;
         let mut pace = tokio::time::interval(Duration::from_secs(1) / self.args.rate);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let left = std::mem::take(&mut self.left);
-        let mut unsent: BTreeMap<MessageId, Candidate> =
-            left.iter().map(|candidate| (candidate.id.clone(), candidate.clone())).collect();
-        let paced = stream::unfold((pace, left.into_iter()), |(mut pace, mut left)| async {
+        let (kept, window, mut unsent) = (self.place, self.window, self.left.len());
+        let paced = stream::unfold((pace, self.left.iter()), |(mut pace, mut left)| async {
             let next = left.next()?;
             pace.tick().await;
             (!interrupt.came()).then_some((next, (pace, left)))
         });
-        let (kept, window) = (self.place, self.window);
-        let sends = paced.map(|candidate| async move { (kept.send(&candidate, window).await, candidate) });
+        let sends = paced.map(|candidate| kept.send(candidate, window));
         let mut sends = Box::pin(sends.buffer_unordered(SENDS_AT_ONCE));
         let mut stopped = None;
-        while let Some((sent, candidate)) = sends.next().await {
+        while let Some(sent) = sends.next().await {
             match sent {
                 Ok(Sent::Yes) => self.done += 1,
                 Ok(Sent::NotKept) => self.not_sent += 1,
@@ -672,12 +658,11 @@ impl Sending<'_> {
                     break;
                 }
             }
-            unsent.remove(&candidate.id);
+            unsent -= 1;
             bar.inc(1);
         }
         bar.finish_and_clear();
-        self.left = unsent.into_values().collect();
-        if stopped.is_none() && interrupt.came() && !self.left.is_empty() {
+        if stopped.is_none() && interrupt.came() && unsent > 0 {
             stopped = Some("interrupted".to_owned());
         }
         Ok(stopped)
@@ -843,7 +828,7 @@ fn print_found(
 
 /// Which handlers run under a window.
 fn what_runs(window: &ReplayWindow) -> String {
-    let again = matches!(&window.covers, Coverage::Run(run) if run.again);
+    let again = window.run().is_some_and(|run| run.again);
     match (window.handlers.is_empty(), again) {
         (false, _) => super::handlers_of(window),
         (true, true) => "all handlers".to_owned(),
@@ -890,8 +875,7 @@ mod tests {
     }
 
     fn run_of(window: &ReplayWindow) -> &Run {
-        let Coverage::Run(run) = &window.covers else { panic!("{window:?}") };
-        run
+        window.run().unwrap()
     }
 
     #[test]
@@ -949,7 +933,8 @@ mod tests {
         assert!(!is_this_run(&open, &filter, &none, at("2026-01-03T10:00:00Z")));
         let closed = Some(Closing { by: "lee".to_owned(), at: hours_later });
         assert!(!is_this_run(&ReplayWindow { closed, ..open.clone() }, &filter, &none, hours_later));
-        let said = goes_on(&ReplayWindow { opened_by: "kim".to_owned(), ..open });
+        let open = ReplayWindow { opened_by: "kim".to_owned(), ..open };
+        let said = goes_on(&open, run_of(&open));
         assert!(
             said.contains("which kim opened, received from 2026-01-02 07:00:00Z to 2026-01-02 10:00:00Z"),
             "{said}"

@@ -314,11 +314,8 @@ fn check_replays(state: &mut State) {
 /// Checks that each message that an operator sent again has been through the run, with the handlers that it asks for and
 /// no others.
 fn check_runs(state: &mut State) {
-    let runs = state.windows.iter().filter_map(|window| match &window.covers {
-        Coverage::Run(run) => Some((window, run.again)),
-        Coverage::Messages(_) | Coverage::FirstSeen { .. } => None,
-    });
-    let runs: Vec<_> = runs.collect();
+    let runs: Vec<_> =
+        state.windows.iter().filter_map(|window| Some((window, window.run()?.again))).collect();
     for (window, again) in runs {
         let of_window = |task: &str| task.split_once('@').is_some_and(|(_, id)| id == window.id);
         for key in state.effects.keys() {
