@@ -214,14 +214,8 @@ async fn post(
             if args.tamper {
                 tamper(&mut body);
             }
-            let request = client
-                .post(args.url.clone())
-                .header("content-type", "application/json")
-                .header("svix-id", &id)
-                .header("svix-timestamp", signed_at.as_second())
-                .header("svix-signature", signature)
-                .body(body);
-            match request.send().await {
+            let request = webhook(client, &args.url, &id, signed_at.as_second(), &signature);
+            match request.body(body).send().await {
                 Ok(response) => response.status().as_u16().to_string(),
                 Err(error) => no_answer(&error, &args.url),
             }
@@ -254,6 +248,19 @@ fn hints(attempts: &[Attempt], expects_401: bool) -> Vec<&'static str> {
         hints.push("404: nothing receives webhooks at this URL; its path is usually /webhooks/learnink");
     }
     hints
+}
+
+/// A webhook as LearnInk posts it, without its body.
+pub(crate) fn webhook(
+    client: &reqwest::Client,
+    url: &reqwest::Url,
+    id: &str,
+    signed_at_s: i64,
+    signature: &str,
+) -> reqwest::RequestBuilder {
+    let request = client.post(url.clone()).header("content-type", "application/json");
+    let request = request.header("svix-id", id).header("svix-timestamp", signed_at_s);
+    request.header("svix-signature", signature)
 }
 
 /// Changes one byte, so that the signature is not valid any more.

@@ -28,6 +28,11 @@ impl LedgerError {
     pub fn new(operation: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { operation, source: source.into() }
     }
+
+    /// What was being done, as [`new`](Self::new) has it.
+    pub const fn operation(&self) -> &'static str {
+        self.operation
+    }
 }
 
 /// A store of ledger entries. A call that fails may still have been carried out: the caller asks again, under the

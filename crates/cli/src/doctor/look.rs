@@ -25,7 +25,7 @@ use crate::aws::sns::Sns;
 use crate::client::client;
 use crate::replay::fresh_id;
 use crate::secrets::without_wrapping;
-use crate::send::{ANSWER_TIMEOUT, Signer};
+use crate::send::{ANSWER_TIMEOUT, Signer, webhook};
 use crate::stack::Stack;
 use crate::unread::{Read, Unread};
 use crate::{aws, now};
@@ -241,9 +241,9 @@ async fn ledger(aws: &SdkConfig, table: Read<&str>) -> Read<()> {
 /// Why the ledger did not take a statement. DynamoDB answers for a missing right in each statement's own answer.
 fn ledger_unread(error: &LedgerError) -> Unread {
     let text = with_causes(error);
-    let action = match text.split(" in the ledger").next() {
-        Some("could not record what finished") => "dynamodb:PartiQLUpdate",
-        Some("could not delete an entry") => "dynamodb:DeleteItem",
+    let action = match error.operation() {
+        "record what finished" => "dynamodb:PartiQLUpdate",
+        "delete an entry" => "dynamodb:DeleteItem",
         _ => "dynamodb:PartiQLInsert and dynamodb:UpdateItem",
     };
     match error.source().and_then(|source| source.downcast_ref::<CallError>()) {
@@ -322,9 +322,7 @@ pub(super) fn signed_request(
     body: String,
 ) -> anyhow::Result<reqwest::RequestBuilder> {
     let signature = signer.sign(id, signed_at.as_second(), body.as_bytes())?;
-    let request = client.post(url.clone()).header("content-type", "application/json").header("svix-id", id);
-    let request = request.header("svix-timestamp", signed_at.as_second());
-    Ok(request.header("svix-signature", signature).body(body))
+    Ok(webhook(client, url, id, signed_at.as_second(), &signature).body(body))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::aws::AwsClock;
 use crate::client::client;
 use crate::now;
 use crate::question::Interrupt;
-use crate::send::{Signer, alphanumeric};
+use crate::send::{Signer, alphanumeric, webhook};
 
 /// The body of every probe.
 const BODY: &[u8] = br#"{"probe":"learnink secret","success":true}"#;
@@ -139,15 +139,9 @@ impl<'a> Probe<'a> {
     async fn post(&self, signer: &Signer) -> anyhow::Result<Answer> {
         let signed_at_s =
             now().checked_add(self.clock.ahead()).context("AWS's clock shows no time")?.as_second();
-        let request = self
-            .client
-            .post(self.url.clone())
-            .header("content-type", "application/json")
-            .header("svix-id", &self.message_id)
-            .header("svix-timestamp", signed_at_s)
-            .header("svix-signature", signer.sign(&self.message_id, signed_at_s, BODY)?)
-            .body(BODY);
-        Ok(match request.send().await {
+        let signature = signer.sign(&self.message_id, signed_at_s, BODY)?;
+        let request = webhook(&self.client, &self.url, &self.message_id, signed_at_s, &signature);
+        Ok(match request.body(BODY).send().await {
             Ok(answer) => Answer::Status(answer.status().as_u16()),
             Err(error) if error.is_timeout() => Answer::None("it does not answer in time"),
             Err(error) if error.is_connect() => Answer::None("it cannot be reached from this machine"),
