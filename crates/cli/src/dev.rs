@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use learnink_aws::{CallError, Env};
 use learnink_consumer::report::{Ended, Failure};
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
@@ -16,7 +16,7 @@ use learnink_receiver::{Outcome as ReceiverOutcome, PATH, Receipt, SecretSlot};
 use tokio::sync::mpsc;
 
 use crate::archive::variable_for_handlers;
-use crate::output::{self, Line, note};
+use crate::output::{self, BAD, DIM, GOOD, Line, PENDING, note};
 use crate::{DEFAULT_STATE, StateFolder, aws, called, milliseconds, secrets};
 
 const DEFAULT_PORT: u16 = 9000;
@@ -32,11 +32,7 @@ const LONGEST_LAG: Duration = Duration::from_secs(1);
 
 const SAMPLE: &str = "events/user.course.started.json";
 
-const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
-const PENDING: Style = AnsiColor::Yellow.on_default();
 
 /// Options of `learnink dev`.
 #[derive(clap::Args)]

@@ -17,12 +17,9 @@ use self::event::{End, Times};
 use self::look::{Look, look};
 use self::remedy::{Remedy, Shell};
 use crate::aws::{self, IN_AWS};
-use crate::output::{self, Line, note, print};
+use crate::output::{self, Line, WRONG_USE, note, print};
 use crate::stack::{InAws, Stack};
 use crate::{called, now};
-
-/// The exit code without a stack.
-const WRONG_USE: u8 = 2;
 
 /// The name of the last check, which sends something.
 const EVENT: &str = "event";

@@ -11,6 +11,15 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use learnink_local::terminal::{visible, visible_json};
 
+/// How parts of a line look on a terminal.
+pub(crate) const DIM: Style = Style::new().dimmed();
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default();
+pub(crate) const PENDING: Style = AnsiColor::Yellow.on_default();
+
+/// The exit code of wrong use, as clap has it.
+pub(crate) const WRONG_USE: u8 = 2;
+
 /// One line to print. Only [`styled`](Self::styled) adds control characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Line(String);

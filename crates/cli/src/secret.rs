@@ -23,9 +23,6 @@ use crate::input::STANDARD;
 use crate::stack::{InAws, Stack};
 use crate::{called, output, secrets};
 
-/// The exit code if there is no stack, no secret, or nobody to ask.
-const WRONG_USE: u8 = 2;
-
 /// The commands of `learnink secret`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use jiff::{SignedDuration, Timestamp};
@@ -14,19 +13,11 @@ use serde::Deserialize;
 
 use crate::aws::IN_AWS;
 use crate::aws::logs::{LogEvent, Logs};
-use crate::output::{Line, note, print, print_json};
+use crate::output::{BAD, DIM, GOOD, Line, PENDING, WRONG_USE, note, print, print_json};
 use crate::question::Interrupt;
 use crate::replay::{Time, parse_time};
 use crate::stack::{InAws, Stack};
 use crate::{called, now};
-
-const DIM: Style = Style::new().dimmed();
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
-const PENDING: Style = AnsiColor::Yellow.on_default();
-
-/// The exit code if no stack is named, as clap has it for wrong use.
-const WRONG_USE: u8 = 2;
 
 /// How often CloudWatch is asked. Live Tail would cost by the minute, and leave lines out above 500 a second.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);

@@ -23,15 +23,12 @@ use serde::Serialize;
 
 use self::diagnose::{Delivery, Diagnosis, Judgement, Role, SecretName, SecretSource, Verdict};
 use self::parse::{Format, LARGEST_INPUT_BYTES, ParseError};
-use crate::output::{self, Line};
+use crate::output::{self, Line, WRONG_USE};
 use crate::stack::Target;
 use crate::{called, input, now, secret, secrets, variable};
 
 /// The variable with the secrets, unless a file has them.
 const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
-
-/// The exit code if there was nothing to verify.
-const WRONG_USE: u8 = 2;
 
 /// Options of `learnink verify`.
 #[derive(Debug, clap::Args)]

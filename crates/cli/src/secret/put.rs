@@ -8,9 +8,9 @@ use clap::ValueEnum;
 use super::change::{ChangeArgs, PROBES, RIGHTS, Secret, check};
 use super::slots::{Fingerprint, Given, Kind, Place, State, slots};
 use super::store::Stored;
-use super::{SIGNING_OUTPUT, SecretFile, WRONG_USE, stack};
+use super::{SIGNING_OUTPUT, SecretFile, stack};
 use crate::aws::IN_AWS;
-use crate::output::{note, print};
+use crate::output::{WRONG_USE, note, print};
 use crate::question::Answer;
 use crate::stack::Stack;
 

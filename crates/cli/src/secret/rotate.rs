@@ -9,9 +9,9 @@ use super::change::{ChangeArgs, PROBES, RIGHTS, Secret, check};
 use super::probe::End;
 use super::slots::{InUse, Kind, Place, State, accepted, slots};
 use super::store::Stored;
-use super::{SIGNING_OUTPUT, SecretFile, WRONG_USE, stack};
+use super::{SIGNING_OUTPUT, SecretFile, stack};
 use crate::aws::IN_AWS;
-use crate::output::{note, print};
+use crate::output::{WRONG_USE, note, print};
 use crate::question::Answer;
 
 /// Options of `learnink secret rotate`.

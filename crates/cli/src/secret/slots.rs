@@ -139,7 +139,7 @@ pub(crate) enum State {
     AlsoUsed,
     /// The template generated it: nobody has stored LearnInk's secret yet.
     Generated,
-    /// There is no value.
+    /// The slot has no value.
     Missing,
     /// The value cannot be used.
     Unusable,
