@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Act {
     /// Names the act. Shape: 8 of `a-z` and `0-9`.
     pub id: String,
-    /// What was done: `redrive`, `drop`, `restore`, `secret put`, `secret rotate` or `secret drop-previous`. Text,
-    /// because a newer version may know more.
+    /// What was done: `redrive`, `drop`, `restore`, `replay run`, `secret put`, `secret rotate` or
+    /// `secret drop-previous`. Text, because a newer version may know more.
     pub action: String,
     /// Who did it.
     pub by: String,

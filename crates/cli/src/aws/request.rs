@@ -125,7 +125,7 @@ pub(crate) enum RequestError {
     /// The call of an SDK failed without an answer.
     #[error(transparent)]
     Unanswered(CallError),
-    /// There are no credentials.
+    /// The environment and the profile have no credentials.
     #[error("no credentials")]
     NoCredentials(#[source] CredentialsError),
 }
