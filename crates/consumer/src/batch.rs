@@ -24,7 +24,6 @@ use futures_util::future::{Either, join, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use learnink_webhook::breaker::Breaker;
 use learnink_webhook::error::with_causes;
 use learnink_webhook::idempotency::run_key;
 use learnink_webhook::items::ItemLog;
@@ -552,7 +551,7 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
         }
         let permit = tokio::time::timeout_at(end_of_starts, batch.trials.ask(task.handler)).await;
         let Ok(Some(permit)) = permit else {
-            let reason = "the handler was skipped, because its last calls all failed (circuit breaker open)";
+            let reason = self.breakers.reason(task.handler);
             return report(Ended::Failed(HandlerError::new(FailureKind::SkippedByBreaker, reason)));
         };
         let called = Instant::now();
@@ -578,19 +577,17 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             }
             Err(_elapsed) => Err(timed_out()),
         };
-        let note = match result.as_ref().map_err(HandlerError::kind) {
-            Ok(()) => Some(Breaker::answered as fn(&mut Breaker)),
-            Err(_) if made_progress => Some(Breaker::answered as _),
-            Err(FailureKind::Retryable) => Some(Breaker::failed as _),
-            Err(FailureKind::TimedOut) if called.elapsed() >= LEAST_TIME_FOR_A_DOWNSTREAM => {
-                Some(Breaker::failed as _)
+        match result.as_ref().map_err(|error| (error.kind(), error)) {
+            Ok(()) => self.breakers.note_answer(task.handler),
+            Err(_) if made_progress => self.breakers.note_answer(task.handler),
+            Err((FailureKind::Retryable, error)) => {
+                self.breakers.note_failure(task.handler, &error.to_string());
+            }
+            Err((FailureKind::TimedOut, error)) if called.elapsed() >= LEAST_TIME_FOR_A_DOWNSTREAM => {
+                self.breakers.note_failure(task.handler, &error.to_string());
             }
             // A panic comes from the code or the message. So may a refusal, before anything is called.
-            Err(_) => None,
-        };
-        match note {
-            Some(note) => self.breakers.note(task.handler, note),
-            None => permit.release_unused(),
+            Err(_) => permit.release_unused(),
         }
         report(result.map_or_else(Ended::Failed, |()| Ended::Done))
     }

@@ -6,23 +6,47 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use learnink_webhook::breaker::Breaker;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
+use crate::dead_letter::SKIPPED;
+
 /// The breakers of all handlers. They outlive the batch, in the environment's memory: the records of a batch run
 /// concurrently, so the first batch of an outage calls its handlers before the outage is known.
 #[derive(Debug, Default)]
-pub(crate) struct Breakers(Mutex<HashMap<&'static str, Breaker>>);
+pub(crate) struct Breakers(Mutex<HashMap<&'static str, State>>);
+
+/// The breaker of one handler.
+#[derive(Debug, Default)]
+struct State {
+    breaker: Breaker,
+    /// Why the last call failed that counted.
+    last_failure: String,
+}
 
 impl Breakers {
     /// Whether the handler's circuit breaker is open.
     fn is_open(&self, handler: &str) -> bool {
-        self.breakers().get(handler).is_some_and(|breaker| breaker.is_open())
+        self.states().get(handler).is_some_and(|state| state.breaker.is_open())
     }
 
-    /// Notes how a call ended.
-    pub(crate) fn note(&self, handler: &'static str, note: impl Fn(&mut Breaker)) {
-        note(self.breakers().entry(handler).or_default());
+    /// Notes a call that succeeded.
+    pub(crate) fn note_answer(&self, handler: &'static str) {
+        self.states().entry(handler).or_default().breaker.answered();
     }
 
-    fn breakers(&self) -> MutexGuard<'_, HashMap<&'static str, Breaker>> {
+    /// Notes a call that failed for `reason`.
+    pub(crate) fn note_failure(&self, handler: &'static str, reason: &str) {
+        let mut states = self.states();
+        let state = states.entry(handler).or_default();
+        state.breaker.failed();
+        reason.clone_into(&mut state.last_failure);
+    }
+
+    /// Why a record skips the handler: the failure that all have in common, so that its dead letter names the cause.
+    pub(crate) fn reason(&self, handler: &str) -> String {
+        let last = self.states().get(handler).map(|state| state.last_failure.clone()).unwrap_or_default();
+        format!("{SKIPPED}{last}")
+    }
+
+    fn states(&self) -> MutexGuard<'_, HashMap<&'static str, State>> {
         // A count stays valid after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,18 +114,30 @@ mod tests {
 
     use super::*;
 
-    /// How many of ten records call the handler while its breaker is open; `call` is the effect of each.
-    async fn calls(call: impl Fn(&mut Breaker)) -> usize {
+    fn opened() -> Breakers {
         let breakers = Breakers::default();
         for _ in 0..OPENS_AFTER {
-            breakers.note("push", Breaker::failed);
+            breakers.note_failure("push", "busy");
         }
+        breakers
+    }
+
+    #[test]
+    fn who_is_skipped_says_why_the_last_call_failed() {
+        let breakers = opened();
+        breakers.note_failure("push", "the endpoint answered 401");
+        assert_eq!(breakers.reason("push"), format!("{SKIPPED}the endpoint answered 401"));
+    }
+
+    /// How many of ten records call the handler while its breaker is open; `call` is the effect of each.
+    async fn calls(call: impl Fn(&Breakers)) -> usize {
+        let breakers = opened();
         let trials = Trials::new(&breakers, ["push"]);
         let records = (0..10).map(async |_| {
             let permit = trials.ask("push").await;
             if permit.is_some() {
                 tokio::task::yield_now().await;
-                breakers.note("push", &call);
+                call(&breakers);
             }
             permit.is_some()
         });
@@ -110,20 +146,17 @@ mod tests {
 
     #[tokio::test]
     async fn while_the_downstream_is_sick_one_record_of_a_batch_tries_it() {
-        assert_eq!(calls(Breaker::failed).await, 1);
+        assert_eq!(calls(|breakers| breakers.note_failure("push", "busy")).await, 1);
     }
 
     #[tokio::test]
     async fn once_the_trial_succeeds_the_others_go_on() {
-        assert_eq!(calls(Breaker::answered).await, 10);
+        assert_eq!(calls(|breakers| breakers.note_answer("push")).await, 10);
     }
 
     #[tokio::test]
     async fn a_trial_that_is_given_up_counts_as_failed() {
-        let breakers = Breakers::default();
-        for _ in 0..OPENS_AFTER {
-            breakers.note("push", Breaker::failed);
-        }
+        let breakers = opened();
         let trials = Trials::new(&breakers, ["push"]);
         drop(trials.ask("push").await);
         assert!(trials.ask("push").await.is_none());

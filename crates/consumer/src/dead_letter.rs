@@ -14,6 +14,10 @@ use crate::ledger::{Entry, payload_sha256};
 /// The reason why a message is never run if its id was seen with another payload: one of the two is not genuine.
 pub const PAYLOAD_MISMATCH: &str = "the same message id came with another payload before";
 
+/// In front of the reason of a message whose handler was not called: the rest is why its last call for another message
+/// failed.
+pub const SKIPPED: &str = "skipped, because the circuit breaker is open after this failure: ";
+
 /// Why a message is on the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadLetterReason {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use learnink_consumer::dead_letter::DeadLetterReason;
+use learnink_consumer::dead_letter::{DeadLetterReason, SKIPPED};
 use learnink_consumer::ledger::payload_sha256;
 use regex::{Captures, Regex};
 use serde::Serialize;
@@ -44,7 +44,8 @@ impl Cause {
             },
             reason => (handler, reason.to_string()),
         };
-        let reason = stripped(&reason);
+        // What was skipped has the cause of what failed before it.
+        let reason = stripped(&reason.replace(SKIPPED, ""));
         let mut name = payload_sha256(format!("{}\n{reason}", handler.unwrap_or("-")).as_bytes());
         name.truncate(NAME_CHARACTERS);
         Self { name, handler: handler.map(str::to_owned), reason }
@@ -199,6 +200,9 @@ mod tests {
         let of_ledger =
             DeadLetterReason::LastFailure("push: 7 of 9 items failed, the first: busy".to_owned());
         assert_eq!(Cause::of(None, &of_ledger), beside);
+        let skipped = format!("{SKIPPED}1 of 3 items failed, the first: busy");
+        assert_eq!(said("push", &skipped), beside);
+        assert_eq!(Cause::of(None, &DeadLetterReason::LastFailure(format!("push: {skipped}"))), beside);
         assert_ne!(said("forward", "1 of 2 items failed, the first: busy").name, beside.name);
         let without = DeadLetterReason::LastFailure("could not claim a message: no answer".to_owned());
         assert_eq!(Cause::of(None, &without).handler, None);

@@ -1,0 +1,269 @@
+//! From the alarm to the repair, on the real template on ministack: dead letters of three causes, of which one is put
+//! right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::command::{in_aws, text};
+use crate::deployed::{Stack, venv};
+use crate::push::{Endpoint, Fate, OTHER_SECRET, SECRET, now, sent};
+use crate::records::{events, patience};
+
+const STACK: &str = "letters-test";
+
+/// Each message starts a receiver and a consumer, and ministack starts them one after another.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Parts of what every notification here carries, and of every secret. No output has them.
+const HIDDEN: [&str; 5] = ["254705", "Mary", "training", "MfKQ9r8G", "C2FVsBQI"];
+
+/// Runs a program on a terminal, after a line with its process id. Types a yes at its question.
+const ANSWERED_YES: &str = r"
+import os, pty, sys
+process, terminal = pty.fork()
+if process == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+print(process, flush=True)
+printed, is_answered = b'', False
+while True:
+    try:
+        part = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not part:
+        break
+    printed += part
+    if not is_answered and b'[y/N]' in printed:
+        os.write(terminal, b'y\n')
+        is_answered = True
+sys.stdout.buffer.write(printed)
+";
+
+/// What is wrong with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Nothing: only the stored secret of the push sender is wrong.
+    Secret,
+    /// One notification of two has a path that is none.
+    Path,
+    /// The body is not JSON.
+    Body,
+}
+
+impl Trouble {
+    /// That of message `number`: seven of ten need only the secret.
+    const fn of(number: u32) -> Self {
+        match number % 10 {
+            0..7 => Self::Secret,
+            7..9 => Self::Path,
+            _ => Self::Body,
+        }
+    }
+
+    /// The reason of its cause.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Secret => {
+                "… of … items failed, the first: the endpoint answered 401; check LEARNINK_PUSH_SECRET, or the secret \
+                 that LEARNINK_PUSH_SECRET_ID names"
+            }
+            Self::Path => {
+                "… of … items will never succeed (…), item …: `path` is not a path: one `/` first, then no `\\` and \
+                 no control characters"
+            }
+            Self::Body => "the body is not JSON (line …, column …)",
+        }
+    }
+
+    fn body(self) -> String {
+        let list = sent(1, now());
+        match self {
+            Self::Secret => list,
+            Self::Path => list.replace(r#""/learning""#, r#""https://elsewhere.test""#),
+            Self::Body => "no event".to_owned(),
+        }
+    }
+}
+
+fn id(number: u32) -> String {
+    format!("msg_{number}")
+}
+
+/// A stack whose notifications go to an endpoint of ours.
+struct Desk {
+    stack: Stack,
+    endpoint: Endpoint,
+}
+
+impl Desk {
+    /// Its endpoint accepts [`SECRET`], and the stack holds another.
+    fn deploy() -> Self {
+        let endpoint = Endpoint::start(|| Fate::Taken);
+        let push = format!("Push=endpoint PushUrl={}", endpoint.url());
+        // Between two deliveries of seven pass up to hours. The endpoint is on this machine, where the handler takes
+        // plain HTTP.
+        let edits =
+            [(r#"MaxReceiveCount: "7""#, r#"MaxReceiveCount: "2""#), ("(https://.+)?", "(http://.+)?")];
+        let edit = |template: String| {
+            edits.iter().fold(template, |template, (from, to)| {
+                assert!(template.contains(from), "{from}");
+                template.replace(from, to)
+            })
+        };
+        let desk = Self { stack: Stack::deploy_edited(STACK, &push, edit), endpoint };
+        desk.stack.store_secret();
+        desk.put_push_secret(OTHER_SECRET, &[]);
+        desk
+    }
+
+    fn put_push_secret(&self, secret: &str, options: &[&str]) {
+        let put = ["secret", "put", "push", "--stack", STACK, "--by", "kim"];
+        let mut put = in_aws(&[&put, options].concat());
+        put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut put = put.spawn().unwrap();
+        put.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
+        let said = output(&put.wait_with_output().unwrap());
+        assert!(said.contains("secret push: stored"), "{said}");
+    }
+
+    /// What a command prints, which has nothing personal in it.
+    fn said(&self, command: &[&str]) -> String {
+        output(&in_aws(&[command, &["--stack", STACK]].concat()).output().unwrap())
+    }
+
+    fn json(&self, command: &[&str]) -> Value {
+        let output = in_aws(&[command, &["--stack", STACK, "--json"]].concat()).output().unwrap();
+        let parsed = serde_json::from_slice(&output.stdout);
+        parsed.unwrap_or_else(|_| panic!("{}{}", text(&output.stdout), text(&output.stderr)))
+    }
+
+    /// How many letters each reason has, and the short name of its cause.
+    fn causes(&self) -> BTreeMap<String, (u64, String)> {
+        let causes = self.json(&["dlq", "causes"]);
+        let cause = |cause: &Value| {
+            let named = ["reason", "name"].map(|name| cause[name].as_str().unwrap().to_owned());
+            let [reason, name] = named;
+            (reason, (cause["count"].as_u64().unwrap(), name))
+        };
+        causes.as_array().unwrap().iter().map(cause).collect()
+    }
+}
+
+/// Both streams of a command.
+fn output(output: &Output) -> String {
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(HIDDEN.iter().all(|hidden| !said.contains(hidden)), "{said}");
+    said
+}
+
+/// Asks until there is an answer.
+fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience(PATIENCE);
+    loop {
+        if let Some(answer) = question() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited for {what}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// `dlq redrive` of one cause on a terminal, whose question is answered with yes. Killed once the endpoint has accepted
+/// so many notifications.
+fn redrive_until_killed(desk: &Desk, cause: &str, accepted: usize) {
+    let redrive = ["dlq", "redrive", cause, "--stack", STACK, "--by", "kim", "--reason", "secret stored"];
+    let learnink = in_aws(&redrive);
+    let mut terminal = Command::new(venv("python"));
+    terminal.args(["-c", ANSWERED_YES]).arg(learnink.get_program()).args(learnink.get_args());
+    for (name, value) in learnink.get_envs() {
+        match value {
+            Some(value) => terminal.env(name, value),
+            None => terminal.env_remove(name),
+        };
+    }
+    let mut terminal = terminal.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(terminal.stdout.take().unwrap());
+    let mut process = String::new();
+    stdout.read_line(&mut process).unwrap();
+    wait_for("some notifications", || {
+        let is_over = terminal.try_wait().unwrap().is_some();
+        (is_over || desk.endpoint.taken().len() >= accepted).then_some(())
+    });
+    let killed = Command::new("kill").args(["-KILL", process.trim()]).status().unwrap();
+    let mut said = Vec::new();
+    stdout.read_to_end(&mut said).unwrap();
+    let said = text(&said);
+    assert!(killed.success(), "it ended before it was killed: {said}");
+    terminal.wait().unwrap();
+    assert!(said.contains(" is done") && said.contains(", at 20 a second"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_leads_to_the_causes_and_the_repair_of_one_does_each_of_its_messages_once() {
+    let all = events(20);
+    let desk = tokio::task::spawn_blocking(Desk::deploy).await.unwrap();
+    let numbers = stream::iter(0..all);
+    numbers
+        .for_each_concurrent(4, async |number| {
+            let body = Trouble::of(number).body();
+            assert_eq!(desk.stack.post(&id(number), &body, &body).await, StatusCode::OK);
+        })
+        .await;
+    tokio::task::spawn_blocking(move || repair(&desk, all)).await.unwrap();
+}
+
+fn repair(desk: &Desk, all: u32) {
+    let with = |trouble: Trouble| (0..all).filter(move |number| Trouble::of(*number) == trouble);
+    let count = |trouble: Trouble| u64::try_from(with(trouble).count()).unwrap();
+    let causes = wait_for("the letters", || {
+        let causes = desk.causes();
+        (causes.values().map(|(count, _)| count).sum::<u64>() == u64::from(all)).then_some(causes)
+    });
+    let counts: BTreeMap<_, _> =
+        causes.iter().map(|(reason, (count, _))| (reason.as_str(), *count)).collect();
+    let troubles = [Trouble::Secret, Trouble::Path, Trouble::Body];
+    assert_eq!(counts, troubles.map(|trouble| (trouble.reason(), count(trouble))).into());
+    let said = desk.said(&["dlq", "causes"]);
+    assert!(said.contains(&format!("{all} dead letters in the queue ")), "{said}");
+    assert_eq!(desk.endpoint.taken(), Vec::<String>::new());
+
+    desk.put_push_secret(SECRET, &["--replace", "--yes"]);
+    let (_, cause) = &causes[Trouble::Secret.reason()];
+    let wanted = with(Trouble::Secret).count();
+    redrive_until_killed(desk, cause, wanted / 3);
+    let accepted = desk.endpoint.taken().len();
+    assert!(accepted < wanted, "everything was sent before the kill");
+
+    // What the killed one has hidden comes back within half a minute.
+    let said = wait_for("the rest", || {
+        let said = desk.said(&["dlq", "redrive", cause, "--by", "lee", "--yes"]);
+        let taken: BTreeSet<_> = desk.endpoint.taken().into_iter().collect();
+        (taken.len() == wanted).then_some(said)
+    });
+    let mut taken = desk.endpoint.taken();
+    taken.sort_unstable();
+    let mut expected: Vec<_> = with(Trouble::Secret).map(|number| format!("{}/push/0", id(number))).collect();
+    expected.sort_unstable();
+    assert_eq!(taken, expected, "{said}");
+
+    // The others are where they were.
+    let left = wait_for("the end of the redrive", || {
+        let causes = desk.causes();
+        (!causes.contains_key(Trouble::Secret.reason())).then_some(causes)
+    });
+    for trouble in [Trouble::Path, Trouble::Body] {
+        assert_eq!(left[trouble.reason()], causes[trouble.reason()]);
+    }
+    let acts = desk.json(&["acts"]);
+    let acts: Vec<_> = acts.as_array().unwrap().iter().collect();
+    let named: Vec<_> = acts.iter().map(|act| act["action"].as_str().unwrap()).collect();
+    assert_eq!(named[..4], ["secret put", "secret put", "redrive", "redrive"]);
+    assert_eq!((&acts[2]["filter"], &acts[2]["reason"]), (&json!(cause), &json!("secret stored")));
+    assert!(acts[2]["ended_at"].is_null(), "it was killed: {}", acts[2]);
+}
