@@ -17,7 +17,7 @@ use super::letter::{self, InLedger, Letter, redriven_attributes};
 use super::pass::{PassEnd, Taken, pass};
 use super::queue::{MOST_AT_A_TIME, Outgoing, Queue, receipt, sqs_id};
 use super::selection::{FilterArgs, Foreign, Selection, candidates};
-use super::trial::{Trial, is_done, judge};
+use super::trial::{FailedDeliveries, Trial, is_done, judge};
 use super::{ActArgs, OpenQueues, dead_letters, open, print_groups};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
@@ -42,8 +42,8 @@ What the ledger knows as done does not run again. If the command is killed in be
 which the ledger deduplicates.
 
 One letter is tried first, the newest of each cause, {MOST_TRIALS} at most. The rest follows only if the ledger \
-then shows these as done. If one fails again, or has not ended in time, nothing else is redriven. Once the tries \
-are done, the command says how many letters are left, and asks. Letters that come meanwhile stay. Ctrl-C stops \
+then shows these as done. If one fails twice, comes back, or has not ended in time, nothing else is redriven. Once the \
+tries are done, the command says how many letters are left, and asks. Letters that come meanwhile stay. Ctrl-C stops \
 between two letters; the same command goes on.
 
 A letter that no consumer can read comes back at once. It is redriven only if its SQS message id is named; \
@@ -301,6 +301,7 @@ impl<'a> Redrive<'a> {
     ) -> anyhow::Result<Vec<Trial>> {
         let started = Instant::now();
         let mut came_back: Vec<Option<Letter>> = tried.iter().map(|_| None).collect();
+        let mut failed = vec![FailedDeliveries::default(); tried.len()];
         loop {
             let is_last = started.elapsed() >= limit;
             let found = if is_last {
@@ -322,7 +323,9 @@ impl<'a> Redrive<'a> {
                 let window = tried.letter.in_ledger.as_ref().and_then(|message| message.window.as_deref());
                 trials.push(judge(window, tried.before.as_ref(), entry.as_ref(), came_back.as_ref()));
             }
-            if is_last || interrupt.came() || trials.iter().all(Trial::has_ended) {
+            let ended: Vec<_> =
+                failed.iter_mut().zip(&trials).map(|(failed, trial)| failed.is_end(trial)).collect();
+            if ended.iter().all(|ended| *ended) || is_last || interrupt.came() {
                 return Ok(trials);
             }
             tokio::select! {

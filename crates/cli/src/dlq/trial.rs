@@ -1,5 +1,6 @@
 //! The first try of a redrive: what the ledger shows of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use learnink_consumer::ledger::Entry;
@@ -12,8 +13,13 @@ use super::letter::{InLedger, Letter};
 pub(crate) enum Trial {
     /// Every handler is done.
     Done,
-    /// It failed again, for this reason. It may be delivered again by itself.
-    Failed(String),
+    /// A delivery of it failed. It may be delivered again by itself.
+    Failed {
+        /// The reason.
+        reason: String,
+        /// When that delivery was settled: another time is another delivery.
+        settled_at_ms: i64,
+    },
     /// It is on the dead-letter queue again, for this reason.
     CameBack(String),
     /// A consumer works on it.
@@ -22,15 +28,31 @@ pub(crate) enum Trial {
     NotClaimed,
 }
 
-impl Trial {
-    /// Whether there is nothing to wait for.
-    pub(crate) const fn has_ended(&self) -> bool {
-        match self {
-            Self::Done | Self::Failed(_) | Self::CameBack(_) => true,
-            Self::InProgress | Self::NotClaimed => false,
+/// The deliveries of one try that have failed.
+///
+/// One of them proves nothing: an execution environment may still have the secret of before, which it reads again after
+/// the failure. The second delivery comes within half a minute.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FailedDeliveries(BTreeSet<i64>);
+
+/// After so many failed deliveries, a try has failed.
+const MOST_FAILED_DELIVERIES: usize = 2;
+
+impl FailedDeliveries {
+    /// Notes how the try stands, and says whether there is nothing to wait for.
+    pub(crate) fn is_end(&mut self, trial: &Trial) -> bool {
+        match trial {
+            Trial::Done | Trial::CameBack(_) => true,
+            Trial::Failed { settled_at_ms, .. } => {
+                self.0.insert(*settled_at_ms);
+                self.0.len() >= MOST_FAILED_DELIVERIES
+            }
+            Trial::InProgress | Trial::NotClaimed => false,
         }
     }
+}
 
+impl Trial {
     /// How the message of a `replay run` under `window` stands, by the ledger's entry `before` it was sent and `now`.
     pub(crate) fn of_run(window: &str, before: Option<&Entry>, now: Option<&Entry>) -> Self {
         judge(Some(window), before, now, None)
@@ -41,7 +63,7 @@ impl Trial {
         let seconds = limit.as_secs();
         match self {
             Self::Done => format!("{name} is done"),
-            Self::Failed(reason) => format!("{name} failed again: {reason}"),
+            Self::Failed { reason, .. } => format!("{name} failed again: {reason}"),
             Self::CameBack(reason) => format!("{name} is a dead letter again: {reason}"),
             Self::InProgress => format!("{name} did not end within {seconds} s: a consumer works on it"),
             Self::NotClaimed => format!("{name} did not end within {seconds} s: no consumer has claimed it"),
@@ -74,7 +96,10 @@ pub(super) fn judge(
         {
             Trial::NotClaimed
         }
-        None => now.failure_reason.as_ref().map_or(Trial::Done, |reason| Trial::Failed(reason.clone())),
+        None => match &now.failure_reason {
+            Some(reason) => Trial::Failed { reason: reason.clone(), settled_at_ms: now.settled_at_ms },
+            None => Trial::Done,
+        },
     }
 }
 
@@ -119,8 +144,22 @@ mod tests {
         assert_eq!(judged(None), Trial::NotClaimed);
         assert_eq!(judged(Some(before.clone())), Trial::NotClaimed);
         assert_eq!(judged(Some(entry(Some("a"), 0, None))), Trial::InProgress);
-        assert_eq!(judged(Some(entry(None, 6, Some("push: busy")))), Trial::Failed("push: busy".to_owned()));
+        let failed = Trial::Failed { reason: "push: busy".to_owned(), settled_at_ms: 6 };
+        assert_eq!(judged(Some(entry(None, 6, Some("push: busy")))), failed);
         assert_eq!(judged(Some(entry(None, 6, None))), Trial::Done);
+    }
+
+    #[test]
+    fn a_try_has_failed_once_two_of_its_deliveries_have() {
+        let failed = |settled_at_ms| Trial::Failed { reason: "busy".to_owned(), settled_at_ms };
+        let mut deliveries = FailedDeliveries::default();
+        assert!(!deliveries.is_end(&Trial::NotClaimed) && !deliveries.is_end(&failed(1)));
+        assert!(!deliveries.is_end(&failed(1)), "the same delivery, looked at again");
+        assert!(!deliveries.is_end(&Trial::InProgress));
+        assert!(deliveries.is_end(&failed(2)));
+        let mut mended = FailedDeliveries::default();
+        assert!(!mended.is_end(&failed(1)));
+        assert!(mended.is_end(&Trial::Done) && mended.is_end(&Trial::CameBack("busy".to_owned())));
     }
 
     #[test]

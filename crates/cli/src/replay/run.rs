@@ -24,7 +24,7 @@ use super::{Operator, Time, duration, fresh_id, known_handlers, parse_time};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
 use crate::dlq::queue::{Outgoing, Queue};
-use crate::dlq::trial::Trial;
+use crate::dlq::trial::{FailedDeliveries, Trial};
 use crate::ledger::OpenLedger;
 use crate::output::{exit, note, print, progress, say};
 use crate::question::{Answer, Consent, Interrupt};
@@ -622,10 +622,11 @@ impl Sending<'_> {
         interrupt: &mut Interrupt,
     ) -> anyhow::Result<(Trial, bool)> {
         let started = Instant::now();
+        let mut failed = FailedDeliveries::default();
         loop {
             let entry = self.place.ledger.entry(id.into()).await?;
             let trial = Trial::of_run(self.window, before, entry.as_ref());
-            if trial.has_ended() || interrupt.came() || started.elapsed() >= limit {
+            if failed.is_end(&trial) || interrupt.came() || started.elapsed() >= limit {
                 return Ok((trial, entry.is_some_and(|entry| has_run(&entry, self.window))));
             }
             tokio::select! {
