@@ -104,14 +104,25 @@ pub(crate) fn build(folder: &Path) -> PathBuf {
 impl Stack {
     /// Deploys it, with the random secret that the template makes.
     pub(crate) fn deploy(name: &'static str) -> Self {
+        Self::deploy_edited(name, "", |template| template)
+    }
+
+    /// Deploys it with more parameters, and after an edit of the template.
+    pub(crate) fn deploy_edited(
+        name: &'static str,
+        parameters: &str,
+        edit: impl FnOnce(String) -> String,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let template = build(folder.path());
+        fs::write(&template, edit(fs::read_to_string(&template).unwrap())).unwrap();
         let temporary = Temporary { name, region: "us-east-1" };
         let mut deploy = with_aws(&venv("sam"));
         deploy.current_dir(folder.path()).args(["deploy", "--stack-name", name, "--region", "us-east-1"]);
         deploy.args(["--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-progressbar"]);
         deploy.args(["--no-confirm-changeset", "--template-file"]).arg(&template);
-        deploy.args(["--parameter-overrides", "Stage=staging Architecture=x86_64"]);
+        let parameters = format!("Stage=staging Architecture=x86_64 {parameters}");
+        deploy.args(["--parameter-overrides", parameters.trim()]);
         successful(deploy);
         boto3(MAKE_MINISTACK_POLL);
         let outputs = boto3(&format!(
@@ -143,7 +154,7 @@ print('null')",
         ));
     }
 
-    async fn post(&self, id: &str, body: &str, signed: &str) -> StatusCode {
+    pub(crate) async fn post(&self, id: &str, body: &str, signed: &str) -> StatusCode {
         let headers = signing::headers(SECRET, id, now_s(), signed.as_bytes());
         let request = self.client.post(self.output("WebhookUrl")).body(body.to_owned());
         let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));

@@ -32,6 +32,7 @@ mod command;
 mod consumer;
 mod deploy_page;
 mod deployed;
+mod deployed_letters;
 mod doctor;
 mod faults;
 mod forward;

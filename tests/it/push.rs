@@ -36,15 +36,15 @@ const NOTIFICATIONS: usize = 500;
 /// How many notifications of one message the handler has in flight at once.
 const AT_ONCE: usize = 16;
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// Parts of the texts and numbers of every notification here.
 const PERSONAL: [&str; 3] = ["Mary", "training", "254705"];
 
 /// The fate of one notification.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+pub(crate) enum Fate {
     Taken,
     /// It is accepted, and the answer never arrives.
     TakenAndLost,
@@ -69,13 +69,13 @@ struct State {
 
 /// A customer's endpoint, on a thread of its own.
 #[derive(Clone)]
-struct Endpoint {
+pub(crate) struct Endpoint {
     url: String,
     state: Arc<Mutex<State>>,
 }
 
 impl Endpoint {
-    fn start(destiny: impl FnMut() -> Fate + Send + 'static) -> Self {
+    pub(crate) fn start(destiny: impl FnMut() -> Fate + Send + 'static) -> Self {
         let (sender, started) = std::sync::mpsc::channel();
         let state = State {
             secret: SECRET,
@@ -105,7 +105,12 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn taken(&self) -> Vec<String> {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The ids of accepted notifications, in the order of arrival.
+    pub(crate) fn taken(&self) -> Vec<String> {
         self.state().taken.clone()
     }
 
@@ -180,12 +185,12 @@ fn fails_one_in(every: u8) -> impl FnMut() -> Fate + Send {
 }
 
 #[expect(clippy::disallowed_methods, reason = "signatures are verified against the real clock")]
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }
 
 /// A `notifications.sent` of this length, at `timestamp`.
-fn sent(notifications: usize, timestamp: Timestamp) -> String {
+pub(crate) fn sent(notifications: usize, timestamp: Timestamp) -> String {
     let notification = |number| {
         json!({
             "title": format!("Hi Mary {number}!"),
