@@ -1,0 +1,81 @@
+//! Faults in front of the receiver.
+//!
+//! Whatever serves the front asks [`Simulator::take_fault`](crate::Simulator::take_fault) about each request, and
+//! answers in place of the receiver if there is a fault.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::Speed;
+
+/// How long the front waits with [`Fault::NoAnswer`]: longer than LearnInk does.
+pub const NO_ANSWER_FOR: Duration = Duration::from_secs(16);
+
+/// What happens to a request in place of the receiver's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// It is answered 500.
+    InternalError,
+    /// It is answered 503.
+    Unavailable,
+    /// It is answered 429, with a `Retry-After`.
+    TooManyRequests {
+        /// The value of `Retry-After`, in seconds.
+        retry_after_s: u32,
+    },
+    /// It is not answered for [`NO_ANSWER_FOR`].
+    NoAnswer,
+    /// The connection is closed without an answer.
+    ConnectionClosed,
+}
+
+/// Which requests a fault is for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extent {
+    /// This many requests, from the next one on.
+    Next(u32),
+    /// Each request with this probability, from 0 to 1.
+    Share(f64),
+}
+
+/// A fault, and which requests it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FaultRule {
+    /// What happens.
+    pub fault: Fault,
+    /// To which requests.
+    pub extent: Extent,
+    /// Until when, by the real clock; `None` if it does not end by itself.
+    pub until: Option<Timestamp>,
+}
+
+impl FaultRule {
+    /// The fault for the next request, if it is for this one. `random` is uniform in `0..1`.
+    pub(crate) fn take(&mut self, random: f64) -> Option<Fault> {
+        match &mut self.extent {
+            Extent::Next(0) => None,
+            Extent::Next(left) => {
+                *left -= 1;
+                Some(self.fault)
+            }
+            Extent::Share(share) => (random < *share).then_some(self.fault),
+        }
+    }
+
+    /// Whether there is nothing left of it.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        self.extent == Extent::Next(0) || self.until.is_some_and(|until| until <= now)
+    }
+
+    /// Ends it sooner or later, as the waits between attempts.
+    pub(crate) fn change_speed(&mut self, from: Speed, to: Speed, now: Timestamp) {
+        if let Some(until) = &mut self.until {
+            let rest = Duration::try_from(until.duration_since(now)).unwrap_or_default() * from.factor();
+            *until = now.checked_add(to.real(rest)).unwrap_or(Timestamp::MAX);
+        }
+    }
+}
