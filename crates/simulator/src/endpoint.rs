@@ -92,6 +92,12 @@ impl EndpointUrl {
     pub const fn get(&self) -> &reqwest::Url {
         &self.0
     }
+
+    /// Whether only this machine can have the address.
+    pub fn is_this_machine(&self) -> bool {
+        let host = self.0.host_str().unwrap_or_default();
+        matches!(host, "127.0.0.1" | "localhost" | "[::1]") || host.ends_with(".localhost")
+    }
 }
 
 impl fmt::Display for EndpointUrl {

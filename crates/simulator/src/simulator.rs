@@ -209,6 +209,11 @@ impl Simulator {
         simulator
     }
 
+    /// Whether [`Simulator::take_changes`] would return any.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Stops the messages whose endpoint gets none, in case a store wrote the endpoint and not the message.
     fn stop_without_endpoint(&mut self) {
         let enabled = self.endpoints.iter().filter(|endpoint| endpoint.is_enabled());
