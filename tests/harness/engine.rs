@@ -39,7 +39,7 @@ pub struct QueuePair {
 impl Engine {
     /// The engines that `learnink dev` embeds, in memory and only for this test.
     pub async fn embedded() -> Self {
-        let sqs = LocalSqs::start(&[], None).await.expect("the embedded SQS starts");
+        let sqs = LocalSqs::start(&[], None, None).await.expect("the embedded SQS starts");
         let dynamodb = LocalDynamoDb::start(None).await.expect("the embedded DynamoDB starts");
         Self {
             sqs: sdk_config(sqs.endpoint()),

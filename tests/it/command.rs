@@ -678,7 +678,7 @@ async fn dead_letters_that_somebody_else_is_looking_at_are_counted() {
         assert!(dev.send(&["--id", id, "events/not-json.txt"]).status.success());
         dev.line_with(id);
     }
-    let endpoint = state::sqs_endpoint(folder.path()).unwrap().unwrap();
+    let endpoint = state::address(folder.path(), state::Service::Sqs).unwrap().unwrap();
     let sqs = aws_sdk_sqs::Client::new(&sdk_config(&endpoint));
     let list = || {
         let output = learnink(&["dlq", "list", "--state", &dev.folder]).output().unwrap();

@@ -10,7 +10,7 @@ use learnink_connectors::progress::{Learners, LearnersCourse};
 use learnink_connectors::unknown::{UnknownEvent, UnknownEvents};
 use learnink_consumer::{Outcome, RecordReport};
 use learnink_local::pipeline::{DEAD_LETTER_QUEUE, LEARNERS_TABLE, QUEUE, StackLimits, UNKNOWN_EVENTS_TABLE};
-use learnink_local::{LocalSqs, Observation, Options, Pipeline, State, sdk_config};
+use learnink_local::{LocalSqs, Observation, Options, Pipeline, SigningSecret, State, sdk_config};
 use learnink_tests::signing::{self, SECRET, now_s};
 use reqwest::StatusCode;
 use tokio::sync::mpsc;
@@ -48,10 +48,11 @@ impl Laptop {
         let options = Options {
             address: ([127, 0, 0, 1], 0).into(),
             state: folder.map(|folder| State::open(folder).unwrap()),
-            signing_secret: SECRET.to_owned(),
+            signing_secret: SigningSecret::Given(SECRET.to_owned()),
             limits,
             env,
             random,
+            fault: None,
             observer,
         };
         let pipeline = Pipeline::start(options).await.unwrap();

@@ -11,8 +11,12 @@ use learnink_consumer::report::{Ended, Failure};
 use learnink_consumer::{Outcome as ConsumerOutcome, RecordReport};
 use learnink_local::pipeline::{StackLimits, Unprocessed};
 use learnink_local::terminal::{option, quoted, visible};
-use learnink_local::{Observation, Options, Pipeline, StartError, State, state};
+use learnink_local::{
+    AnsweredBy, Observation, Options, Pipeline, Received, SigningSecret, StartError, State, state,
+};
 use learnink_receiver::{Outcome as ReceiverOutcome, PATH, Receipt, SecretSlot};
+use learnink_simulator::Fault;
+use learnink_webhook::MessageId;
 use tokio::sync::mpsc;
 
 use crate::archive::variable_for_handlers;
@@ -57,12 +61,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let folder = args.state.folder;
     let state = State::open(&folder)?;
     let secret_is_given = args.secret.is_some();
-    let signing_secret = match args.secret {
-        Some(secret) => secrets::without_wrapping(&secret),
-        None => secrets::without_wrapping(&state.signing_secret()?),
-    };
     // A given secret is not printed.
-    let shown_secret = if secret_is_given { "the one you gave".to_owned() } else { signing_secret.clone() };
+    let (signing_secret, shown_secret) = match args.secret {
+        Some(secret) => {
+            (SigningSecret::Given(secrets::without_wrapping(&secret)), "the one you gave".to_owned())
+        }
+        None => (SigningSecret::Kept, state.signing_secret()?),
+    };
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
     let (observer, mut observations) = mpsc::unbounded_channel();
     let options = Options {
@@ -72,6 +77,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         limits: StackLimits::TEMPLATE,
         env: Env::new(variable_for_handlers).with_aws(|| aws::config(None)),
         random: fastrand::f64,
+        fault: None,
         observer,
     };
     let pipeline =
@@ -92,7 +98,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     screen.print(Line::default().styled(DIM, "One line for every delivery; Ctrl-C stops."));
     screen.print("");
 
-    let mut lines = Lines::default();
+    let rotation = Rotation { is_kept: !secret_is_given, ..Rotation::default() };
+    let mut lines = Lines { rotation, ..Lines::default() };
     loop {
         tokio::select! {
             Some(observation) = observations.recv() => screen.print_all(lines.lines(observation)),
@@ -175,6 +182,9 @@ fn explain(error: StartError, folder: &Path, secret_is_given: bool) -> anyhow::E
         | StartError::State(_)
         | StartError::Sqs(_)
         | StartError::DynamoDb(_)
+        | StartError::SecretsManager(_)
+        | StartError::LoadSecret(_)
+        | StartError::NothingKept
         | StartError::Env(_)) => error.into(),
     }
 }
@@ -236,17 +246,22 @@ impl Lines {
     fn lines(&mut self, observation: Observation) -> Vec<Line> {
         let mut lines = Vec::new();
         match observation {
-            Observation::Received(receipt) => {
-                lines.extend(self.rotation.news(&receipt, Instant::now()));
-                match (&receipt.outcome, &receipt.message_id) {
-                    (ReceiverOutcome::Accepted, Some(id)) => {
-                        if self.early.remove(id).is_none_or(|since| since.elapsed() > LONGEST_LAG) {
-                            self.waiting.entry(id.clone()).or_default().push(accepted(&receipt));
+            Observation::Received(received) => match &received.answered_by {
+                AnsweredBy::Receiver(receipt) => {
+                    lines.extend(self.rotation.news(receipt, Instant::now()));
+                    match (&receipt.outcome, &receipt.message_id) {
+                        (ReceiverOutcome::Accepted, Some(id)) => {
+                            if self.early.remove(id).is_none_or(|since| since.elapsed() > LONGEST_LAG) {
+                                self.waiting.entry(id.clone()).or_default().push(accepted(receipt));
+                            }
                         }
+                        _ => lines.push(not_accepted(receipt)),
                     }
-                    _ => lines.push(not_accepted(&receipt)),
                 }
-            }
+                AnsweredBy::Gateway => lines.push(not_passed_on(&received)),
+                AnsweredBy::Fault(fault) => lines.push(faulty(&received, *fault)),
+            },
+            Observation::Queue(_) => {}
             Observation::Consumed(record) => {
                 let received = record.message_id.as_ref().and_then(|id| self.take(id));
                 if let (None, Some(id), 1) = (&received, &record.message_id, record.receive_count) {
@@ -282,17 +297,28 @@ enum SignedWith {
 }
 
 impl SignedWith {
-    /// The news, and what to do.
-    const fn news(self) -> &'static str {
-        match self {
-            Self::Current => "the sender signs with the first secret, and with no newer one",
-            Self::Newer => {
+    /// The news, and what to do. A secret that is kept can be changed while the pipeline runs.
+    fn news(self, is_kept: bool) -> String {
+        let learnink = called::learnink();
+        match (self, is_kept) {
+            (Self::Current, _) => "the sender signs with the first secret, and with no newer one".to_owned(),
+            (Self::Newer, true) => format!(
+                "the sender signs with a newer secret as well: a rotation. After at most 24 hours it signs with that \
+                 one alone, and all is answered 401. Store the newer one with `{learnink} secret rotate`"
+            ),
+            (Self::Newer, false) => {
                 "the sender signs with a newer secret as well: a rotation. After at most 24 hours it signs with that \
                  one alone, and all is answered 401. Start again with both in LEARNINK_SIGNING_SECRET, the newer first"
+                    .to_owned()
             }
-            Self::Previous => {
-                "the sender does not sign with the first secret, but with another one given here. Check which one the sender shows, and \
-                 start again with that one first"
+            (Self::Previous, true) => format!(
+                "the sender does not sign with the current secret, but with the previous one. Check which one the \
+                 sender shows, and store that one with `{learnink} secret put --replace`"
+            ),
+            (Self::Previous, false) => {
+                "the sender does not sign with the first secret, but with another one given here. Check which one the \
+                 sender shows, and start again with that one first"
+                    .to_owned()
             }
         }
     }
@@ -301,6 +327,8 @@ impl SignedWith {
 /// Reports a rotation of the sender's secret: once per change.
 #[derive(Debug, Default)]
 struct Rotation {
+    /// Whether the receiver's secret is kept in the state.
+    is_kept: bool,
     signed: SignedWith,
     /// When each was reported last: two senders may take turns.
     told: HashMap<SignedWith, Instant>,
@@ -320,7 +348,7 @@ impl Rotation {
             return None;
         }
         self.told.insert(signed, now);
-        Some(Line::default().styled(PENDING, "!").text(format!(" {}", signed.news())))
+        Some(Line::default().styled(PENDING, "!").text(format!(" {}", signed.news(self.is_kept))))
     }
 }
 
@@ -346,6 +374,31 @@ fn not_accepted(receipt: &Receipt) -> Line {
     delivery(BAD, "✗", receipt.event_type.as_deref(), receipt.message_id.as_deref())
         .styled(BAD, format!("answered {status}"))
         .text(format!(", {queued}: {why}"))
+}
+
+/// A request that the gateway answered by itself.
+fn not_passed_on(received: &Received) -> Line {
+    let why = match received.status {
+        Some(413) => "the body is larger than the 10 MB that API Gateway takes",
+        _ => "it is not a request that API Gateway passes on",
+    };
+    let answered = received.status.map(|status| status.to_string()).unwrap_or_default();
+    delivery(BAD, "✗", None, None)
+        .styled(BAD, format!("answered {answered}"))
+        .text(format!(", not queued: {why}"))
+}
+
+/// A request that a fault answered in place of the receiver.
+fn faulty(received: &Received, fault: Fault) -> Line {
+    let answered = match received.status {
+        Some(status) => format!("answered {status}"),
+        None => "not answered".to_owned(),
+    };
+    let id = received.parts.headers.get("svix-id").and_then(|id| id.to_str().ok());
+    let id = id.filter(|id| MessageId::parse(id).is_ok());
+    delivery(PENDING, "!", None, id)
+        .styled(PENDING, answered)
+        .text(format!(", not received: a fault that you asked for ({fault})"))
 }
 
 /// Why the queue on this machine did not confirm a message.
@@ -428,15 +481,27 @@ mod tests {
 
     use super::*;
 
-    fn received(outcome: ReceiverOutcome) -> Observation {
-        Observation::Received(Receipt {
+    fn receipt(outcome: ReceiverOutcome) -> Receipt {
+        Receipt {
             outcome,
             message_id: Some("msg_1".to_owned()),
             event_type: Some("user.course.started".to_owned()),
             verify_took: Duration::from_micros(85),
             enqueue_took: Some(Duration::from_micros(1_250)),
             ..Receipt::new(Timestamp::UNIX_EPOCH)
-        })
+        }
+    }
+
+    fn answered(status: Option<u16>, answered_by: AnsweredBy) -> Observation {
+        let (parts, ()) = http::Request::builder().header("svix-id", "msg_1").body(()).unwrap().into_parts();
+        let (at, took) = (Timestamp::UNIX_EPOCH, Duration::ZERO);
+        let received = Received { at, took, parts, body: Vec::new().into(), status, answered_by };
+        Observation::Received(Box::new(received))
+    }
+
+    fn received(outcome: ReceiverOutcome) -> Observation {
+        let receipt = receipt(outcome);
+        answered(Some(receipt.outcome.answer().status_code), AnsweredBy::Receiver(receipt))
     }
 
     fn consumed(outcome: ConsumerOutcome) -> Observation {
@@ -513,14 +578,33 @@ mod tests {
             assert!(lines.len() == 1 && lines[0].contains(shown), "{lines:?}");
             assert_eq!(visible(&lines[0]), lines[0]);
         }
-        let Observation::Received(receipt) = received(ReceiverOutcome::BodyTooLarge) else { unreachable!() };
-        let receipt = Receipt { event_type: Some(hostile.to_owned()), ..receipt };
-        assert!(lines([Observation::Received(receipt)])[0].contains(shown));
+        let receipt =
+            Receipt { event_type: Some(hostile.to_owned()), ..receipt(ReceiverOutcome::BodyTooLarge) };
+        assert!(lines([answered(Some(413), AnsweredBy::Receiver(receipt))])[0].contains(shown));
+    }
+
+    #[test]
+    fn what_the_receiver_never_saw_is_told_apart_from_what_it_refused() {
+        let told = |status, by| lines([answered(status, by)]).concat();
+        let fault = |fault| AnsweredBy::Fault(fault);
+        assert_eq!(
+            told(Some(503), fault(Fault::Unavailable)),
+            "! -                     msg_1  answered 503, not received: a fault that you asked for (503)"
+        );
+        let closed = told(None, fault(Fault::ConnectionClosed));
+        assert!(closed.contains("msg_1  not answered, not received: "), "{closed}");
+        let large = told(Some(413), AnsweredBy::Gateway);
+        assert!(
+            large.ends_with("not queued: the body is larger than the 10 MB that API Gateway takes"),
+            "{large}"
+        );
     }
 
     #[test]
     fn a_rotation_is_told_once_per_change_and_not_per_delivery() {
         let mut rotation = Rotation::default();
+        assert!(SignedWith::Newer.news(true).contains(" secret rotate`"));
+        assert!(SignedWith::Previous.news(true).contains(" secret put --replace`"));
         let start = Instant::now();
         let mut news = |secret, has_unknown_signature, minutes| {
             let receipt = Receipt { secret, has_unknown_signature, ..Receipt::new(Timestamp::UNIX_EPOCH) };

@@ -203,7 +203,7 @@ fn of_stack(stack: &Stack) -> anyhow::Result<OpenQueues> {
 
 /// The queues of the pipeline that runs in `folder`.
 async fn of_dev(folder: &Path) -> anyhow::Result<OpenQueues> {
-    let endpoint = state::sqs_endpoint(folder)?;
+    let endpoint = state::address(folder, state::Service::Sqs)?;
     let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
         anyhow::bail!(
             "`learnink dev` is not running in {}; start `{}`, or name a deployed stack with --stack",

@@ -13,7 +13,7 @@ use learnink_aws::SecretsManager;
 use learnink_aws::secret::{CURRENT, PREVIOUS, ReadError};
 use learnink_consumer::ledger::LedgerError;
 use learnink_local::pipeline::{DEAD_LETTER_QUEUE, QUEUE};
-use learnink_local::state::{read_signing_secret, sqs_endpoint};
+use learnink_local::state::{Service, address, read_signing_secret};
 use learnink_local::terminal::quoted;
 use learnink_local::{LocalSqs, sdk_config};
 use learnink_webhook::config::listed_secrets;
@@ -165,7 +165,7 @@ async fn of_stack(stack: &Stack, options: String, now: Timestamp) -> anyhow::Res
 }
 
 async fn of_dev(folder: &Path, options: String) -> anyhow::Result<Status> {
-    let Some(endpoint) = sqs_endpoint(folder)? else {
+    let Some(endpoint) = address(folder, Service::Sqs)? else {
         anyhow::bail!(
             "`learnink dev` is not running in {}; start `{}`, or name a deployed stack with --stack",
             quoted(folder),

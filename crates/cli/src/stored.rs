@@ -174,7 +174,7 @@ impl Args {
 
 /// How many messages the queue of the `learnink dev` that runs in `folder` still has; zero if none runs.
 async fn waiting(folder: &Path) -> anyhow::Result<usize> {
-    let Some(endpoint) = state::sqs_endpoint(folder)? else { return Ok(0) };
+    let Some(endpoint) = state::address(folder, state::Service::Sqs)? else { return Ok(0) };
     let client = Client::new(&sdk_config(&endpoint));
     // It may have stopped since, but its tables can still be shown.
     Ok(aws::count_messages(&client, &LocalSqs::queue_url(QUEUE)).await.unwrap_or_default())

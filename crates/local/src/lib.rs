@@ -8,6 +8,7 @@
 //! | [`front`] | API Gateway: HTTP in, an HTTP API request with payload format 2.0 out |
 //! | [`sqs`] | SQS: `winterbaume-sqs`, with a journal that outlives the process |
 //! | [`dynamodb`] | DynamoDB: `dynoxide`, on `SQLite` |
+//! | [`secrets_manager`] | Secrets Manager: the files of the state, for the signing secret alone |
 //! | [`event_source`] | the event source mapping between SQS and Lambda |
 //! | [`state`] | what is kept between two starts |
 //! | [`pipeline`] | the stack that connects them |
@@ -18,13 +19,15 @@ pub mod dynamodb;
 pub mod event_source;
 pub mod front;
 pub mod pipeline;
+pub mod secrets_manager;
 pub mod sqs;
 pub mod state;
 pub mod terminal;
 
 pub use dynamodb::LocalDynamoDb;
 pub use event_source::EventSource;
-pub use pipeline::{Observation, Options, Pipeline, StartError};
+pub use pipeline::{AnsweredBy, Observation, Options, Pipeline, Received, SigningSecret, StartError};
+pub use secrets_manager::LocalSecretsManager;
 pub use sqs::LocalSqs;
 pub use state::{State, StateError};
 

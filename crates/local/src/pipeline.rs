@@ -1,8 +1,9 @@
 //! The pipeline: the stack of `template.yaml`, in one process.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
@@ -11,12 +12,17 @@ use aws_lambda_events::sqs::SqsEvent;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use learnink_aws::Env;
 use learnink_consumer::{BatchReport, Consumer, DynamoDbLedger, Invocation, RecordReport, SqsQueues};
+use learnink_receiver::secrets::LoadError;
 use learnink_receiver::verify::SecretError;
 use learnink_receiver::{GatewayEvent, Receipt, Receiver, SigningSecrets, SqsQueue, Verifier};
+use learnink_simulator::Fault;
+use learnink_simulator::fault::NO_ANSWER_FOR;
 use learnink_webhook::config::ConfigError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -24,8 +30,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::dynamodb::{LocalDynamoDb, LocalDynamoDbError, Table, create_table};
 use crate::event_source::EventSource;
-use crate::sqs::{LocalSqs, LocalSqsError, QueueSettings};
-use crate::state::{State, StateError};
+use crate::secrets_manager::{LocalSecretsManager, SIGNING_SECRET};
+use crate::sqs::{LocalSqs, LocalSqsError, QueueCall, QueueObserver, QueueSettings};
+use crate::state::{Service, State, StateError};
 use crate::{front, sdk_config};
 
 /// The queue between the receiver and the consumer.
@@ -71,25 +78,81 @@ pub struct Options {
     pub address: SocketAddr,
     /// The state that is kept between two starts; `None` keeps everything in memory.
     pub state: Option<State>,
-    /// The signing secret, or several separated by spaces.
-    pub signing_secret: String,
+    /// Where the receiver's signing secret comes from.
+    pub signing_secret: SigningSecret,
     /// The stack's limits.
     pub limits: StackLimits,
     /// The environment of the handlers, as in Lambda except for its tables, which are here.
     pub env: Env,
     /// Uniform in `0..1`; spreads the retries of messages that failed together.
     pub random: fn() -> f64,
+    /// Asked about each request by its `svix-id`, or by an empty text without one: the fault with which it is answered
+    /// in place of the receiver.
+    pub fault: Option<FaultSource>,
     /// Receives everything that happens.
     pub observer: mpsc::UnboundedSender<Observation>,
+}
+
+/// Says whether a request meets a fault.
+pub type FaultSource = Arc<dyn Fn(&str) -> Option<Fault> + Send + Sync>;
+
+/// Where the receiver's signing secret comes from.
+#[derive(Clone)]
+pub enum SigningSecret {
+    /// This one, or several separated by spaces, until the pipeline stops.
+    Given(String),
+    /// The one that the state keeps, which is made if there is none. The receiver reads it again as in Lambda, so that
+    /// another one can be stored while the pipeline runs. Without a state, the start fails.
+    Kept,
 }
 
 /// Something that happened to a webhook.
 #[derive(Debug)]
 pub enum Observation {
-    /// The receiver answered a request.
-    Received(Receipt),
+    /// A request was answered.
+    Received(Box<Received>),
     /// The consumer was done with a record, for now.
     Consumed(RecordReport),
+    /// A queue was called about a message.
+    Queue(QueueCall),
+}
+
+/// A request that was answered, with its content, which only the laptop keeps. `Debug` does not show the content.
+pub struct Received {
+    /// When it arrived.
+    pub at: Timestamp,
+    /// How long the answer took.
+    pub took: Duration,
+    /// The method, the path and the headers.
+    pub parts: Parts,
+    /// The body as it was signed; empty if it is larger than the gateway takes.
+    pub body: Bytes,
+    /// The status of the answer; `None` if there was none.
+    pub status: Option<u16>,
+    /// Who answered.
+    pub answered_by: AnsweredBy,
+}
+
+/// Who answered a request.
+#[derive(Debug)]
+pub enum AnsweredBy {
+    /// The receiver.
+    Receiver(Receipt),
+    /// The gateway, because the request is too large or is not one.
+    Gateway,
+    /// A fault, in place of the receiver.
+    Fault(Fault),
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, status, answered_by, .. } = self;
+        f.debug_struct("Received")
+            .field("at", at)
+            .field("status", status)
+            .field("by", answered_by)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The pipeline could not start.
@@ -115,6 +178,15 @@ pub enum StartError {
     /// The embedded DynamoDB did not start.
     #[error(transparent)]
     DynamoDb(#[from] LocalDynamoDbError),
+    /// The embedded Secrets Manager did not start.
+    #[error("cannot listen on this machine")]
+    SecretsManager(#[source] std::io::Error),
+    /// The receiver could not read its secret.
+    #[error(transparent)]
+    LoadSecret(#[from] LoadError),
+    /// There is no state that could keep a secret.
+    #[error("a secret cannot be kept without a state")]
+    NothingKept,
     /// The environment of the handlers is not complete.
     #[error(transparent)]
     Env(#[from] ConfigError),
@@ -145,8 +217,9 @@ pub struct Pipeline {
     queue: aws_sdk_sqs::Client,
     sqs: LocalSqs,
     _dynamodb: LocalDynamoDb,
+    _secrets: Option<LocalSecretsManager>,
     // Last, because its lock covers the engines' files.
-    _state: Option<State>,
+    state: Option<State>,
 }
 
 impl Pipeline {
@@ -156,11 +229,17 @@ impl Pipeline {
     ///
     /// [`StartError`] with the part that did not start.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { address, state, signing_secret, limits, env, random, observer } = options;
+        let Options { address, state, signing_secret, limits, env, random, fault, observer } = options;
         let env = on_this_machine(env);
         // Made only to report its errors before anything starts.
         learnink_handlers::router(&env.clone().with_tables(sdk_config("http://127.0.0.1:1")))?;
-        let verifier = Verifier::new(&signing_secret)?;
+        // Before anything starts, for its errors alone.
+        let given = match (&signing_secret, &state) {
+            (SigningSecret::Given(secret), _) => secret.clone(),
+            (SigningSecret::Kept, Some(state)) => state.signing_secret()?,
+            (SigningSecret::Kept, None) => return Err(StartError::NothingKept),
+        };
+        let verifier = Verifier::new(&given)?;
         let listen = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -169,10 +248,15 @@ impl Pipeline {
         let source = QueueSettings { visibility_timeout_s: limits.visibility_timeout_s, dead_letters };
         let target = QueueSettings { visibility_timeout_s: 30, dead_letters: None };
         let journal = state.as_ref().map(State::journal);
-        let sqs =
-            LocalSqs::start(&[(DEAD_LETTER_QUEUE, target), (QUEUE, source)], journal.as_deref()).await?;
+        let calls = observer.clone();
+        let calls: QueueObserver = Box::new(move |call| {
+            // Nobody receives it any more once the program is ending.
+            let _ = calls.send(Observation::Queue(call));
+        });
+        let queues = [(DEAD_LETTER_QUEUE, target), (QUEUE, source)];
+        let sqs = LocalSqs::start(&queues, journal.as_deref(), Some(calls)).await?;
         if let Some(state) = &state {
-            state.announce_sqs(sqs.endpoint())?;
+            state.announce(Service::Sqs, sqs.endpoint())?;
         }
         let database = state.as_ref().map(State::database);
         let dynamodb = LocalDynamoDb::start(database.as_deref()).await?;
@@ -193,9 +277,20 @@ impl Pipeline {
             random,
         );
         let queue = SqsQueue::with_limits_of(&patient(&sqs_config), &queue_url);
-        let receiver = Receiver::new(SigningSecrets::fixed(verifier), queue);
+        let (secrets, secrets_manager) = match (signing_secret, &state) {
+            (SigningSecret::Kept, Some(state)) => {
+                let manager = LocalSecretsManager::start(state.folder()).await;
+                let manager = manager.map_err(StartError::SecretsManager)?;
+                state.announce(Service::SecretsManager, manager.endpoint())?;
+                let aws = sdk_config(manager.endpoint());
+                (SigningSecrets::load(&aws, SIGNING_SECRET, now()).await?, Some(manager))
+            }
+            (SigningSecret::Given(_) | SigningSecret::Kept, _) => (SigningSecrets::fixed(verifier), None),
+        };
+        let receiver = Receiver::new(secrets, queue);
         let (stop_front, stopped) = watch::channel(false);
-        let front = tokio::spawn(serve(listener, Arc::new(receiver), observer.clone(), stopped));
+        let gateway = Gateway { receiver, fault, observer: observer.clone() };
+        let front = tokio::spawn(serve(listener, Arc::new(gateway), stopped));
         let mut pipeline = Self {
             address,
             front,
@@ -209,8 +304,12 @@ impl Pipeline {
             queue: aws_sdk_sqs::Client::new(&sqs_config),
             sqs,
             _dynamodb: dynamodb,
-            _state: state,
+            _secrets: secrets_manager,
+            state,
         };
+        if let Some(state) = &pipeline.state {
+            state.announce(Service::Webhooks, &pipeline.url())?;
+        }
         pipeline.start_pollers();
         Ok(pipeline)
     }
@@ -313,15 +412,17 @@ async fn invoke(
     answer
 }
 
-async fn serve(
-    listener: TcpListener,
-    receiver: Arc<Receiver>,
+/// API Gateway in front of the receiver.
+struct Gateway {
+    receiver: Receiver,
+    fault: Option<FaultSource>,
     observer: mpsc::UnboundedSender<Observation>,
-    mut stopped: watch::Receiver<bool>,
-) {
+}
+
+async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stopped: watch::Receiver<bool>) {
     let handle = move |request: Request| {
-        let (receiver, observer) = (receiver.clone(), observer.clone());
-        async move { answer(&receiver, &observer, request).await }
+        let gateway = gateway.clone();
+        async move { gateway.answer(request).await }
     };
     let stopped = async move {
         // An error means that the pipeline has ended, which stops the front too.
@@ -333,33 +434,74 @@ async fn serve(
     }
 }
 
-/// Passes one request to the receiver in the gateway's shape, and returns the answer.
-async fn answer(
-    receiver: &Receiver,
-    observer: &mpsc::UnboundedSender<Observation>,
-    request: Request,
-) -> Response {
-    let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, front::LARGEST_BODY_BYTES).await else {
-        return status(StatusCode::PAYLOAD_TOO_LARGE);
-    };
-    let event = front::http_api_request(&parts, &body, &request_id(), now());
-    let Ok(event) = serde_json::from_str::<GatewayEvent>(&event.to_string()) else {
-        return status(StatusCode::BAD_REQUEST);
-    };
-    let receipt = receiver.receive(event, now()).await;
-    let answer = receipt.outcome.answer();
-    let _ = observer.send(Observation::Received(receipt));
-    let mut response =
-        status(StatusCode::from_u16(answer.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
-    for (name, value) in
-        [(header::RETRY_AFTER, answer.headers.retry_after), (header::ALLOW, answer.headers.allow)]
-    {
-        if let Some(value) = value {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
+impl Gateway {
+    /// Passes one request to the receiver in the gateway's shape, and returns the answer.
+    async fn answer(&self, request: Request) -> Response {
+        let (at, start) = (now(), Instant::now());
+        let (parts, body) = request.into_parts();
+        let body = to_bytes(body, front::LARGEST_BODY_BYTES).await;
+        let (response, answered_by) = match (self.fault(&parts), &body) {
+            (Some(fault), _) => (faulty(fault).await, AnsweredBy::Fault(fault)),
+            (None, Err(_)) => (Some(status(StatusCode::PAYLOAD_TOO_LARGE)), AnsweredBy::Gateway),
+            (None, Ok(body)) => {
+                let (response, answered_by) = self.ask_receiver(&parts, body, at).await;
+                (Some(response), answered_by)
+            }
+        };
+        let received = Received {
+            at,
+            took: start.elapsed(),
+            parts,
+            body: body.unwrap_or_default(),
+            status: response.as_ref().map(|response| response.status().as_u16()),
+            answered_by,
+        };
+        let _ = self.observer.send(Observation::Received(Box::new(received)));
+        // The connection ends with its task.
+        response.unwrap_or_else(|| std::panic::resume_unwind(Box::new("a fault closes the connection")))
     }
-    response
+
+    fn fault(&self, parts: &Parts) -> Option<Fault> {
+        let fault = self.fault.as_ref()?;
+        fault(parts.headers.get("svix-id").and_then(|id| id.to_str().ok()).unwrap_or_default())
+    }
+
+    async fn ask_receiver(&self, parts: &Parts, body: &[u8], at: Timestamp) -> (Response, AnsweredBy) {
+        let event = front::http_api_request(parts, body, &request_id(), at);
+        let Ok(event) = serde_json::from_str::<GatewayEvent>(&event.to_string()) else {
+            return (status(StatusCode::BAD_REQUEST), AnsweredBy::Gateway);
+        };
+        let receipt = self.receiver.receive(event, at).await;
+        let answer = receipt.outcome.answer();
+        let mut response =
+            status(StatusCode::from_u16(answer.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        for (name, value) in
+            [(header::RETRY_AFTER, answer.headers.retry_after), (header::ALLOW, answer.headers.allow)]
+        {
+            if let Some(value) = value {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+        }
+        (response, AnsweredBy::Receiver(receipt))
+    }
+}
+
+/// The answer with a fault; `None` closes the connection.
+async fn faulty(fault: Fault) -> Option<Response> {
+    match fault {
+        Fault::InternalError => Some(status(StatusCode::INTERNAL_SERVER_ERROR)),
+        Fault::Unavailable => Some(status(StatusCode::SERVICE_UNAVAILABLE)),
+        Fault::TooManyRequests { retry_after_s } => {
+            let mut response = status(StatusCode::TOO_MANY_REQUESTS);
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after_s.into());
+            Some(response)
+        }
+        Fault::NoAnswer => {
+            tokio::time::sleep(NO_ANSWER_FOR).await;
+            None
+        }
+        Fault::ConnectionClosed => None,
+    }
 }
 
 fn status(status: StatusCode) -> Response {

@@ -18,6 +18,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
+use jiff::Timestamp;
+use learnink_webhook::message::attribute::ID as ID_ATTRIBUTE;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;
@@ -37,6 +39,40 @@ pub struct LocalSqs {
     engine: Arc<Engine>,
     server: tokio::task::JoinHandle<()>,
 }
+
+/// Something that a caller did to one message, and that the queue has confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueCall {
+    /// When.
+    pub at: Timestamp,
+    /// The queue's name.
+    pub queue: String,
+    /// What was done.
+    pub call: Call,
+    /// The message id, if the message has one.
+    pub message_id: Option<String>,
+    /// The SQS message id.
+    pub sqs_message_id: String,
+}
+
+/// What a call does to a message on a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// It is on the queue from now on.
+    Sent,
+    /// It was delivered, and is hidden from others.
+    Received,
+    /// It is gone.
+    Deleted,
+    /// It stays hidden for so long, in seconds; 0 shows it at once.
+    Hidden {
+        /// Seconds from the call on.
+        for_s: u32,
+    },
+}
+
+/// Gets each [`QueueCall`], and must not wait.
+pub type QueueObserver = Box<dyn Fn(QueueCall) + Send + Sync>;
 
 /// The embedded SQS could not start.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +117,7 @@ pub struct QueueSettings {
 
 impl LocalSqs {
     /// Starts an SQS with the given queues, and sends their messages in `journal` again. Without a journal, the
-    /// messages are lost when the process ends.
+    /// messages are lost when the process ends. `observer` gets each call that changes a message.
     ///
     /// # Errors
     ///
@@ -89,8 +125,10 @@ impl LocalSqs {
     pub async fn start(
         queues: &[(&str, QueueSettings)],
         journal: Option<&Path>,
+        observer: Option<QueueObserver>,
     ) -> Result<Self, LocalSqsError> {
-        let engine = Arc::new(Engine { service: Service(SqsService::new()), journal: Mutex::default() });
+        let service = Service(SqsService::new());
+        let engine = Arc::new(Engine { service, journal: Mutex::default(), observer: Observer(observer) });
         for (name, settings) in queues {
             let created = engine.call("CreateQueue", settings.create_queue(name).into()).await;
             if created.status != 200 {
@@ -121,8 +159,7 @@ impl LocalSqs {
     pub async fn messages_sent_to(&self, queue: &str) -> usize {
         let journal = self.engine.journal.lock().await;
         let url = Self::queue_url(queue);
-        let sent_to = journal.live.values().filter_map(|request| serde_json::from_str(request.get()).ok());
-        sent_to.filter(|sent: &SentTo| sent.queue_url == url).count()
+        journal.live.values().filter(|live| live.queue_url == url).count()
     }
 
     /// The URL of a queue.
@@ -173,6 +210,25 @@ fn error_response(code: &str) -> MockResponse {
 struct Engine {
     service: Service,
     journal: Mutex<Journal>,
+    observer: Observer,
+}
+
+struct Observer(Option<QueueObserver>);
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Observer({})", self.0.is_some())
+    }
+}
+
+impl Observer {
+    /// Reports a call about a message that the journal knows, to the queue at `url`.
+    fn report(&self, url: &str, call: Call, sqs_message_id: &str, live: Option<&Live>) {
+        let Some(observer) = &self.0 else { return };
+        let queue = url.rsplit('/').next().unwrap_or(url).to_owned();
+        let message_id = live.and_then(|live| live.message_id.clone());
+        observer(QueueCall { at: now(), queue, call, message_id, sqs_message_id: sqs_message_id.to_owned() });
+    }
 }
 
 struct Service(SqsService);
@@ -189,9 +245,25 @@ struct Sent {
     message_id: String,
 }
 
+/// What is read of a request to send a message.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct SentTo {
+struct SendMessage {
+    #[serde(default)]
+    queue_url: String,
+    #[serde(default)]
+    message_attributes: HashMap<String, Attribute>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attribute {
+    string_value: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ToQueue {
     queue_url: String,
 }
 
@@ -217,8 +289,24 @@ struct Delete {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct DeleteBatch {
-    entries: Vec<Delete>,
+struct ChangeVisibility {
+    receipt_handle: String,
+    visibility_timeout: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Batch<T> {
+    entries: Vec<T>,
+}
+
+/// The entries of an action, or of the action for a batch of them.
+fn entries<T: for<'de> Deserialize<'de>>(action: &str, body: &[u8]) -> serde_json::Result<Vec<T>> {
+    if action.ends_with("Batch") {
+        Ok(serde_json::from_slice::<Batch<T>>(body)?.entries)
+    } else {
+        Ok(vec![serde_json::from_slice(body)?])
+    }
 }
 
 impl Engine {
@@ -232,6 +320,7 @@ impl Engine {
             "SendMessage" => self.send(body).await,
             "ReceiveMessage" => self.receive(body).await,
             "DeleteMessage" | "DeleteMessageBatch" => self.delete(action, body).await,
+            "ChangeMessageVisibility" | "ChangeMessageVisibilityBatch" => self.hide(action, body).await,
             _ => Ok(self.forward(action, body).await),
         };
         result.unwrap_or_else(|error| {
@@ -247,19 +336,25 @@ impl Engine {
         let response = self.forward("SendMessage", body.clone()).await;
         if response.status == 200 {
             let sent: Sent = serde_json::from_slice(&response.body)?;
-            journal.sent(sent.message_id, serde_json::from_slice(&body)?)?;
+            let live = journal.sent(&sent.message_id, serde_json::from_slice(&body)?)?;
+            self.observer.report(&live.queue_url, Call::Sent, &sent.message_id, Some(live));
         }
         Ok(response)
     }
 
     async fn receive(&self, body: Bytes) -> io::Result<MockResponse> {
         // Without the lock, because it may wait for a message for seconds.
-        let response = self.forward("ReceiveMessage", body).await;
+        let response = self.forward("ReceiveMessage", body.clone()).await;
         if response.status == 200 {
             let received: Received = serde_json::from_slice(&response.body)?;
-            let messages = received.messages.unwrap_or_default().into_iter();
-            let receipts = messages.map(|message| (message.receipt_handle, message.message_id));
-            self.journal.lock().await.receipts.extend(receipts);
+            let to: ToQueue = serde_json::from_slice(&body)?;
+            let mut journal = self.journal.lock().await;
+            for message in received.messages.unwrap_or_default() {
+                let ReceivedMessage { message_id, receipt_handle } = message;
+                let live = journal.live.get(&message_id);
+                self.observer.report(&to.queue_url, Call::Received, &message_id, live);
+                journal.received(receipt_handle, message_id);
+            }
         }
         Ok(response)
     }
@@ -268,11 +363,26 @@ impl Engine {
         let mut journal = self.journal.lock().await;
         let response = self.forward(action, body.clone()).await;
         if response.status == 200 {
-            let deletes = match action {
-                "DeleteMessage" => vec![serde_json::from_slice(&body)?],
-                _ => serde_json::from_slice::<DeleteBatch>(&body)?.entries,
-            };
-            deletes.iter().try_for_each(|delete| journal.deleted(delete))?;
+            let to: ToQueue = serde_json::from_slice(&body)?;
+            for delete in entries::<Delete>(action, &body)? {
+                let Some(id) = journal.receipts.get(&delete.receipt_handle).cloned() else { continue };
+                let live = journal.deleted(&id)?;
+                self.observer.report(&to.queue_url, Call::Deleted, &id, live.as_ref());
+            }
+        }
+        Ok(response)
+    }
+
+    async fn hide(&self, action: &str, body: Bytes) -> io::Result<MockResponse> {
+        let response = self.forward(action, body.clone()).await;
+        if response.status == 200 && self.observer.0.is_some() {
+            let to: ToQueue = serde_json::from_slice(&body)?;
+            let journal = self.journal.lock().await;
+            for change in entries::<ChangeVisibility>(action, &body)? {
+                let Some(id) = journal.receipts.get(&change.receipt_handle) else { continue };
+                let call = Call::Hidden { for_s: change.visibility_timeout };
+                self.observer.report(&to.queue_url, call, id, journal.live.get(id));
+            }
         }
         Ok(response)
     }
@@ -318,25 +428,49 @@ enum Line {
 #[derive(Debug, Default)]
 struct Journal {
     file: Option<JournalFile>,
-    /// The live messages' requests, by SQS message id.
-    live: HashMap<String, Box<RawValue>>,
+    /// The live messages, by SQS message id.
+    live: HashMap<String, Live>,
     /// The message of each receipt handle. Handles of deleted messages are dropped with them.
     receipts: HashMap<String, String>,
 }
 
+/// A message that was sent and not deleted.
+#[derive(Debug)]
+struct Live {
+    request: Box<RawValue>,
+    /// The queue that it was sent to.
+    queue_url: String,
+    /// The receiver's message id, if it has one.
+    message_id: Option<String>,
+    /// The receipt handles of its deliveries.
+    receipts: Vec<String>,
+}
+
 impl Journal {
-    fn sent(&mut self, id: String, request: Box<RawValue>) -> io::Result<()> {
-        self.write(&Line::Sent { id: id.clone(), request: request.clone() })?;
-        self.live.insert(id, request);
-        Ok(())
+    fn sent(&mut self, id: &str, request: Box<RawValue>) -> io::Result<&Live> {
+        let mut send: SendMessage = serde_json::from_str(request.get())?;
+        let message_id = send.message_attributes.remove(ID_ATTRIBUTE).and_then(|id| id.string_value);
+        self.write(&Line::Sent { id: id.to_owned(), request: request.clone() })?;
+        let live = Live { request, queue_url: send.queue_url, message_id, receipts: Vec::new() };
+        Ok(self.live.entry(id.to_owned()).insert_entry(live).into_mut())
     }
 
-    fn deleted(&mut self, delete: &Delete) -> io::Result<()> {
-        let Some(id) = self.receipts.get(&delete.receipt_handle).cloned() else { return Ok(()) };
-        self.write(&Line::Deleted { id: id.clone() })?;
-        self.receipts.retain(|_, message_id| *message_id != id);
-        self.live.remove(&id);
-        self.compact()
+    fn received(&mut self, receipt: String, id: String) {
+        if let Some(live) = self.live.get_mut(&id) {
+            live.receipts.push(receipt.clone());
+        }
+        self.receipts.insert(receipt, id);
+    }
+
+    /// The message, if it was known.
+    fn deleted(&mut self, id: &str) -> io::Result<Option<Live>> {
+        self.write(&Line::Deleted { id: id.to_owned() })?;
+        let live = self.live.remove(id);
+        for receipt in live.iter().flat_map(|live| &live.receipts) {
+            self.receipts.remove(receipt);
+        }
+        self.compact()?;
+        Ok(live)
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
@@ -351,8 +485,8 @@ impl Journal {
         }
         let path = file.path.clone();
         let mut next = JournalFile::create(&path.with_extension("new"))?;
-        for (id, request) in &self.live {
-            next.append(&Line::Sent { id: id.clone(), request: request.clone() })?;
+        for (id, live) in &self.live {
+            next.append(&Line::Sent { id: id.clone(), request: live.request.clone() })?;
         }
         fs::rename(&next.path, &path)?;
         self.file = Some(JournalFile { path, ..next });
@@ -419,6 +553,11 @@ fn read_journal(path: &Path) -> Result<Vec<Box<RawValue>>, LocalSqsError> {
     Ok(kept.into_iter().map(|(_, request)| request).collect())
 }
 
+#[expect(clippy::disallowed_methods, reason = "this is the laptop's edge, where SQS would read the clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,8 +577,9 @@ mod tests {
     }
 
     fn delete(journal: &mut Journal, id: &str) {
-        journal.receipts.insert("receipt".to_owned(), id.to_owned());
-        journal.deleted(&Delete { receipt_handle: "receipt".to_owned() }).unwrap();
+        journal.received("receipt".to_owned(), id.to_owned());
+        journal.deleted(id).unwrap();
+        assert!(journal.receipts.is_empty());
     }
 
     #[test]
@@ -447,7 +587,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = journal(folder.path());
         for id in ["a", "b", "c"] {
-            journal.sent(id.to_owned(), request(id)).unwrap();
+            journal.sent(id, request(id)).unwrap();
         }
         delete(&mut journal, "b");
         assert_eq!(kept(folder.path()), [r#"{"MessageBody":"a"}"#, r#"{"MessageBody":"c"}"#]);
@@ -457,7 +597,7 @@ mod tests {
     fn a_torn_last_line_is_left_out_even_within_a_character() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = journal(folder.path());
-        journal.sent("a".to_owned(), request("a")).unwrap();
+        journal.sent("a", request("a")).unwrap();
         let mut file = OpenOptions::new().append(true).open(folder.path().join("queues.jsonl")).unwrap();
         file.write_all(b"{\"sent\":{\"id\":\"b\",\"request\":{\"MessageBody\":\"\xF0\x9F").unwrap();
         assert_eq!(kept(folder.path()), [r#"{"MessageBody":"a"}"#]);
@@ -479,7 +619,7 @@ mod tests {
         let sent = format!(r#"{{"QueueUrl":"{}","MessageBody":"a"}}"#, LocalSqs::queue_url("q"));
         for start in 1..=3 {
             let queues = [("q", QueueSettings { visibility_timeout_s: 30, dead_letters: None })];
-            let sqs = LocalSqs::start(&queues, Some(&path)).await.unwrap();
+            let sqs = LocalSqs::start(&queues, Some(&path), None).await.unwrap();
             sqs.engine.call("SendMessage", Bytes::from(sent.clone())).await;
             assert_eq!(sqs.messages_sent_to("q").await, start);
             assert_eq!(kept(folder.path()).len(), start);
@@ -498,7 +638,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("queues.jsonl");
         let queues = [("q", QueueSettings { visibility_timeout_s: 30, dead_letters: None })];
-        let sqs = LocalSqs::start(&queues, Some(&path)).await.unwrap();
+        let sqs = LocalSqs::start(&queues, Some(&path), None).await.unwrap();
         let read_only = File::open(&path).unwrap();
         sqs.engine.journal.lock().await.file.as_mut().unwrap().file = read_only;
         let send = format!(r#"{{"QueueUrl":"{}","MessageBody":"a"}}"#, LocalSqs::queue_url("q"));
@@ -508,7 +648,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_queue_that_cannot_be_made_is_an_error() {
-        let error = LocalSqs::start(&[("no name", QueueSettings::default())], None).await.unwrap_err();
+        let error = LocalSqs::start(&[("no name", QueueSettings::default())], None, None).await.unwrap_err();
         assert_eq!(error.to_string(), "cannot create the queue `no name`: the embedded SQS answered 400");
     }
 
@@ -516,10 +656,10 @@ mod tests {
     fn the_file_stays_small_though_a_message_stays_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = journal(folder.path());
-        journal.sent("stays".to_owned(), request("stays")).unwrap();
+        journal.sent("stays", request("stays")).unwrap();
         for number in 0..10_000 {
             let id = number.to_string();
-            journal.sent(id.clone(), request(&id)).unwrap();
+            journal.sent(&id, request(&id)).unwrap();
             delete(&mut journal, &id);
         }
         assert_eq!(kept(folder.path()), [r#"{"MessageBody":"stays"}"#]);

@@ -70,7 +70,7 @@ impl State {
         let lock = lock.map_err(|error| io_error(&path, error))?;
         match lock.try_lock() {
             Ok(()) => {
-                forget_sqs_endpoint(&folder);
+                forget_addresses(&folder);
                 Ok(Self { folder, _lock: lock })
             }
             Err(TryLockError::WouldBlock) => Err(StateError::InUse { folder }),
@@ -100,13 +100,18 @@ impl State {
         Ok(secret)
     }
 
-    /// Publishes for [`sqs_endpoint`] where the SQS of the pipeline listens, until this is dropped.
+    /// Publishes for [`address`] where a service of the pipeline listens, until this is dropped.
     ///
     /// # Errors
     ///
     /// [`StateError::Io`] when it cannot be written.
-    pub fn announce_sqs(&self, endpoint: &str) -> Result<(), StateError> {
-        write_line(&sqs_endpoint_file(&self.folder), endpoint)
+    pub fn announce(&self, service: Service, address: &str) -> Result<(), StateError> {
+        write_line(&service.file(&self.folder), address)
+    }
+
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The file of the tables.
@@ -122,12 +127,12 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        forget_sqs_endpoint(&self.folder);
+        forget_addresses(&self.folder);
     }
 }
 
-/// Writes a file that only its owner may read.
-fn write_line(path: &Path, line: &str) -> Result<(), StateError> {
+/// Writes a line to a file that only its owner may read.
+pub(crate) fn write_line(path: &Path, line: &str) -> Result<(), StateError> {
     let io_error = |source| StateError::Io { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
     options.create(true).truncate(true).write(true);
@@ -139,16 +144,42 @@ fn write_line(path: &Path, line: &str) -> Result<(), StateError> {
     fs::rename(&next, path).map_err(io_error)
 }
 
-/// Where the SQS of the pipeline that runs in `folder` listens; `None` if none runs.
+/// A service of a running pipeline that other processes on this machine may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// The embedded SQS: an endpoint for AWS's clients.
+    Sqs,
+    /// The embedded Secrets Manager: an endpoint for AWS's clients. There is none if the secret was given.
+    SecretsManager,
+    /// The URL that webhooks are posted to.
+    Webhooks,
+    /// The URL of the page in the browser.
+    Console,
+}
+
+impl Service {
+    const ALL: [Self; 4] = [Self::Sqs, Self::SecretsManager, Self::Webhooks, Self::Console];
+
+    fn file(self, folder: &Path) -> PathBuf {
+        folder.join(match self {
+            Self::Sqs => "sqs-endpoint",
+            Self::SecretsManager => "secrets-manager-endpoint",
+            Self::Webhooks => "webhook-url",
+            Self::Console => "console-url",
+        })
+    }
+}
+
+/// Where a service of the pipeline that runs in `folder` listens; `None` if none runs, or it has no such service.
 ///
 /// # Errors
 ///
 /// [`StateError::Io`] when the files cannot be read.
-pub fn sqs_endpoint(folder: &Path) -> Result<Option<String>, StateError> {
-    let path = sqs_endpoint_file(folder);
+pub fn address(folder: &Path, service: Service) -> Result<Option<String>, StateError> {
+    let path = service.file(folder);
     let io_error = |source| StateError::Io { path: path.clone(), source };
-    let endpoint = match fs::read_to_string(&path) {
-        Ok(endpoint) => endpoint,
+    let address = match fs::read_to_string(&path) {
+        Ok(address) => address,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(error)),
     };
@@ -156,18 +187,16 @@ pub fn sqs_endpoint(folder: &Path) -> Result<Option<String>, StateError> {
     let lock = File::open(folder.join(LOCK)).map_err(io_error)?;
     match lock.try_lock_shared() {
         Ok(()) => Ok(None),
-        Err(TryLockError::WouldBlock) => Ok(Some(endpoint.trim().to_owned())),
+        Err(TryLockError::WouldBlock) => Ok(Some(address.trim().to_owned())),
         Err(TryLockError::Error(error)) => Err(io_error(error)),
     }
 }
 
-/// Fails if there is nothing to remove.
-fn forget_sqs_endpoint(folder: &Path) {
-    let _ = fs::remove_file(sqs_endpoint_file(folder));
-}
-
-fn sqs_endpoint_file(folder: &Path) -> PathBuf {
-    folder.join("sqs-endpoint")
+fn forget_addresses(folder: &Path) {
+    for service in Service::ALL {
+        // Fails if there is nothing to remove.
+        let _ = fs::remove_file(service.file(folder));
+    }
 }
 
 /// The signing secret that `learnink dev` made in `folder`; needs no lock.
@@ -236,16 +265,16 @@ mod tests {
     #[test]
     fn the_endpoint_is_known_while_the_pipeline_runs_and_not_after_a_kill() {
         let folder = tempfile::tempdir().unwrap();
-        let known = || sqs_endpoint(folder.path()).unwrap();
+        let known = || address(folder.path(), Service::Sqs).unwrap();
         assert_eq!(known(), None);
         let state = State::open(folder.path()).unwrap();
         assert_eq!(known(), None);
-        state.announce_sqs("http://127.0.0.1:1").unwrap();
+        state.announce(Service::Sqs, "http://127.0.0.1:1").unwrap();
         assert_eq!(known().as_deref(), Some("http://127.0.0.1:1"));
         drop(state);
         assert_eq!(known(), None);
 
-        let left_by_a_kill = || fs::write(sqs_endpoint_file(folder.path()), "http://127.0.0.1:1").unwrap();
+        let left_by_a_kill = || fs::write(Service::Sqs.file(folder.path()), "http://127.0.0.1:1").unwrap();
         left_by_a_kill();
         assert_eq!(known(), None);
         left_by_a_kill();

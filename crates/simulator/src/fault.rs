@@ -3,6 +3,7 @@
 //! Whatever serves the front asks [`Simulator::take_fault`](crate::Simulator::take_fault) about each request, and
 //! answers in place of the receiver if there is a fault.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,6 +31,18 @@ pub enum Fault {
     NoAnswer,
     /// The connection is closed without an answer.
     ConnectionClosed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InternalError => f.write_str("500"),
+            Self::Unavailable => f.write_str("503"),
+            Self::TooManyRequests { retry_after_s } => write!(f, "429 with Retry-After: {retry_after_s}"),
+            Self::NoAnswer => write!(f, "no answer for {} s", NO_ANSWER_FOR.as_secs()),
+            Self::ConnectionClosed => f.write_str("connection closed"),
+        }
+    }
 }
 
 /// Which requests a fault is for.
