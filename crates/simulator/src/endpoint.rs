@@ -192,14 +192,19 @@ impl Endpoint {
         self.failing_since = None;
     }
 
-    pub(crate) const fn note_success(&mut self) {
-        self.failing_since = None;
-    }
-
-    /// Notes a failed attempt. `true` if it has to be disabled.
-    pub(crate) fn note_failure(&mut self, speed: Speed, now: Timestamp) -> bool {
-        let since = *self.failing_since.get_or_insert(now);
-        now.duration_since(since) >= DISABLED_AFTER.mul_f64(1.0 / f64::from(speed.factor()))
+    /// Notes how an attempt ended, which may disable the endpoint. Returns whether the endpoint has changed.
+    pub(crate) fn note_attempt(&mut self, is_success: bool, speed: Speed, now: Timestamp) -> bool {
+        let before = (self.failing_since, self.state);
+        if is_success {
+            self.failing_since = None;
+        } else {
+            let since = *self.failing_since.get_or_insert(now);
+            let limit = DISABLED_AFTER.mul_f64(1.0 / f64::from(speed.factor()));
+            if now.duration_since(since) >= limit {
+                self.state = EndpointState::DisabledByFailures;
+            }
+        }
+        before != (self.failing_since, self.state)
     }
 
     pub(crate) fn change_speed(&mut self, from: Speed, to: Speed, now: Timestamp) {

@@ -2,7 +2,7 @@
 //!
 //! [`Simulator`] has the rules: endpoints of two environments, the retry schedule, manual attempts, rotation, faults.
 //! It does no I/O, and time and randomness are arguments. [`Driver`] posts what is due; a [`Handle`] is the way to the
-//! simulator meanwhile. The words are those of LearnInk's dashboard.
+//! simulator meanwhile. The words are those of LearnInk's dashboard: an attempt is one delivery.
 //!
 //! - [`schedule`]: when a message is attempted again
 //! - [`secret`]: signing secrets and their rotation

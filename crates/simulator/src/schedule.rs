@@ -26,13 +26,15 @@ pub const MOST_ATTEMPTS: usize = WAITS.len() + 1;
 /// LearnInk waits this long for an answer. Source: Svix documentation, "Retry Schedule".
 pub const TIME_LIMIT: Duration = Duration::from_secs(15);
 
-/// The share by which a wait is longer or shorter than in the schedule, at most. Source: Svix server, `worker.rs`.
+/// The share by which a wait is longer or shorter than in the schedule, at most. Source: `JITTER_DELTA` of
+/// Svix's server.
 pub const JITTER: f64 = 0.2;
 
-/// The shortest wait after a 429 or a time-out. Source: Svix documentation, "Retry Schedule".
+/// The shortest wait after a 429 or a time-out. Source: `OVERLOAD_PENALTY_SECS` of Svix's server, which adds jitter to
+/// it.
 pub const SHORTEST_AFTER_OVERLOAD: Duration = Duration::from_mins(1);
 
-/// A `Retry-After` makes a wait longer by this factor at most. Source: Svix documentation, "Retry Schedule".
+/// A `Retry-After` makes a wait longer by this factor at most. Source: Svix documentation.
 pub const MOST_LENGTHENED: u32 = 2;
 
 /// The wait before the next scheduled attempt of a message, after `failures` scheduled attempts (from 1) have failed,

@@ -185,13 +185,15 @@ pub struct Page<'a> {
 
 /// What is stored.
 impl Simulator {
-    /// The simulator as it was stored. Attempts that were under way are made again: nobody knows whether they arrived.
+    /// The simulator as it was stored; endpoints and messages may come in any order. Attempts that were under way are
+    /// made again: nobody knows whether they arrived.
     pub fn restore(
         settings: Settings,
-        endpoints: Vec<Endpoint>,
+        mut endpoints: Vec<Endpoint>,
         messages: impl IntoIterator<Item = Message>,
         now: Timestamp,
     ) -> Self {
+        endpoints.sort_by_key(|endpoint| endpoint.created_at);
         let messages: BTreeMap<_, _> =
             messages.into_iter().map(|message| (message.number, message)).collect();
         let numbers = messages.values().map(|message| (message.id.clone(), message.number)).collect();
@@ -204,7 +206,6 @@ impl Simulator {
         });
         simulator.due = dues.collect();
         simulator.put_back_attempts(now);
-        simulator.stop_without_endpoint();
         simulator.drop_old_messages(now);
         simulator
     }
@@ -212,16 +213,6 @@ impl Simulator {
     /// Whether [`Simulator::take_changes`] would return any.
     pub(crate) fn has_changes(&self) -> bool {
         !self.changes.is_empty()
-    }
-
-    /// Stops the messages whose endpoint gets none, in case a store wrote the endpoint and not the message.
-    fn stop_without_endpoint(&mut self) {
-        let enabled = self.endpoints.iter().filter(|endpoint| endpoint.is_enabled());
-        let enabled: BTreeSet<_> = enabled.map(|endpoint| endpoint.id.clone()).collect();
-        let is_meant = |_: &Message, destination: &Destination| {
-            destination.due_at().is_some() && !enabled.contains(&destination.endpoint)
-        };
-        self.change_destinations(is_meant, |destination| destination.stop(StopReason::Removed));
     }
 
     /// What has changed since the last call, or since the start.
@@ -638,16 +629,13 @@ impl Simulator {
                 |destination: &mut Destination| destination.finish(key.number, outcome, speed, random, now);
             self.change_destination(number, &key.endpoint, finish);
         }
+        let endpoint = self.endpoints.iter_mut().find(|endpoint| endpoint.id == key.endpoint);
         // It may have been removed meanwhile, or disabled.
-        let Some(endpoint) =
-            self.change_endpoint(&key.endpoint).ok().filter(|endpoint| endpoint.is_enabled())
-        else {
-            return;
-        };
-        if is_success {
-            endpoint.note_success();
-        } else if endpoint.note_failure(speed, now) {
-            endpoint.state = EndpointState::DisabledByFailures;
+        let Some(endpoint) = endpoint.filter(|endpoint| endpoint.is_enabled()) else { return };
+        if endpoint.note_attempt(is_success, speed, now) {
+            self.changes.endpoints.insert(key.endpoint.clone());
+        }
+        if !endpoint.is_enabled() {
             self.stop(&key.endpoint, StopReason::Disabled);
         }
     }
@@ -659,6 +647,20 @@ impl Simulator {
             destination.attempts.iter().any(|attempt| attempt.finished.is_none())
         };
         self.change_destinations(is_under_way, |destination| destination.put_back(now));
+        self.stop_without_endpoint();
+    }
+
+    /// Stops what is due at an endpoint that gets no messages any more: an attempt that was under way when it was
+    /// disabled, or a message that a store wrote before the endpoint.
+    fn stop_without_endpoint(&mut self) {
+        let ids: BTreeSet<_> = self.due.iter().map(|(_, _, id)| id.clone()).collect();
+        for id in ids {
+            match self.enabled(&id) {
+                Ok(_) => {}
+                Err(RequestError::Disabled(_)) => self.stop(&id, StopReason::Disabled),
+                Err(_) => self.stop(&id, StopReason::Removed),
+            }
+        }
     }
 }
 

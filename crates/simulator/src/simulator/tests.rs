@@ -499,6 +499,31 @@ fn what_is_stored_comes_back_and_what_was_under_way_is_attempted_again() {
 }
 
 #[test]
+fn what_is_put_back_is_not_attempted_at_an_endpoint_that_stopped_meanwhile() {
+    let mut world = World::new();
+    let message = world.send();
+    world.attempt(&status(503));
+    world.resend(&message);
+    world.start();
+    world.simulator.disable(&world.endpoint).unwrap();
+    world.simulator.put_back_attempts(world.now);
+    assert_eq!((world.status(&message), world.simulator.next_due_at()), (Status::Stopped, None));
+}
+
+#[test]
+fn an_attempt_changes_its_endpoint_only_when_failures_begin_or_end() {
+    let mut world = World::new();
+    let message = world.send();
+    world.simulator.take_changes();
+    let mut is_changed = |outcome| {
+        world.resend(&message);
+        world.attempt(&status(outcome));
+        !world.simulator.take_changes().endpoints.is_empty()
+    };
+    assert_eq!([503, 503, 200, 200].map(&mut is_changed), [true, false, true, false]);
+}
+
+#[test]
 fn neither_payload_nor_secret_nor_signature_is_shown_by_debug() {
     let mut world = World::new();
     let event = Event { event_type: "t".to_owned(), payload: "+254705408079".to_owned() };
