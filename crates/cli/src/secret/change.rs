@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::NonEmptyStringValueParser;
+use learnink_simulator::Fingerprint;
 use serde::Serialize;
 
 use super::probe::{End, Probe};
-use super::slots::{Fingerprint, Kind};
+use super::slots::Kind;
 use super::store::{Change, Store};
 use crate::acts::{OpenAct, Plan};
 use crate::ledger::OpenLedger;

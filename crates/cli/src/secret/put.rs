@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use learnink_simulator::Fingerprint;
 
 use super::change::{ChangeArgs, PROBES, RIGHTS, Secret, check};
-use super::slots::{Fingerprint, Given, Kind, Place, State, slots};
+use super::slots::{Given, Kind, Place, State, slots};
 use super::store::Stored;
 use super::{SIGNING_OUTPUT, SecretFile, stack};
 use crate::aws::IN_AWS;

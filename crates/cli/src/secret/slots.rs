@@ -1,16 +1,13 @@
 //! What is stored, as facts about each secret: which slot it is in, and whether it can be used. Never the secret.
 
-use std::fmt;
-use std::fmt::Write;
-
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use learnink_connectors::push::check_secret;
 use learnink_receiver::Verifier;
+use learnink_simulator::Fingerprint;
 use learnink_webhook::config::{listed_secrets, unquoted};
-use ring::hmac;
 use serde::Serialize;
 
 use super::store::{Stored, Version};
@@ -18,43 +15,8 @@ use super::store::{Stored, Version};
 /// What every signing secret of LearnInk's starts with.
 const PREFIX: &str = "whsec_";
 
-/// What a fingerprint is made with; see [`Fingerprint`].
-const FINGERPRINT_LABEL: &[u8] = b"learnink secret fingerprint";
-
-/// The length of a fingerprint in bytes, which are twice as many digits.
-const FINGERPRINT_BYTES: usize = 4;
-
 /// The length of the random secret that `template.yaml` generates: letters and digits.
 const GENERATED_CHARACTERS: usize = 32;
-
-/// Names a secret, so that two people can see whether they mean the same one.
-///
-/// Shape: 8 hexadecimal digits, the first 4 bytes of HMAC-SHA-256 with the text `learnink secret fingerprint` as key,
-/// over the secret. Of a signing secret, the bytes that its base64 stands for are taken, so that `whsec_` makes no
-/// difference. It does not help to find the secret: only secrets that can be used have a fingerprint, and these are
-/// random and too long to be guessed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Fingerprint(String);
-
-impl Fingerprint {
-    /// The fingerprint of a secret.
-    fn of(secret: &[u8]) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, FINGERPRINT_LABEL);
-        let digest = hmac::sign(&key, secret);
-        let mut digits = String::new();
-        for byte in digest.as_ref().iter().take(FINGERPRINT_BYTES) {
-            // Writing to a `String` does not fail.
-            let _ = write!(digits, "{byte:02x}");
-        }
-        Self(digits)
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A secret of a stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
