@@ -33,7 +33,7 @@ pub const MOST_MESSAGES: usize = 10_000;
 /// The most bytes of entries that are kept, without the file's own overhead.
 pub const MOST_BYTES: usize = 256 * 1024 * 1024;
 /// How long entries are kept.
-pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const LONGEST: Duration = Duration::from_hours(7 * 24);
 
 /// How many entries may wait for the writer.
 const MOST_WAITING: usize = 4096;
@@ -314,12 +314,12 @@ pub fn open(folder: &Path, now: fn() -> Timestamp) -> Result<Opened, HistoryErro
     let path = folder.join("history.sqlite");
     let (mut store, notice) = Store::open(&path, now())?;
     let (sender, receiver) = sync_channel(MOST_WAITING);
-    let (changed, changes) = watch::channel(store.newest()?);
+    let (publisher, changes) = watch::channel(store.newest()?);
     let dropped = Arc::new(AtomicU64::new(0));
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
     let recorder = Recorder { sender, dropped: dropped.clone(), waiting_bytes: waiting_bytes.clone() };
     let history = History::new(path.clone(), changes, dropped.clone());
-    let writer = move || write(&receiver, &mut store, now, &changed, &dropped, &waiting_bytes);
+    let writer = move || write(&receiver, &mut store, now, &publisher, &dropped, &waiting_bytes);
     std::thread::Builder::new()
         .name("history".to_owned())
         .spawn(writer)
@@ -401,12 +401,12 @@ fn write(
     jobs: &Receiver<Job>,
     store: &mut Store,
     now: fn() -> Timestamp,
-    changed: &watch::Sender<i64>,
+    publisher: &watch::Sender<i64>,
     dropped: &AtomicU64,
     waiting_bytes: &AtomicUsize,
 ) {
     // Even without entries, what is too old has to go.
-    const BETWEEN_PRUNINGS: Duration = Duration::from_secs(10 * 60);
+    const BETWEEN_PRUNINGS: Duration = Duration::from_mins(10);
     loop {
         let first = match jobs.recv_timeout(BETWEEN_PRUNINGS) {
             Ok(job) => Some(job),
@@ -425,10 +425,10 @@ fn write(
         }
         let bytes = entries.iter().map(Entry::bytes).sum();
         let count = entries.len() + documents.len();
-        match store.write(&entries, &documents, now()) {
+        match store.write(entries, &documents, now()) {
             Ok(newest) => {
                 if count > 0 {
-                    changed.send_replace(newest);
+                    publisher.send_replace(newest);
                 }
             }
             Err(error) => {

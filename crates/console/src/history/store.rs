@@ -106,7 +106,7 @@ impl Store {
     /// Writes all or nothing, removes what is beyond the limits, and returns the number of the newest entry.
     pub(super) fn write(
         &mut self,
-        entries: &[Entry],
+        entries: Vec<Entry>,
         documents: &[(String, String, String)],
         now: Timestamp,
     ) -> Result<i64, HistoryError> {
@@ -213,9 +213,9 @@ fn newest(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Adds one entry, and returns its message.
-fn insert(transaction: &Transaction<'_>, entry: &Entry) -> Result<String, HistoryError> {
+fn insert(transaction: &Transaction<'_>, entry: Entry) -> Result<String, HistoryError> {
     let sqlite = |source| HistoryError::Sqlite { doing: "write", source };
-    let (happening, content) = match entry.clone() {
+    let (happening, content) = match entry {
         Entry::Request(request) => (Happening::Request(request.facts), Some(request.content)),
         Entry::Record(record) => (Happening::Record(record), None),
         Entry::Queue(call) => (Happening::Queue(call), None),

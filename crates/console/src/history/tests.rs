@@ -92,7 +92,7 @@ pub(crate) fn history(entries: impl IntoIterator<Item = Entry>) -> (TempDir, Ope
     for entry in entries {
         opened.recorder.record(entry);
     }
-    assert!(opened.recorder.flush(Duration::from_secs(60)));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
     (folder, opened)
 }
 
@@ -278,7 +278,7 @@ fn moved_aside(folder: &Path, why: &'static str) {
     assert_eq!(notice.moved_to, folder.join(format!("history.sqlite.damaged-{}", now().as_second())));
     assert!(notice.to_string().contains("history.sqlite.damaged-"));
     opened.recorder.record(request(0, "msg_new", 200));
-    assert!(opened.recorder.flush(Duration::from_secs(60)));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
     assert_eq!(ids(&all(&opened.history)), ["msg_new"]);
 }
 
@@ -324,10 +324,10 @@ fn only_the_newest_messages_are_kept() {
     for n in 0..count {
         opened.recorder.record(call(n % 1000, &format!("msg_{n}"), QueueName::Messages, Call::Sent));
         if n % 1000 == 0 {
-            assert!(opened.recorder.flush(Duration::from_secs(60)));
+            assert!(opened.recorder.flush(Duration::from_mins(1)));
         }
     }
-    assert!(opened.recorder.flush(Duration::from_secs(60)));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
     assert_eq!(opened.history.counts(now()).unwrap().all(), MOST_MESSAGES as u64);
     assert_eq!(opened.recorder.dropped(), 0);
     assert_eq!(opened.history.message("msg_4", now()).unwrap(), None);
@@ -346,10 +346,10 @@ fn the_oldest_entries_go_when_there_are_too_many_bytes() {
         }
         opened.recorder.record(large);
         if n % 16 == 0 {
-            assert!(opened.recorder.flush(Duration::from_secs(60)));
+            assert!(opened.recorder.flush(Duration::from_mins(1)));
         }
     }
-    assert!(opened.recorder.flush(Duration::from_secs(60)));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
     let kept = opened.history.counts(now()).unwrap().all();
     assert!((200..=256).contains(&kept), "{kept}");
     assert!(opened.history.message("msg_299", now()).unwrap().is_some());
@@ -408,11 +408,11 @@ fn a_disk_that_takes_nothing_costs_entries_and_nothing_else() {
     let holder = rusqlite::Connection::open(folder.path().join("history.sqlite")).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     opened.recorder.record(request(0, "msg_1", 200));
-    assert!(opened.recorder.flush(Duration::from_secs(60)));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
     assert_eq!(opened.recorder.dropped(), 1);
     holder.execute_batch("ROLLBACK").unwrap();
     opened.recorder.record(request(1, "msg_2", 200));
-    assert!(opened.recorder.flush(Duration::from_secs(60)));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
     assert_eq!(ids(&all(&opened.history)), ["msg_2"]);
     assert_eq!(opened.history.dropped(), 1);
 }
@@ -425,7 +425,7 @@ fn documents_replace_each_other_by_kind_and_id() {
     {
         opened.recorder.document(kind, id, json.to_owned());
     }
-    assert!(opened.recorder.flush(Duration::from_secs(60)));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
     let documents = opened.history.documents("endpoint").unwrap();
     assert_eq!(documents, [("a".to_owned(), "3".to_owned()), ("b".to_owned(), "2".to_owned())]);
 }
@@ -436,7 +436,7 @@ fn readers_are_told_of_a_change() {
     let mut changes = opened.history.changes();
     assert!(!changes.has_changed().unwrap());
     opened.recorder.record(request(0, "msg_1", 200));
-    assert!(opened.recorder.flush(Duration::from_secs(60)));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
     assert!(changes.has_changed().unwrap());
     assert_eq!(*changes.borrow_and_update(), 1);
 }
