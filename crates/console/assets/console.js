@@ -76,15 +76,24 @@ function messagePath() {
   return location.pathname.split("/").slice(0, 3).join("/");
 }
 
-// Four pages have a stream. The others are answered 204, which ends their stream, and ask now and then.
+// Four pages have a stream. The others are answered 204, which ends their stream, and ask now and then. A page in
+// the background needs neither.
+let events = null;
+let poll = 0;
+
 function listen() {
-  const events = new EventSource("/live");
-  let poll = 0;
+  events?.close();
+  clearInterval(poll);
+  if (document.hidden) return;
+  // Its first event comes at once.
+  events = new EventSource("/live");
   events.onmessage = update;
   events.onerror = () => {
-    if (events.readyState === EventSource.CLOSED && poll === 0) poll = setInterval(update, POLL_MS);
+    if (events.readyState !== EventSource.CLOSED) return;
+    clearInterval(poll);
+    poll = setInterval(update, POLL_MS);
+    update();
   };
-  document.addEventListener("visibilitychange", update);
 }
 
 // The key's link, button, field or fold.
@@ -134,4 +143,7 @@ function pressed(event) {
 }
 
 document.addEventListener("keydown", pressed);
-if (newLink || live) listen();
+if (newLink || live) {
+  document.addEventListener("visibilitychange", listen);
+  listen();
+}

@@ -339,7 +339,7 @@ enum Job {
     Flush(SyncSender<()>),
 }
 
-/// Takes entries for the history. It is cheap to clone.
+/// Takes entries for the history. It is cheap to clone. Call [`flush`](Self::flush) before the program ends.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     sender: SyncSender<Job>,

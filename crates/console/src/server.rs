@@ -496,8 +496,8 @@ async fn letters_page(shared: &Shared, causes: Option<(Vec<Cause>, String)>) -> 
     let dead = Filter { state: Some(crate::history::State::Dead), ..Filter::default() };
     let page = shared.read(move |history| history.messages(&dead, None, MOST_LETTERS, now)).await?;
     let (causes, notes) = causes.unzip();
-    let changed = notes.filter(|notes| !notes.is_empty());
-    Ok(DeadLetters { groups: grouped(page.messages), causes, changed })
+    let note = notes.filter(|notes| !notes.is_empty());
+    Ok(DeadLetters { groups: grouped(page.messages), causes, note })
 }
 
 async fn look(State(shared): Console, wants: Wants) -> Response {

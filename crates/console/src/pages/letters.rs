@@ -30,8 +30,8 @@ pub(crate) struct DeadLetters {
     pub(crate) groups: Vec<Group>,
     /// From the queue, if somebody asked it.
     pub(crate) causes: Option<Vec<Cause>>,
-    /// What has changed since a form was made, in words.
-    pub(crate) changed: Option<String>,
+    /// What a person has to know about the causes.
+    pub(crate) note: Option<String>,
 }
 
 /// The dead letters by handler and reason.
@@ -60,7 +60,7 @@ impl Page for DeadLetters {
         html! {
             p { a href="/" data-key="Escape" { "All messages" } }
             h1 { "Dead letters" }
-            @if let Some(changed) = &self.changed { p.warning role="alert" { (visible(changed)) } }
+            @if let Some(note) = &self.note { p.warning role="alert" { (visible(note)) } }
             @if let Some(causes) = &self.causes { (of_queue(causes)) }
             section aria-labelledby="seen" {
                 h2 #seen { "Seen by this console" }

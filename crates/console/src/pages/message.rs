@@ -322,7 +322,11 @@ fn of_record(record: &Record) -> Markup {
         } @else {
             ul { @for run in &record.handlers { li { (of_handler(run)) } } }
         }
-        " " small { "The ledger has what is done." }
+        @match record.outcome.as_str() {
+            "processed" => { " " small { "Recorded in the ledger." } }
+            "duplicate" => { " " small { "The ledger had it as done." } }
+            _ => {}
+        }
     }
 }
 
