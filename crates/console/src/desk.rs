@@ -125,6 +125,18 @@ pub fn replay(message_id: &str, consent: Consent<'_>) -> Vec<String> {
     arguments
 }
 
+/// The command that closes a replay window.
+pub fn close(window: &str, by: Option<&str>) -> Vec<String> {
+    let mut arguments = words(["replay", "close", window]);
+    arguments.extend(Consent { by, reason: "" }.options());
+    arguments
+}
+
+/// The command that lists the replay windows that are open.
+pub fn windows() -> Vec<String> {
+    words(["replay", "list", "--json"])
+}
+
 /// The command that lists the causes.
 pub fn causes() -> Vec<String> {
     words(["dlq", "causes", "--json"])
@@ -172,33 +184,6 @@ pub struct Cause {
     pub types: Vec<String>,
     /// When the receiver accepted the oldest of them.
     pub oldest: Option<Timestamp>,
-}
-
-/// An act, as `learnink acts --json` prints it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Act {
-    /// The act's name.
-    pub id: String,
-    /// What was done, such as `redrive`.
-    pub action: String,
-    /// Who did it.
-    pub by: String,
-    /// Where.
-    pub place: String,
-    /// Which messages were asked for.
-    pub filter: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// When it ended, if it did.
-    pub ended_at: Option<Timestamp>,
-    /// How many messages it was about.
-    pub selected: u64,
-    /// For how many of them it is done.
-    pub done: u64,
-    /// How it ended, in words.
-    pub outcome: String,
 }
 
 /// What the ledger and the queues know of a message, as `learnink show --json` prints it.
@@ -282,6 +267,7 @@ mod tests {
             line(&replay("msg_1", because)),
             "cargo learnink replay open '--message=msg_1' '--reason=lost'"
         );
+        assert_eq!(line(&close("1f0c", Some("zoe"))), "cargo learnink replay close 1f0c '--by=zoe'");
     }
 
     #[test]

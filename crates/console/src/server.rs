@@ -70,6 +70,7 @@ pub(crate) fn router(options: Options, port: u16, stopped: watch::Receiver<bool>
         .route("/dead-letters/redrive", post(redrive_cause))
         .route("/dead-letters/drop", post(drop_cause))
         .route("/acts", get(acts))
+        .route("/acts/close", post(close))
         .route("/keys", get(keys))
         .route("/console.css", get(async || asset("text/css; charset=utf-8", STYLE)))
         .route("/console.js", get(async || asset("text/javascript; charset=utf-8", SCRIPT)))
@@ -555,8 +556,24 @@ async fn act_on_cause(shared: &Shared, wants: Wants, act: LetterAct, form: &Caus
 }
 
 async fn acts(State(shared): Console, wants: Wants) -> Response {
-    let acts = shared.asked(desk::acts(), Vec::new()).await;
-    wants.answer(acts.map(|(acts, _)| Acts { acts }))
+    let page = async {
+        let (windows, _) = shared.asked(desk::windows(), Vec::new()).await?;
+        let (acts, _) = shared.asked(desk::acts(), Vec::new()).await?;
+        Ok(Acts { windows, acts })
+    };
+    wants.answer(page.await)
+}
+
+/// The form that closes a replay window.
+#[derive(Debug, Deserialize)]
+struct WindowForm {
+    window: String,
+}
+
+async fn close(State(shared): Console, wants: Wants, Form(form): Form<WindowForm>) -> Response {
+    let by = shared.options.operator.as_deref();
+    let arguments = subject(&form.window).map(|window| desk::close(window, by));
+    wants.answer(done(&shared, arguments, "/acts".to_owned()).await)
 }
 
 async fn keys(wants: Wants) -> Response {

@@ -211,6 +211,8 @@ fn hidden(at: Timestamp, lasts: Duration) -> Place {
 
 #[cfg(test)]
 mod tests {
+    use learnink_consumer::report::Outcome;
+
     use super::super::tests::{call, happenings, record, request, time};
     use super::super::{Call, Entry, QueueName};
     use super::*;
@@ -320,6 +322,27 @@ mod tests {
             request.facts.injected = Some("429".to_owned());
         }
         assert_eq!(state(&[faulty]), State::NotStored);
+    }
+
+    #[test]
+    fn each_outcome_of_the_consumer_has_a_state() {
+        let state_after = |outcome: Outcome| {
+            let mut record = record(1, "msg_1", outcome.name());
+            if let Entry::Record(record) = &mut record {
+                record.comes_back_in = Some(Duration::from_secs(5));
+            }
+            state(&[request(0, "msg_1", 200), record])
+        };
+        for (outcome, expected) in [
+            (Outcome::Processed, State::Done),
+            (Outcome::Duplicate, State::Done),
+            (Outcome::Ignored, State::Done),
+            (Outcome::DeadLettered, State::Dead),
+            (Outcome::Retry, State::ComingBack),
+            (Outcome::SentAgain, State::Waiting),
+        ] {
+            assert_eq!(state_after(outcome), expected, "{outcome:?}");
+        }
     }
 
     #[test]

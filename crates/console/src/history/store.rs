@@ -182,6 +182,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // the last of the history.
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
+    // Large bodies let the log grow; it shrinks again.
+    connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }

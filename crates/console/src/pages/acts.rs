@@ -1,15 +1,21 @@
 //! What operators did, and the result of an act.
 
+use learnink_consumer::acts::Act;
+use learnink_consumer::replay::{Coverage, ReplayWindow};
 use learnink_local::terminal::visible;
 use maud::{Markup, html};
 use serde::Serialize;
 
 use super::{At, Page};
-use crate::desk::{Act, Ran};
+use crate::desk::Ran;
 
-/// The acts of the last 30 days.
+/// How many message ids of a window are shown.
+const SHOWN_MESSAGES: usize = 3;
+
+/// The acts of the last 30 days, and the replay windows that are open.
 #[derive(Debug, Serialize)]
 pub(crate) struct Acts {
+    pub(crate) windows: Vec<ReplayWindow>,
     /// The newest first.
     pub(crate) acts: Vec<Act>,
 }
@@ -31,7 +37,9 @@ impl Page for Acts {
         html! {
             p { a href="/" data-key="Escape" { "All messages" } }
             h1 { "Acts" }
-            p { "What operators did in the last 30 days, here or with " code { "cargo learnink" } "." }
+            (windows(&self.windows))
+            h2 { "Of the last 30 days" }
+            p { "What operators did, here or with " code { "cargo learnink" } "." }
             @if self.acts.is_empty() { p.empty { "There is no act." } } @else {
                 div.scroll tabindex="0" role="region" aria-label="Acts" {
                     table {
@@ -66,6 +74,49 @@ impl Page for Acts {
                 }
             }
         }
+    }
+}
+
+/// The windows that are open, each with a button that closes it.
+fn windows(windows: &[ReplayWindow]) -> Markup {
+    html! {
+        h2 { "Open replay windows" }
+        @if windows.is_empty() { p.empty { "No replay window is open." } } @else {
+            ul {
+                @for window in windows {
+                    li {
+                        code { (visible(&window.id)) } " for " (visible(&covers(&window.covers)))
+                        @if !window.handlers.is_empty() {
+                            ", only " (visible(&window.handlers.iter().cloned().collect::<Vec<_>>().join(", ")))
+                        }
+                        ", opened by " (visible(&window.opened_by)) " at " (At(window.opened_at))
+                        ", until " (At(window.expires_at)) ": " (visible(&window.reason))
+                        form.act method="post" action="/acts/close" {
+                            input type="hidden" name="window" value=(window.id);
+                            button { "Close window " (visible(&window.id)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The messages of a window, in words.
+fn covers(coverage: &Coverage) -> String {
+    match coverage {
+        Coverage::Messages(ids) => {
+            let shown: Vec<_> = ids.iter().take(SHOWN_MESSAGES).map(String::as_str).collect();
+            let more = ids.len().saturating_sub(SHOWN_MESSAGES);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!("{}{more}", shown.join(", "))
+        }
+        Coverage::FirstSeen { event_type, from, until } => {
+            let event_type = event_type.as_deref().unwrap_or("any type");
+            let until = until.map(|until| format!(" and before {until}")).unwrap_or_default();
+            format!("messages of {event_type} first seen from {from}{until}")
+        }
+        Coverage::Run(run) => format!("a replay run with {}", run.filter),
     }
 }
 

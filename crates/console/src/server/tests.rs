@@ -333,6 +333,7 @@ async fn nothing_personal_is_on_a_page_without_a_reveal() {
     let world = World::with([request(0, "msg_1", 401), request(1, "msg_2", 200), a, b, c]).await;
     world.prints("dlq causes", cause(1));
     world.prints("acts", "[]");
+    world.prints("replay list", "[]");
     let mut pages = Vec::new();
     let paths = [
         "/",
@@ -532,7 +533,15 @@ async fn the_ledger_and_the_acts_are_asked_by_commands() {
         "2026-01-01T00:00:00Z", "selected": 3, "done": 2, "outcome": "",
     }]);
     world.prints("acts", act.to_string());
+    let window = serde_json::json!([{
+        "state": "open", "id": "1f0c", "covers": { "messages": ["msg_1", "msg_2"] }, "reason": "<lost>",
+        "opened_by": "zoe", "opened_at": "2026-01-01T00:00:00Z", "expires_at": "2026-01-01T02:00:00Z",
+    }]);
+    world.prints("replay list", window.to_string());
     let page = world.get("/acts").await.body;
+    assert!(page.contains("for msg_1, msg_2, opened by zoe") && page.contains("&lt;lost&gt;"), "{page}");
+    world.post("/acts/close", "window=1f0c").await;
+    assert_eq!(world.ran().last().unwrap(), "replay close 1f0c --by=zoe");
     assert!(page.contains("2 of 3") && page.contains("no end") && page.contains("&lt;all&gt;"), "{page}");
 }
 
