@@ -54,16 +54,17 @@ async function updateList() {
   newLink.hidden = false;
 }
 
-// Replaces the state and the timeline of a message.
+// Replaces the state and the timeline of a message, and the list beside it, but nothing that has the focus.
 async function updateMessage() {
-  if (live.contains(document.activeElement)) return;
   const answer = await fetch(messagePath(), { headers: { accept: "text/html" } });
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const next = page.getElementById("live");
-  if (!next || next.isEqualNode(live)) return;
   const before = live.querySelector(".state")?.textContent;
-  live.replaceChildren(...next.childNodes);
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const next = page.getElementById(part.id);
+    if (!next || next.isEqualNode(part) || part.contains(document.activeElement)) continue;
+    part.replaceChildren(...next.childNodes);
+  }
   const after = live.querySelector(".state")?.textContent;
   if (before !== after) {
     document.title = page.title;
@@ -120,9 +121,10 @@ function use(key) {
 function move(by) {
   const rows = [...document.querySelectorAll("[data-row]")];
   if (rows.length === 0) return false;
-  const at = rows.indexOf(document.activeElement);
-  const next = at === -1 ? (by > 0 ? 0 : rows.length - 1) : Math.min(Math.max(at + by, 0), rows.length - 1);
-  rows[next].focus();
+  const isHere = (row) => row.matches("[aria-current]");
+  const focused = rows.indexOf(document.activeElement);
+  const at = focused === -1 ? rows.findIndex(isHere) : focused;
+  rows[Math.min(Math.max(at + by, 0), rows.length - 1)].focus();
   return true;
 }
 

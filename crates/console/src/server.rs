@@ -27,7 +27,7 @@ use crate::pages::acts::{Acts, Done};
 use crate::pages::keys::Keys;
 use crate::pages::letters::{DeadLetters, grouped};
 use crate::pages::list::{Asked, List, MOST_ROWS, Status};
-use crate::pages::message::{Message, REVEALED_FOR_S, Said, Shown, headers};
+use crate::pages::message::{MOST_BESIDE, Message, REVEALED_FOR_S, Said, Shown, headers};
 use crate::pages::{self, Page, Problem, message_path};
 use crate::payload;
 
@@ -347,7 +347,9 @@ async fn open_message(
     let read = move |history: &History| {
         let Some(found) = history.message(&id, now)? else { return Ok(None) };
         let shown = shown(history, &found, seq, is_revealed)?;
-        Ok(Some(Message { is_settled: found.summary.state.is_settled(), history: found, shown, said: None }))
+        let newest = history.messages(&Filter::default(), None, MOST_BESIDE, now)?.messages;
+        let is_settled = found.summary.state.is_settled();
+        Ok(Some(Message { is_settled, history: found, shown, said: None, newest }))
     };
     shared.read(read).await?.ok_or_else(|| Failure::not_found(message))
 }

@@ -10,9 +10,12 @@ use serde::Serialize;
 use super::{At, Page, badge, counted, duration, message_path, sign};
 use crate::desk::{Diagnosis, Known};
 use crate::history::{
-    Call, HandlerRun, Happening, MessageHistory, QueueName, Record, RequestFacts, Row, State,
+    Call, HandlerRun, Happening, MessageHistory, QueueName, Record, RequestFacts, Row, State, Summary,
 };
 use crate::payload::Payload;
+
+/// How many messages are in the list beside one.
+pub(crate) const MOST_BESIDE: usize = 30;
 
 /// How long a reveal lasts, in seconds.
 pub(crate) const REVEALED_FOR_S: u32 = 30;
@@ -55,6 +58,9 @@ pub(crate) struct Message {
     pub(crate) history: MessageHistory,
     pub(crate) shown: Option<Shown>,
     pub(crate) said: Option<Said>,
+    /// The newest messages, for the list beside it. A program asks for the list itself.
+    #[serde(skip)]
+    pub(crate) newest: Vec<Summary>,
 }
 
 /// The headers of a request; the values of signatures and of unknown headers only after a reveal. Unknown ones may
@@ -85,12 +91,31 @@ impl Page for Message {
     }
 
     fn main(&self) -> Markup {
-        let summary = &self.history.summary;
         html! {
             p { a href="/" data-key="Escape" { "All messages" } }
+            div.beside {
+                div { (self.detail()) }
+                (self.list())
+            }
+        }
+    }
+}
+
+fn deliveries(count: u64) -> String {
+    if count == 1 { "1 delivery".to_owned() } else { format!("{count} deliveries") }
+}
+
+impl Message {
+    fn path(&self) -> String {
+        message_path(&self.history.summary.message)
+    }
+
+    fn detail(&self) -> Markup {
+        let summary = &self.history.summary;
+        html! {
             h1 { code { (visible(&summary.message)) } }
             // The script replaces what is in here when something happens.
-            div #live {
+            div #live data-live {
                 dl.facts {
                     dt { "State" }
                     dd {
@@ -110,15 +135,26 @@ impl Page for Message {
             @if let Some(shown) = &self.shown { (self.request(shown)) }
         }
     }
-}
 
-fn deliveries(count: u64) -> String {
-    if count == 1 { "1 delivery".to_owned() } else { format!("{count} deliveries") }
-}
-
-impl Message {
-    fn path(&self) -> String {
-        message_path(&self.history.summary.message)
+    /// The newest messages, beside the one that is read.
+    fn list(&self) -> Markup {
+        let here = &self.history.summary.message;
+        html! {
+            nav aria-labelledby="newest" {
+                h2 #newest { "Newest messages" }
+                ul #list.list data-live {
+                    @for message in &self.newest {
+                        li {
+                            (badge(message.state)) " "
+                            a data-row href=(message_path(&message.message))
+                                aria-current=[(message.message == *here).then_some("page")] {
+                                (visible(&message.message))
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     fn timeline(&self) -> Markup {
