@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use learnink_local::terminal::visible;
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
@@ -174,9 +175,9 @@ impl List {
                     "Type "
                     select name="type" {
                         option value="" { "all" }
-                        @for one in &self.event_types { option value=(one) selected[one == r#type] { (one) } }
+                        @for one in &self.event_types { option value=(one) selected[one == r#type] { (visible(one)) } }
                         @if !r#type.is_empty() && !self.event_types.contains(r#type) {
-                            option value=(r#type) selected { (r#type) }
+                            option value=(r#type) selected { (visible(r#type)) }
                         }
                     }
                 }
@@ -209,12 +210,12 @@ impl List {
                                     (badge(message.state))
                                     @if let Some(until) = message.until { " " small { "at " (At(until)) } }
                                 }
-                                td { a data-row href=(message_path(&message.message)) { (message.message) } }
-                                td { @if let Some(event_type) = &message.event_type { (event_type) } @else { "-" } }
+                                td { a data-row href=(message_path(&message.message)) { (visible(&message.message)) } }
+                                td { @if let Some(event_type) = &message.event_type { (visible(event_type)) } @else { "-" } }
                                 td { (At(message.at)) }
                                 td.number { (message.attempts) }
                                 td.number { (message.deliveries) }
-                                td { @if let Some(why) = &message.why { (why) } @else { "-" } }
+                                td { @if let Some(why) = &message.why { (visible(why)) } @else { "-" } }
                             }
                         }
                     }
