@@ -80,7 +80,7 @@ impl Laptop {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.observations.recv()).await;
             if let Observation::Consumed(record) = next.unwrap().unwrap() {
-                return record;
+                return *record;
             }
         }
     }
@@ -89,7 +89,9 @@ impl Laptop {
     pub(crate) fn outcomes(&mut self) -> HashMap<String, Vec<Outcome>> {
         let mut outcomes: HashMap<String, Vec<Outcome>> = HashMap::new();
         while let Ok(observation) = self.observations.try_recv() {
-            if let Observation::Consumed(RecordReport { message_id: Some(id), outcome, .. }) = observation {
+            if let Observation::Consumed(record) = observation
+                && let RecordReport { message_id: Some(id), outcome, .. } = *record
+            {
                 outcomes.entry(id).or_default().push(outcome);
             }
         }

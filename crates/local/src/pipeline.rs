@@ -112,7 +112,7 @@ pub enum Observation {
     /// A request was answered.
     Received(Box<Received>),
     /// The consumer was done with a record, for now.
-    Consumed(RecordReport),
+    Consumed(Box<RecordReport>),
     /// A queue was called about a message.
     Queue(QueueCall),
 }
@@ -137,7 +137,7 @@ pub struct Received {
 #[derive(Debug)]
 pub enum AnsweredBy {
     /// The receiver.
-    Receiver(Receipt),
+    Receiver(Box<Receipt>),
     /// The gateway, because the request is too large or is not one.
     Gateway,
     /// A fault, in place of the receiver.
@@ -307,9 +307,7 @@ impl Pipeline {
             _secrets: secrets_manager,
             state,
         };
-        if let Some(state) = &pipeline.state {
-            state.announce(Service::Webhooks, &pipeline.url())?;
-        }
+        pipeline.announce(Service::Webhooks, &pipeline.url())?;
         pipeline.start_pollers();
         Ok(pipeline)
     }
@@ -317,6 +315,16 @@ impl Pipeline {
     /// Where LearnInk would post.
     pub fn url(&self) -> String {
         format!("http://{}{}", self.address, learnink_receiver::PATH)
+    }
+
+    /// Publishes where a service that belongs to this pipeline listens, until the pipeline stops. Does nothing without a
+    /// state.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`] when it cannot be written.
+    pub fn announce(&self, service: Service, address: &str) -> Result<(), StateError> {
+        self.state.as_ref().map_or(Ok(()), |state| state.announce(service, address))
     }
 
     /// Where the embedded SQS listens.
@@ -407,7 +415,7 @@ async fn invoke(
     let BatchReport { records } = report;
     for record in records {
         // Nobody receives it any more once the program is ending.
-        let _ = observer.send(Observation::Consumed(record));
+        let _ = observer.send(Observation::Consumed(Box::new(record)));
     }
     answer
 }
@@ -482,7 +490,7 @@ impl Gateway {
                 response.headers_mut().insert(name, HeaderValue::from_static(value));
             }
         }
-        (response, AnsweredBy::Receiver(receipt))
+        (response, AnsweredBy::Receiver(Box::new(receipt)))
     }
 }
 
