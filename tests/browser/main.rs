@@ -1,0 +1,215 @@
+//! The page of `learnink dev`, in a real browser.
+//!
+//! `scripts/check browser` runs these tests, one after another: each starts a pipeline and Chromium.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed, and says why"
+)]
+
+mod stand;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::Html;
+use axum::routing::get;
+use serde_json::{Value, json};
+use thirtyfour::Key;
+use tokio::net::TcpListener;
+
+use crate::stand::{Browser, Dev, eventually};
+
+/// Parts of what every sample carries, and of the secret.
+const PERSONAL: [&str; 3] = ["254705408079", "Mary", "whsec_"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_a_row_within_a_second_and_still_there_after_a_restart() {
+    let mut dev = Dev::start();
+    let browser = Browser::start(&[]).await;
+    browser.goto(&dev.link).await;
+    assert_eq!(browser.rows().await, Vec::<String>::new());
+
+    dev.send(&["--id", "msg_first"]);
+    browser.load_what_is_new().await;
+    let rows = browser.rows().await;
+    assert!(rows.len() == 1 && rows[0].contains("msg_first"), "{rows:?}");
+    browser.goto(&format!("{}/messages/msg_first", dev.console)).await;
+    eventually("the end of the message", async || browser.text().await.contains("done")).await;
+    let text = browser.text().await;
+    for part in ["user.course.started", "progress", "archive", "accepted", "200"] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(PERSONAL.iter().all(|personal| !text.contains(personal)), "{text}");
+
+    dev.restart();
+    browser.goto(&dev.link).await;
+    let rows = browser.rows().await;
+    assert!(rows.len() == 1 && rows[0].contains("msg_first"), "{rows:?}");
+    browser.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cause_of_a_refusal_is_on_the_page_of_the_request() {
+    let dev = Dev::start();
+    let browser = Browser::start(&[]).await;
+    browser.goto(&dev.link).await;
+    for (id, options, cause) in [
+        ("msg_tampered", &["--tamper"][..], "no signature matches"),
+        ("msg_late", &["--age", "10m"][..], "the signature is too old"),
+    ] {
+        dev.send(&[&["--id", id], options].concat());
+        browser.goto(&format!("{}/messages/{id}", dev.console)).await;
+        eventually("the refusal", async || browser.text().await.contains("401")).await;
+        let text = browser.text().await;
+        assert!(text.contains("refused") && text.contains(cause), "{cause}: {text}");
+    }
+    browser.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keyboard_alone_leads_through_the_list_to_a_message_and_back() {
+    let dev = Dev::start();
+    for id in ["msg_a", "msg_b", "msg_c"] {
+        dev.send(&["--id", id]);
+    }
+    let browser = Browser::start(&[]).await;
+    browser.goto(&dev.link).await;
+    eventually("three rows", async || {
+        browser.goto(&dev.console).await;
+        browser.rows().await.len() == 3
+    })
+    .await;
+    for key in ["j", "j", "k"] {
+        browser.press(key).await;
+    }
+    assert!(browser.js("return document.activeElement.textContent").await.to_string().contains("msg_c"));
+    browser.press(Key::Enter).await;
+    eventually("the message", async || browser.url().await.ends_with("/messages/msg_c")).await;
+    browser.press(Key::Escape).await;
+    eventually("the list", async || !browser.url().await.contains("/messages/")).await;
+    browser.press("/").await;
+    assert_eq!(browser.js("return document.activeElement.name").await, "text");
+    browser.press(Key::Escape).await;
+    browser.press("?").await;
+    eventually("the keys", async || browser.url().await.ends_with("/keys")).await;
+    browser.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn axe_finds_nothing_serious_on_any_page_in_light_and_dark() {
+    let dev = Dev::start();
+    dev.send(&["--id", "msg_done"]);
+    dev.send(&["--id", "msg_refused", "--tamper"]);
+    let browser = Browser::start(&[]).await;
+    browser.goto(&dev.link).await;
+    for scheme in ["light", "dark"] {
+        browser.prefer(scheme).await;
+        for path in
+            ["/", "/messages/msg_done", "/messages/msg_refused", "/dead-letters", "/acts", "/keys", "/none"]
+        {
+            browser.goto(&format!("{}{path}", dev.console)).await;
+            let found = browser.axe().await;
+            assert_eq!(found, json!([]), "{path} in {scheme}");
+        }
+    }
+    browser.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_gets_in_and_nothing_leaves_the_machine() {
+    let dev = Dev::start();
+    dev.send(&["--id", "msg_secret"]);
+    let browser = Browser::start(&["--host-resolver-rules=MAP rebound.test 127.0.0.1"]).await;
+    browser.goto(&dev.link).await;
+    let origins = browser
+        .js("return [...new Set(performance.getEntriesByType('resource').map(entry => new URL(entry.name).origin))]")
+        .await;
+    assert_eq!(origins, json!([dev.console]), "only the page's own files are loaded");
+
+    // A name of somebody else's that points to this machine.
+    browser.goto(&dev.console.replace("127.0.0.1", "rebound.test")).await;
+    let rebound = browser.text().await;
+    assert!(!rebound.contains("msg_secret"), "{rebound}");
+
+    // A page on another port is of the same site, and the browser sends the cookie along.
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", other.local_addr().unwrap());
+    let page = HOSTILE.replace("CONSOLE", &dev.console);
+    let router = Router::new().route("/", get(async move || Html(page)));
+    tokio::spawn(async move { axum::serve(other, router).await });
+    browser.goto(&url).await;
+    let read = browser
+        .js_later(
+            "const done = arguments[arguments.length - 1];
+             const url = arguments[0];
+             const events = new EventSource(url + '/live', { withCredentials: true });
+             let got = 'nothing';
+             events.onmessage = () => { got = 'an event'; };
+             fetch(url + '/', { credentials: 'include' })
+                 .then(answer => answer.text()).catch(() => 'nothing')
+                 .then(text => setTimeout(() => done([text, got, window.frames[0].length]), 1000));",
+            vec![json!(dev.console)],
+        )
+        .await;
+    assert_eq!(read, json!(["nothing", "nothing", 0]), "another page reads nothing");
+    browser.js("document.forms[0].submit()").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let answer = browser.text().await;
+    assert!(!answer.contains("msg_secret"), "a form of another page is refused: {answer}");
+    let framed = browser.browser_log().await;
+    let is_refused =
+        framed.iter().any(|line| line.contains("frame-ancestors") || line.contains("ERR_BLOCKED"));
+    assert!(is_refused, "a frame is refused: {framed:?}");
+    browser.quit().await;
+}
+
+/// A page of somebody else's, with a form, and a frame around the console.
+const HOSTILE: &str = r#"<!doctype html><title>other</title>
+<form method="post" action="CONSOLE/messages/msg_secret/reveal"><button>go</button></form>
+<iframe src="CONSOLE/"></iframe>"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_tabs_show_what_is_new() {
+    let dev = Dev::start();
+    let browser = Browser::start(&[]).await;
+    browser.goto(&dev.link).await;
+    for _ in 0..7 {
+        browser.new_tab().await;
+        browser.goto(&dev.console).await;
+    }
+    dev.send(&["--id", "msg_new"]);
+    for tab in 0..8 {
+        browser.to_tab(tab).await;
+        eventually(&format!("news in tab {tab}"), async || browser.is_new_shown().await).await;
+    }
+    browser.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_scripts_the_pages_say_the_same() {
+    let dev = Dev::start();
+    dev.send(&["--id", "msg_plain"]);
+    let browser = Browser::start(&["--blink-settings=scriptEnabled=false"]).await;
+    browser.goto(&dev.link).await;
+    eventually("the row", async || {
+        browser.goto(&dev.console).await;
+        browser.rows().await.iter().any(|row| row.contains("msg_plain"))
+    })
+    .await;
+    browser.click("[data-row]").await;
+    assert!(browser.url().await.ends_with("/messages/msg_plain"));
+    browser.quit().await;
+}
+
+/// What axe found, as short as a person needs it.
+fn short(found: &Value) -> Value {
+    let serious = ["serious", "critical"];
+    let violations = found.as_array().unwrap().iter();
+    violations
+        .filter(|one| one["impact"].as_str().is_some_and(|impact| serious.contains(&impact)))
+        .cloned()
+        .collect()
+}
