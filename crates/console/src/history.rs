@@ -11,6 +11,7 @@ mod query;
 mod state;
 mod store;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -330,10 +331,11 @@ pub fn open(folder: &Path, now: fn() -> Timestamp) -> Result<Opened, HistoryErro
 /// What the writer is asked for.
 enum Job {
     Entry(Entry),
+    /// `None` removes it.
     Document {
         kind: String,
         id: String,
-        json: String,
+        json: Option<String>,
     },
     /// Answered once all jobs before it are on the disk.
     Flush(SyncSender<()>),
@@ -360,14 +362,32 @@ impl Recorder {
         }
     }
 
-    /// Stores a JSON document in place of the one with the same kind and id, without waiting, as
-    /// [`record`](Self::record) does. [`History::documents`] reads them. They have no limit in time or number: the
-    /// owner of a kind sees to that.
-    pub fn document(&self, kind: &str, id: &str, json: String) {
+    /// Stores a JSON document in place of the one with the same kind and id, without waiting. False if too many jobs
+    /// wait already: try again later. A document that was taken and cannot be written now is written with a later job.
+    ///
+    /// [`History::documents`] reads them. They have no limit in time or number: the owner of a kind sees to that.
+    #[must_use]
+    pub fn document(&self, kind: &str, id: &str, json: String) -> bool {
+        self.send_document(kind, id, Some(json))
+    }
+
+    /// Removes a document, as [`document`](Self::document) stores one. It may not exist.
+    #[must_use]
+    pub fn remove_document(&self, kind: &str, id: &str) -> bool {
+        self.send_document(kind, id, None)
+    }
+
+    fn send_document(&self, kind: &str, id: &str, json: Option<String>) -> bool {
+        let bytes = json.as_ref().map_or(0, String::len);
+        let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let job = Job::Document { kind: kind.to_owned(), id: id.to_owned(), json };
-        if self.sender.try_send(job).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        // A document that is larger than the limit by itself has to be taken at some time.
+        let has_room = waiting == 0 || waiting.saturating_add(bytes) <= MOST_WAITING_BYTES;
+        let is_taken = has_room && self.sender.try_send(job).is_ok();
+        if !is_taken {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
+        is_taken
     }
 
     /// How many entries were dropped since the start, because the writer or the disk could not take them.
@@ -407,6 +427,8 @@ fn write(
 ) {
     // Even without entries, what is too old has to go.
     const BETWEEN_PRUNINGS: Duration = Duration::from_mins(10);
+    // Those that could not be written stay, and only the last one of each is of use.
+    let mut documents = BTreeMap::new();
     loop {
         let first = match jobs.recv_timeout(BETWEEN_PRUNINGS) {
             Ok(job) => Some(job),
@@ -415,21 +437,28 @@ fn write(
         };
         let mut batch = Vec::from_iter(first);
         batch.extend(jobs.try_iter().take(BATCH - 1));
-        let (mut flushes, mut entries, mut documents) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut flushes, mut entries) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
         for job in batch {
             match job {
-                Job::Entry(entry) => entries.push(entry),
-                Job::Document { kind, id, json } => documents.push((kind, id, json)),
+                Job::Entry(entry) => {
+                    bytes += entry.bytes();
+                    entries.push(entry);
+                }
+                Job::Document { kind, id, json } => {
+                    bytes += json.as_ref().map_or(0, String::len);
+                    documents.insert((kind, id), json);
+                }
                 Job::Flush(sender) => flushes.push(sender),
             }
         }
-        let bytes = entries.iter().map(Entry::bytes).sum();
-        let count = entries.len() + documents.len();
+        let count = entries.len();
         match store.write(entries, &documents, now()) {
             Ok(newest) => {
-                if count > 0 {
+                if count + documents.len() > 0 {
                     publisher.send_replace(newest);
                 }
+                documents.clear();
             }
             Err(error) => {
                 tracing::warn!(%error, entries = count, "entries of the history were dropped");

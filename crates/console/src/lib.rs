@@ -6,6 +6,7 @@
 //! | [`guard`] | who may use it |
 //! | [`payload`] | a payload as people see it |
 //! | [`desk`] | the acts, as lines of the `learnink` command |
+//! | [`simulation`] | LearnInk's side between two starts |
 //!
 //! The pages are made here, of HTML, one style sheet and one script, and need nothing from elsewhere. Without the
 //! script they do the same, and have to be loaded again to show what is new. Every page also answers JSON, to
@@ -18,6 +19,7 @@ mod live;
 mod pages;
 pub mod payload;
 mod server;
+pub mod simulation;
 
 use std::fmt;
 use std::io;
@@ -40,6 +42,10 @@ pub struct Options {
     pub history: History,
     /// Carries out the acts.
     pub desk: Arc<dyn Desk>,
+    /// LearnInk's side, if this program has it.
+    pub simulator: Option<learnink_simulator::Handle>,
+    /// The Event Catalog: an example for each type, in the order in which they are shown.
+    pub samples: Vec<learnink_simulator::Event>,
     /// What lets the operator in.
     pub key: Key,
     /// The operator's name, which is kept with an act; without it, the command takes that of the system's account.

@@ -1,5 +1,6 @@
 //! The file: its tables, and the one connection that writes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -103,11 +104,12 @@ impl Store {
         newest(&self.connection).map_err(|source| HistoryError::Sqlite { doing: "read", source })
     }
 
-    /// Writes all or nothing, removes what is beyond the limits, and returns the number of the newest entry.
+    /// Writes all or nothing, removes what is beyond the limits, and returns the number of the newest entry. A document
+    /// is named by its kind and id, and removed if there is no JSON.
     pub(super) fn write(
         &mut self,
         entries: Vec<Entry>,
-        documents: &[(String, String, String)],
+        documents: &BTreeMap<(String, String), Option<String>>,
         now: Timestamp,
     ) -> Result<i64, HistoryError> {
         let sqlite = |source| HistoryError::Sqlite { doing: "write", source };
@@ -121,10 +123,15 @@ impl Store {
         for message in &touched {
             summarize(&transaction, message)?;
         }
-        for (kind, id, json) in documents {
+        for ((kind, id), json) in documents {
             let upsert = "INSERT INTO documents VALUES (?1, ?2, ?3) \
                           ON CONFLICT (kind, id) DO UPDATE SET json = excluded.json";
-            transaction.execute(upsert, params![kind, id, json]).map_err(sqlite)?;
+            let delete = "DELETE FROM documents WHERE kind = ?1 AND id = ?2";
+            match json {
+                Some(json) => transaction.execute(upsert, params![kind, id, json]),
+                None => transaction.execute(delete, params![kind, id]),
+            }
+            .map_err(sqlite)?;
         }
         prune(&transaction, now).map_err(sqlite)?;
         let newest = newest(&transaction).map_err(sqlite)?;

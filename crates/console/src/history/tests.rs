@@ -423,11 +423,42 @@ fn documents_replace_each_other_by_kind_and_id() {
     for (kind, id, json) in
         [("endpoint", "a", "1"), ("endpoint", "b", "2"), ("endpoint", "a", "3"), ("x", "a", "4")]
     {
-        opened.recorder.document(kind, id, json.to_owned());
+        assert!(opened.recorder.document(kind, id, json.to_owned()));
     }
     assert!(opened.recorder.flush(Duration::from_mins(1)));
-    let documents = opened.history.documents("endpoint").unwrap();
-    assert_eq!(documents, [("a".to_owned(), "3".to_owned()), ("b".to_owned(), "2".to_owned())]);
+    let documents = || opened.history.documents("endpoint").unwrap();
+    assert_eq!(documents(), [("a".to_owned(), "3".to_owned()), ("b".to_owned(), "2".to_owned())]);
+    for id in ["a", "never stored"] {
+        assert!(opened.recorder.remove_document("endpoint", id));
+    }
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
+    assert_eq!(documents(), [("b".to_owned(), "2".to_owned())]);
+    assert_eq!(opened.history.documents("x").unwrap().len(), 1);
+}
+
+#[test]
+fn a_document_that_a_busy_disk_did_not_take_is_written_later() {
+    let (folder, opened) = history([]);
+    let holder = rusqlite::Connection::open(folder.path().join("history.sqlite")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for json in ["1", "2"] {
+        assert!(opened.recorder.document("endpoint", "a", json.to_owned()));
+        assert!(opened.recorder.flush(Duration::from_mins(1)));
+    }
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
+    assert_eq!(opened.history.documents("endpoint").unwrap(), [("a".to_owned(), "2".to_owned())]);
+    assert_eq!(opened.recorder.dropped(), 0);
+}
+
+#[test]
+fn a_document_that_too_many_jobs_wait_before_is_not_taken() {
+    let (folder, opened) = history([]);
+    let holder = rusqlite::Connection::open(folder.path().join("history.sqlite")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let json = "1".repeat(MOST_WAITING_BYTES / 2 + 1);
+    let taken = (0..4).filter(|n| opened.recorder.document("x", &n.to_string(), json.clone())).count();
+    assert!(taken < 4, "{taken}");
 }
 
 #[test]

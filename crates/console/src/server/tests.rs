@@ -73,6 +73,8 @@ impl World {
         let options = Options {
             history: opened.history.clone(),
             desk: desk.clone(),
+            simulator: None,
+            samples: Vec::new(),
             key: key.clone(),
             operator: Some("zoe".to_owned()),
             now,
@@ -226,6 +228,8 @@ async fn only_loopback_is_served() {
     let options = Options {
         history: opened.history,
         desk: Arc::new(FakeDesk::default()),
+        simulator: None,
+        samples: Vec::new(),
         key: Key::of(folder.path()).unwrap(),
         operator: None,
         now,
