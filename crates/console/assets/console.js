@@ -54,9 +54,10 @@ async function updateList() {
   newLink.hidden = false;
 }
 
-// Replaces the state and the timeline of a message, and the list beside it, but nothing that has the focus.
+// Replaces the state and the timeline of a message, and the list beside it, but nothing that has the focus. The page
+// may be the answer to a form, whose address is another one.
 async function updateMessage() {
-  const answer = await fetch(messagePath(), { headers: { accept: "text/html" } });
+  const answer = await fetch(live.dataset.path, { headers: { accept: "text/html" } });
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const before = live.querySelector(".state")?.textContent;
@@ -70,11 +71,6 @@ async function updateMessage() {
     document.title = page.title;
     announcement.textContent = `now ${after}`;
   }
-}
-
-// The page may be the answer to a form, whose address is not the message's.
-function messagePath() {
-  return location.pathname.split("/").slice(0, 3).join("/");
 }
 
 // Four pages have a stream. The others are answered 204, which ends their stream, and ask now and then. A page in

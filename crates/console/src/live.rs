@@ -27,22 +27,25 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The state of a stream.
 struct Stream {
     changes: watch::Receiver<i64>,
+    /// The changes of LearnInk's side, which are no entries.
+    simulator: Option<watch::Receiver<()>>,
     stopped: watch::Receiver<bool>,
     is_first: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-/// A stream of the numbers of newest entries: one at once, and one after each change. If too many are open, 204,
+/// A stream of the numbers of newest entries: one at once, and one after each change, also of LearnInk's side. If too many are open, 204,
 /// which tells a browser not to try again; that page then asks now and then.
 pub(crate) fn stream(
     streams: &Arc<Semaphore>,
     changes: watch::Receiver<i64>,
+    simulator: Option<watch::Receiver<()>>,
     stopped: watch::Receiver<bool>,
 ) -> Response {
     let Ok(permit) = streams.clone().try_acquire_owned() else {
         return StatusCode::NO_CONTENT.into_response();
     };
-    let start = Stream { changes, stopped, is_first: true, _permit: permit };
+    let start = Stream { changes, simulator, stopped, is_first: true, _permit: permit };
     Sse::new(unfold(start, |mut stream| async move {
         let newest = stream.next().await?;
         Some((Ok::<_, Infallible>(Event::default().data(newest.to_string())), stream))
@@ -54,12 +57,26 @@ impl Stream {
     /// The next number; `None` at the end.
     async fn next(&mut self) -> Option<i64> {
         if !std::mem::take(&mut self.is_first) {
-            let change = tokio::time::timeout(BETWEEN_BEATS, self.changes.changed());
+            let of_simulator = async {
+                let is_change = match &mut self.simulator {
+                    Some(simulator) => simulator.changed().await.is_ok(),
+                    None => false,
+                };
+                // Without a simulator, or after its end, there is nothing to wait for.
+                if !is_change {
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
-                end = change => if matches!(end, Ok(Err(_))) { return None },
+                end = self.changes.changed() => if end.is_err() { return None },
+                () = of_simulator => {}
+                () = sleep(BETWEEN_BEATS) => {}
                 _ = self.stopped.wait_for(|stopped| *stopped) => return None,
             }
             sleep(BETWEEN_EVENTS).await;
+        }
+        if let Some(simulator) = &mut self.simulator {
+            simulator.mark_unchanged();
         }
         if *self.stopped.borrow() { None } else { Some(*self.changes.borrow_and_update()) }
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod acts;
 pub(crate) mod keys;
+pub(crate) mod learnink;
 pub(crate) mod letters;
 pub(crate) mod list;
 pub(crate) mod message;
@@ -28,8 +29,13 @@ pub(crate) trait Page: Serialize {
 }
 
 /// The pages of the navigation.
-const PAGES: [(&str, &str); 4] =
-    [("/", "Messages"), ("/dead-letters", "Dead letters"), ("/acts", "Acts"), ("/keys", "Keys")];
+const PAGES: [(&str, &str); 5] = [
+    ("/", "Messages"),
+    (learnink::ENDPOINTS, "LearnInk"),
+    ("/dead-letters", "Dead letters"),
+    ("/acts", "Acts"),
+    ("/keys", "Keys"),
+];
 
 /// A page as HTML.
 pub(crate) fn html(page: &impl Page) -> Markup {

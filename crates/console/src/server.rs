@@ -1,5 +1,7 @@
 //! The server: which page answers which request.
 
+mod learnink;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +77,7 @@ pub(crate) fn router(options: Options, port: u16, stopped: watch::Receiver<bool>
         .route("/console.css", get(async || asset("text/css; charset=utf-8", STYLE)))
         .route("/console.js", get(async || asset("text/javascript; charset=utf-8", SCRIPT)))
         .route("/icon.svg", get(async || asset("image/svg+xml", ICON)))
+        .merge(learnink::router())
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(LARGEST_FORM_BYTES))
         .layer(from_fn_with_state(shared.clone(), guarded))
@@ -293,7 +296,8 @@ async fn status(
 }
 
 async fn live(State(shared): Console) -> Response {
-    live::stream(&shared.streams, shared.options.history.changes(), shared.stopped.clone())
+    let simulator = shared.options.simulator.as_ref().map(learnink_simulator::Handle::follow);
+    live::stream(&shared.streams, shared.options.history.changes(), simulator, shared.stopped.clone())
 }
 
 /// What a message's page is asked for.
@@ -344,12 +348,13 @@ async fn open_message(
     is_revealed: bool,
 ) -> Result<Message, Failure> {
     let (now, id) = (shared.now(), message.to_owned());
+    let learnink = shared.attempts(message, is_revealed);
     let read = move |history: &History| {
         let Some(found) = history.message(&id, now)? else { return Ok(None) };
         let shown = shown(history, &found, seq, is_revealed)?;
         let newest = history.messages(&Filter::default(), None, MOST_BESIDE, now)?.messages;
         let is_settled = found.summary.state.is_settled();
-        Ok(Some(Message { is_settled, history: found, shown, said: None, newest }))
+        Ok(Some(Message { is_settled, history: found, learnink, shown, said: None, newest }))
     };
     shared.read(read).await?.ok_or_else(|| Failure::not_found(message))
 }
@@ -390,9 +395,13 @@ async fn reveal(
     Path(message): Path<String>,
     Form(form): Form<ActForm>,
 ) -> Response {
-    let mut response = wants.answer(open_message(&shared, &message, form.request, true).await);
-    // The browser hides it again, even without the script.
-    let refresh = format!("{REVEALED_FOR_S}; url={}", message_path(&message));
+    let page = open_message(&shared, &message, form.request, true).await;
+    hidden_again(wants.answer(page), &message_path(&message))
+}
+
+/// The answer to a reveal. The browser hides it again, even without the script, by opening `path`.
+fn hidden_again(mut response: Response, path: &str) -> Response {
+    let refresh = format!("{REVEALED_FOR_S}; url={path}");
     if let Ok(refresh) = HeaderValue::from_str(&refresh) {
         response.headers_mut().insert(HeaderName::from_static("refresh"), refresh);
     }

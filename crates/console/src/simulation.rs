@@ -145,4 +145,4 @@ fn json<T: Serialize>(stored: Result<&T, RequestError>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

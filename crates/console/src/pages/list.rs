@@ -35,7 +35,6 @@ impl Asked {
     ///
     /// Fails with what cannot be read, in words.
     pub(crate) fn filter(&self) -> Result<(Filter, Option<i64>), String> {
-        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let state = given(&self.state).map(|name| {
             let names = State::ALL.map(State::name).join(", ");
             State::named(&name).ok_or_else(|| format!("unknown state `{name}`: use one of {names}"))
@@ -74,8 +73,13 @@ impl Asked {
     }
 }
 
+/// What was typed; `None` if it is blank.
+pub(crate) fn given(text: &str) -> Option<String> {
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 /// A time such as `2026-01-02T08:00:00Z`, or in UTC `2026-01-02T08:00` and `2026-01-02`.
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     let in_utc = || TimeZone::UTC.to_timestamp(text.parse().ok()?).ok();
     let time = text.parse().ok().or_else(in_utc);
     time.ok_or_else(|| {

@@ -7,6 +7,8 @@ use learnink_local::terminal::visible;
 use maud::{Markup, html};
 use serde::Serialize;
 
+use super::learnink::attempted_path;
+use super::learnink::attempts::{AtEndpoint, Attempts, OneAttempt};
 use super::{At, Page, badge, counted, duration, message_path, sign};
 use crate::desk::{Diagnosis, Known};
 use crate::history::{
@@ -56,6 +58,8 @@ pub(crate) struct Message {
     /// Whether nothing more happens to it by itself.
     pub(crate) is_settled: bool,
     pub(crate) history: MessageHistory,
+    /// What LearnInk's side knows of it; `None` if it did not send it.
+    pub(crate) learnink: Option<Attempts>,
     pub(crate) shown: Option<Shown>,
     pub(crate) said: Option<Said>,
     /// The newest messages, for the list beside it. A program asks for the list itself.
@@ -101,6 +105,23 @@ impl Page for Message {
     }
 }
 
+/// A step of the timeline.
+enum Step<'a> {
+    /// LearnInk's side sent it to an endpoint.
+    Sent(&'a AtEndpoint, &'a OneAttempt),
+    /// The pipeline did something.
+    Entry(&'a Row),
+}
+
+impl Step<'_> {
+    const fn at(&self) -> Timestamp {
+        match self {
+            Self::Sent(_, attempt) => attempt.started_at,
+            Self::Entry(row) => row.entry.at(),
+        }
+    }
+}
+
 fn deliveries(count: u64) -> String {
     if count == 1 { "1 delivery".to_owned() } else { format!("{count} deliveries") }
 }
@@ -115,7 +136,7 @@ impl Message {
         html! {
             h1 { code { (visible(&summary.message)) } }
             // The script replaces what is in here when something happens.
-            div #live data-live {
+            div #live data-live data-path=(self.path()) {
                 dl.facts {
                     dt { "State" }
                     dd {
@@ -127,6 +148,9 @@ impl Message {
                     dd { @if let Some(event_type) = &summary.event_type { (visible(event_type)) } @else { "-" } }
                     dt { "So far" }
                     dd { (counted(summary.attempts, "attempt")) ", " (deliveries(summary.deliveries)) }
+                    @if let Some(learnink) = &self.learnink {
+                        @for destination in &learnink.destinations { (destination.facts()) }
+                    }
                 }
                 (self.timeline())
             }
@@ -166,10 +190,10 @@ impl Message {
                     p { (self.history.left_out) " older entries are not shown." }
                 }
                 ol.timeline {
-                    @for row in &self.history.entries {
-                        @let since = before.replace(row.entry.at()).map(|before| row.entry.at().duration_since(before));
+                    @for step in self.steps() {
+                        @let since = before.replace(step.at()).map(|before| step.at().duration_since(before));
                         li {
-                            (At(row.entry.at()))
+                            (At(step.at()))
                             " "
                             span.since {
                                 @if let Some(since) = since.and_then(|since| Duration::try_from(since).ok()) {
@@ -177,12 +201,26 @@ impl Message {
                                 }
                             }
                             " "
-                            div.what { (self.entry(row)) }
+                            div.what {
+                                @match step {
+                                    Step::Sent(at, attempt) => { (attempt.step(at)) }
+                                    Step::Entry(row) => { (self.entry(row)) }
+                                }
+                            }
                         }
                     }
                 }
             }
         }
+    }
+
+    /// The attempts of LearnInk's side and the entries by time. Of the same time, the attempt is the first.
+    fn steps(&self) -> Vec<Step<'_>> {
+        let sent = self.learnink.iter().flat_map(Attempts::by_time);
+        let sent = sent.map(|(at, attempt)| Step::Sent(at, attempt));
+        let mut steps: Vec<_> = sent.chain(self.history.entries.iter().map(Step::Entry)).collect();
+        steps.sort_by_key(Step::at);
+        steps
     }
 
     fn entry(&self, row: &Row) -> Markup {
@@ -253,6 +291,10 @@ impl Message {
                         "It goes back to its queue, and what is not done runs. Redrive it once its cause is put right.", false))
                     (act(&path, "drop", "d", "Drop this dead letter",
                         "It is written to a file in the folder of this program, and deleted from the queue.", false))
+                }
+                @if let Some(learnink) = &self.learnink {
+                    (learnink.acts(message))
+                    p { a href=(attempted_path(message)) { "Its attempts on LearnInk's side" } }
                 }
                 @if is_known && state != State::Refused {
                     (act(&path, "replay", "p", "Resend and run again",

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -17,13 +18,16 @@ use crate::history::tests::{BODY, SIGNATURE, call, history, now, record, request
 use crate::history::{Call, Entry, Opened, QueueName};
 
 /// What must not be seen without a reveal.
-const PERSONAL: [&str; 5] = ["+254705408079", "Mary", "complete your training", "dGhpcyBpcyBh", "v1,"];
+pub(super) const PERSONAL: [&str; 5] =
+    ["+254705408079", "Mary", "complete your training", "dGhpcyBpcyBh", "v1,"];
 
 /// A desk that keeps the commands and prints what it is told.
 #[derive(Default)]
-struct FakeDesk {
+pub(super) struct FakeDesk {
     ran: Mutex<Vec<(String, Vec<u8>)>>,
     prints: Mutex<Vec<(&'static str, String)>>,
+    /// The exit code of every command.
+    pub(super) exit_code: AtomicI32,
 }
 
 impl Desk for FakeDesk {
@@ -33,31 +37,32 @@ impl Desk for FakeDesk {
         let stdout = prints.iter().find(|(start, _)| line.starts_with(start)).map(|(_, text)| text.clone());
         self.ran.lock().unwrap().push((line, input));
         let stdout = stdout.unwrap_or_default().into_bytes();
-        async { Ok(CommandOutput { exit_code: 0, stdout, stderr: Vec::new() }) }.boxed()
+        let exit_code = self.exit_code.load(Ordering::Relaxed);
+        async move { Ok(CommandOutput { exit_code, stdout, stderr: Vec::new() }) }.boxed()
     }
 }
 
-struct World {
-    console: crate::Console,
-    desk: Arc<FakeDesk>,
-    key: String,
-    opened: Opened,
+pub(super) struct World {
+    pub(super) console: crate::Console,
+    pub(super) desk: Arc<FakeDesk>,
+    pub(super) key: String,
+    pub(super) opened: Opened,
     _folder: TempDir,
 }
 
 /// An answer.
-struct Answer {
-    status: u16,
-    headers: String,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         let line =
             self.headers.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}: ")));
         line.map(|line| line.split_once(": ").unwrap().1)
@@ -66,6 +71,14 @@ impl Answer {
 
 impl World {
     async fn with(entries: impl IntoIterator<Item = Entry>) -> Self {
+        Self::start(entries, None, Vec::new()).await
+    }
+
+    pub(super) async fn start(
+        entries: impl IntoIterator<Item = Entry>,
+        simulator: Option<learnink_simulator::Handle>,
+        samples: Vec<learnink_simulator::Event>,
+    ) -> Self {
         let (folder, opened) = history(entries);
         let desk = Arc::new(FakeDesk::default());
         let key = Key::of(folder.path()).unwrap();
@@ -73,8 +86,8 @@ impl World {
         let options = Options {
             history: opened.history.clone(),
             desk: desk.clone(),
-            simulator: None,
-            samples: Vec::new(),
+            simulator,
+            samples,
             key: key.clone(),
             operator: Some("zoe".to_owned()),
             now,
@@ -83,21 +96,21 @@ impl World {
         Self { console, desk, key: key.expose().to_owned(), opened, _folder: folder }
     }
 
-    fn prints(&self, command: &'static str, text: impl Into<String>) {
+    pub(super) fn prints(&self, command: &'static str, text: impl Into<String>) {
         let mut prints = self.desk.prints.lock().unwrap();
         prints.retain(|(other, _)| *other != command);
         prints.push((command, text.into()));
     }
 
-    fn ran(&self) -> Vec<String> {
+    pub(super) fn ran(&self) -> Vec<String> {
         self.desk.ran.lock().unwrap().iter().map(|(line, _)| line.clone()).collect()
     }
 
-    fn cookie(&self) -> String {
+    pub(super) fn cookie(&self) -> String {
         format!("cookie: learnink-console-{}={}\r\n", self.console.address().port(), self.key)
     }
 
-    async fn connect(&self, line: &str, headers: &str, body: &str) -> TcpStream {
+    pub(super) async fn connect(&self, line: &str, headers: &str, body: &str) -> TcpStream {
         let address = self.console.address();
         let mut stream = TcpStream::connect(address).await.unwrap();
         let host = if headers.contains("host: ") { String::new() } else { format!("host: {address}\r\n") };
@@ -106,7 +119,7 @@ impl World {
         stream
     }
 
-    async fn send(&self, line: &str, headers: &str, body: &str) -> Answer {
+    pub(super) async fn send(&self, line: &str, headers: &str, body: &str) -> Answer {
         let mut stream = self.connect(line, headers, body).await;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await.unwrap();
@@ -117,19 +130,29 @@ impl World {
         Answer { status, headers: headers.to_owned(), body: body.to_owned() }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.send(&format!("GET {path}"), &self.cookie(), "").await
     }
 
-    async fn get_json(&self, path: &str) -> Answer {
+    pub(super) async fn get_json(&self, path: &str) -> Answer {
         self.send(&format!("GET {path}"), &format!("{}accept: application/json\r\n", self.cookie()), "").await
     }
 
-    async fn post(&self, path: &str, form: &str) -> Answer {
+    pub(super) async fn post(&self, path: &str, form: &str) -> Answer {
         let headers = format!(
             "{}sec-fetch-site: same-origin\r\ncontent-type: application/x-www-form-urlencoded\r\n\
              content-length: {}\r\n",
             self.cookie(),
+            form.len()
+        );
+        self.send(&format!("POST {path}"), &headers, form).await
+    }
+
+    pub(super) async fn post_json(&self, path: &str, form: &str) -> Answer {
+        let headers = format!(
+            "authorization: Bearer {}\r\naccept: application/json\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n",
+            self.key,
             form.len()
         );
         self.send(&format!("POST {path}"), &headers, form).await
@@ -576,7 +599,7 @@ async fn a_test_waits_for_the_end_of_a_message_without_sleeping() {
     assert_eq!(world.get_json("/messages/msg_2?until=settled&wait=x").await.status, 400);
 }
 
-async fn next_event(stream: &mut BufReader<TcpStream>) -> String {
+pub(super) async fn next_event(stream: &mut BufReader<TcpStream>) -> String {
     loop {
         let mut line = String::new();
         assert!(stream.read_line(&mut line).await.unwrap() > 0, "the stream ended");
