@@ -23,6 +23,7 @@ mod secret;
 mod secrets;
 mod send;
 mod show;
+mod sim;
 mod stack;
 mod status;
 mod stored;
@@ -55,6 +56,9 @@ enum Command {
     Dev(dev::Args),
     /// Sign webhooks as LearnInk does, and post them
     Send(send::Args),
+    /// Work with LearnInk's side of a running `learnink dev`: endpoints, examples, resends, faults
+    #[command(subcommand)]
+    Sim(Box<sim::Command>),
     /// Show which learner started which course, as the `progress` handler recorded it
     Learners(stored::Args),
     /// Show the events that no handler took when they arrived
@@ -139,6 +143,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Send(args) => send::run(args).await,
+        Command::Sim(command) => sim::run(*command).await,
         Command::Learners(args) => stored::learners(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Unknown(args) => stored::unknown_events(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Show(args) => show::run(&args).await,
