@@ -21,7 +21,8 @@ use serde::Serialize;
 use crate::output::{note, print};
 use crate::table;
 use crate::table::Column::{Id, Text};
-use folder::{Catalog, EVENTS, Repository};
+use folder::{Catalog, EVENTS};
+pub(crate) use folder::{Files, Repository};
 
 /// Options of `learnink catalog`.
 #[derive(Debug, clap::Args)]

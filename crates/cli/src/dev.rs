@@ -4,6 +4,7 @@ mod desk;
 mod entries;
 mod lines;
 mod page;
+mod sender;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::lines::Lines;
 use self::page::{Page, PageArgs};
+use self::sender::Sender;
 use crate::archive::variable_for_handlers;
 use crate::output::{self, DIM, Line, PENDING, note};
 use crate::{DEFAULT_STATE, StateFolder, aws, called, secrets};
@@ -57,16 +59,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let state = State::open(&folder)?;
     let secret_is_given = args.secret.is_some();
     // A given secret is not printed.
-    let (signing_secret, shown_secret) = match args.secret {
+    let (signing_secret, secret, shown_secret) = match args.secret {
         Some(secret) => {
-            (SigningSecret::Given(secrets::without_wrapping(&secret)), "the one you gave".to_owned())
+            let secret = secrets::without_wrapping(&secret);
+            (SigningSecret::Given(secret.clone()), secret, "the one you gave".to_owned())
         }
-        None => (SigningSecret::Kept, state.signing_secret()?),
+        None => {
+            let secret = state.signing_secret()?;
+            (SigningSecret::Kept, secret.clone(), secret)
+        }
     };
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
     let (observer, unkept) = mpsc::unbounded_channel();
     let (shown, mut observations) = mpsc::unbounded_channel();
     let (mut page, history) = args.page.history(&folder);
+    let sender = history.as_ref().and_then(|history| Sender::restore(history, &mut page.notices));
     let (stop_keeper, stopped) = oneshot::channel();
     let keeper = tokio::spawn(Page::keep(page.recorder(), unkept, shown, stopped));
     let options = Options {
@@ -76,15 +83,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         limits: StackLimits::TEMPLATE,
         env: Env::new(variable_for_handlers).with_aws(|| aws::config(None)),
         random: fastrand::f64,
-        fault: None,
+        fault: sender.as_ref().map(Sender::faults),
         observer,
     };
     let pipeline =
         Pipeline::start(options).await.map_err(|error| explain(error, &folder, secret_is_given))?;
-    if let Some(history) = history {
-        args.page.serve(&mut page, history, &pipeline, &folder).await;
-    }
     let url = pipeline.url();
+    if let Some(history) = history {
+        let handle = sender.as_ref().map(Sender::handle);
+        args.page.serve(&mut page, history, handle, &pipeline, &folder).await;
+    }
+    let sending = sender
+        .zip(page.recorder())
+        .map(|(sender, recorder)| sender.start(&url, &secret, recorder, &mut page.notices));
     let mut screen = Screen::default();
     screen.print(Line::default().styled(BOLD, "LearnInk webhooks, on this machine"));
     screen.print("");
@@ -115,6 +126,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     screen.print("");
     screen.print("stopping: no more requests; finishing what was acknowledged (Ctrl-C again to leave it)");
+    if let Some(sending) = sending {
+        sending.stop().await;
+    }
     let stop = pipeline.stop(PATIENCE);
     tokio::pin!(stop);
     let left = loop {

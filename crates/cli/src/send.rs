@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use learnink_local::StateError;
 use learnink_local::state::read_signing_secret;
 use learnink_receiver::Verifier;
-use learnink_simulator::{Learner, fresh_message_id, freshened};
+use learnink_simulator::{Event, Learner, fresh_message_id, freshened};
 use learnink_webhook::MessageId;
 use svix::webhooks::Webhook;
 use tokio::time::MissedTickBehavior;
@@ -24,6 +24,11 @@ use crate::{StateFolder, called, input, milliseconds, now, secrets, table};
 
 /// The payload if no file is named.
 const SAMPLE: &str = include_str!("../../../events/user.course.started.json");
+
+/// The event that is sent if no file is named.
+pub(crate) fn sample() -> Event {
+    Event { event_type: "user.course.started".to_owned(), payload: SAMPLE.to_owned() }
+}
 
 /// LearnInk waits this long for an answer. Source: Svix documentation, "Retry Schedule".
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);

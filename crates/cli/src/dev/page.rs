@@ -12,11 +12,13 @@ use learnink_console::{Console, Options};
 use learnink_local::state::Service;
 use learnink_local::terminal::quoted;
 use learnink_local::{Observation, Pipeline};
+use learnink_simulator::Handle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::desk::Learnink;
 use super::entries::entry;
+use super::sender::samples;
 use crate::{now, variable};
 
 /// The port of the page.
@@ -75,10 +77,11 @@ impl PageArgs {
         &self,
         page: &mut Page,
         history: history::History,
+        simulator: Option<Handle>,
         pipeline: &Pipeline,
         folder: &Path,
     ) {
-        match self.console(history, folder).await {
+        match self.console(history, simulator, folder).await {
             Ok(console) => {
                 let link = console.link();
                 if let Err(error) =
@@ -97,7 +100,12 @@ impl PageArgs {
         }
     }
 
-    async fn console(&self, history: history::History, folder: &Path) -> Result<Console, String> {
+    async fn console(
+        &self,
+        history: history::History,
+        simulator: Option<Handle>,
+        folder: &Path,
+    ) -> Result<Console, String> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.console_port));
         let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => format!(
@@ -113,7 +121,8 @@ impl PageArgs {
         let operator =
             ["USER", "LOGNAME"].into_iter().find_map(variable).is_none().then(|| "console".to_owned());
         let desk = Arc::new(Learnink::new(folder.to_owned()).map_err(no_page)?);
-        Console::start(listener, Options { history, desk, key, operator, now }).map_err(no_page)
+        Console::start(listener, Options { history, desk, simulator, samples: samples(), key, operator, now })
+            .map_err(no_page)
     }
 }
 
