@@ -4,10 +4,11 @@
 //! and the three actions that this code calls. The current value is in the file that `learnink send` signs with.
 //! Source: AWS Secrets Manager API reference, `GetSecretValue`, `PutSecretValue`, `UpdateSecretVersionStage`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -21,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::state::{StateError, secret_file, write_line};
+use crate::state::{StateError, previous_secret_file, read_secret, secret_file, write_line};
 
 /// The name of the only secret.
 pub const SIGNING_SECRET: &str = "signing_secret";
@@ -122,21 +123,15 @@ struct Files {
 
 impl Files {
     fn path(&self, stage: Stage) -> PathBuf {
-        let current = secret_file(&self.folder);
         match stage {
-            Stage::Current => current,
-            Stage::Previous => current.with_extension("previous"),
-            Stage::Pending => current.with_extension("pending"),
+            Stage::Current => secret_file(&self.folder),
+            Stage::Previous => previous_secret_file(&self.folder),
+            Stage::Pending => self.folder.join("signing-secret.pending"),
         }
     }
 
     fn value(&self, stage: Stage) -> Result<Option<String>, Refusal> {
-        let path = self.path(stage);
-        match fs::read_to_string(&path) {
-            Ok(value) => Ok(Some(value.trim().to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Refusal::Internal(StateError::Io { path, source })),
-        }
+        read_secret(&self.path(stage)).map_err(Refusal::Internal)
     }
 
     /// Writes the value of a stage, or takes it away.
@@ -153,11 +148,15 @@ impl Files {
         }
     }
 
+    /// When the value of a stage was stored.
+    fn stored_at(&self, stage: Stage) -> Option<SystemTime> {
+        fs::metadata(self.path(stage)).and_then(|file| file.modified()).ok()
+    }
+
     fn get(&self, get: &Get) -> Result<Value, Refusal> {
         let stage = get.version_stage.unwrap_or(Stage::Current);
         let value = self.value(stage)?.ok_or(Refusal::NotFound)?;
-        let stored_at = fs::metadata(self.path(stage)).and_then(|file| file.modified()).ok();
-        let stored_at = stored_at.and_then(|time| Timestamp::try_from(time).ok());
+        let stored_at = self.stored_at(stage).and_then(|time| Timestamp::try_from(time).ok());
         Ok(json!({
             "Name": SIGNING_SECRET,
             "VersionId": version_id(&value),
@@ -189,8 +188,14 @@ impl Files {
         if before.as_deref() == Some(value) {
             return Ok(());
         }
+        let stored_at = self.stored_at(Stage::Current);
         // In this order, so that a kill in between loses neither.
         self.set(Stage::Previous, before.as_deref())?;
+        if let Some(stored_at) = stored_at {
+            let previous = File::options().write(true).open(self.path(Stage::Previous));
+            // Otherwise it only looks newer than it is.
+            let _ = previous.and_then(|file| file.set_modified(stored_at));
+        }
         self.set(Stage::Current, Some(value))
     }
 
@@ -342,6 +347,27 @@ mod tests {
         assert_eq!(value(&files, "AWSPREVIOUS").as_deref(), Some(OLD));
         assert_eq!(value(&files, "AWSPENDING"), None);
         assert_eq!(crate::state::read_signing_secret(folder.path()).unwrap(), NEW);
+        assert_eq!(crate::state::read_previous_secret(folder.path()).unwrap().as_deref(), Some(OLD));
+    }
+
+    #[test]
+    fn the_previous_value_keeps_the_time_when_it_was_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files(folder.path());
+        let stored_at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        File::options()
+            .write(true)
+            .open(secret_file(folder.path()))
+            .unwrap()
+            .set_modified(stored_at)
+            .unwrap();
+        store(&files, OLD, NEW).unwrap();
+        let created = |stage: &str| {
+            let get = json!({ "SecretId": SIGNING_SECRET, "VersionStage": stage });
+            call(&files, "GetSecretValue", &get).unwrap()["CreatedDate"].as_i64().unwrap()
+        };
+        assert_eq!(created("AWSPREVIOUS"), 1_700_000_000);
+        assert!(created("AWSCURRENT") > 1_700_000_000);
     }
 
     #[test]

@@ -205,13 +205,25 @@ fn forget_addresses(folder: &Path) {
 ///
 /// [`StateError`] when there is none, or it cannot be read.
 pub fn read_signing_secret(folder: &Path) -> Result<String, StateError> {
-    let path = secret_file(folder);
-    match fs::read_to_string(&path) {
-        Ok(secret) => Ok(secret.trim().to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(StateError::NoSecret { folder: folder.to_owned() })
-        }
-        Err(source) => Err(StateError::Io { path, source }),
+    read_secret(&secret_file(folder))?.ok_or_else(|| StateError::NoSecret { folder: folder.to_owned() })
+}
+
+/// The signing secret before the current one in `folder`, which is accepted until it is dropped; `None` if there is
+/// none. Needs no lock.
+///
+/// # Errors
+///
+/// [`StateError::Io`] when it cannot be read.
+pub fn read_previous_secret(folder: &Path) -> Result<Option<String>, StateError> {
+    read_secret(&previous_secret_file(folder))
+}
+
+/// The secret in a file; `None` if the file does not exist.
+pub(crate) fn read_secret(path: &Path) -> Result<Option<String>, StateError> {
+    match fs::read_to_string(path) {
+        Ok(secret) => Ok(Some(secret.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StateError::Io { path: path.to_owned(), source }),
     }
 }
 
@@ -223,6 +235,11 @@ pub fn database_file(folder: &Path) -> PathBuf {
 /// The file of the signing secret of the pipeline in `folder`.
 pub fn secret_file(folder: &Path) -> PathBuf {
     folder.join("signing-secret")
+}
+
+/// The file of the signing secret before the current one.
+pub fn previous_secret_file(folder: &Path) -> PathBuf {
+    folder.join("signing-secret.previous")
 }
 
 #[cfg(test)]
