@@ -163,6 +163,12 @@ fn the_secret_comes_from_a_file_a_variable_standard_input_or_the_state() {
     };
     from(&mut by(&[]), 0, "the state of `learnink dev` (.)");
     from(by(&[]).env("LEARNINK_SIGNING_SECRET", SECRET), 0, "LEARNINK_SIGNING_SECRET");
+    folder.write("signing-secret", OTHER_SECRET);
+    folder.write("signing-secret.previous", SECRET);
+    let (code, stdout, stderr) = said(&mut by(&[]));
+    let expected = "signed with the secret from the previous value in the state of `learnink dev` (.)\n";
+    assert!(stdout.ends_with(expected), "{stdout}{stderr}");
+    assert_eq!(code, Some(0));
     from(by(&["--secret-file", "other.txt"]).env("LEARNINK_SIGNING_SECRET", SECRET), 1, "other.txt");
     let (code, stdout, _) =
         folder.verify_piped(&["good.txt", "--secret-file", "-"], &format!("\"{SECRET}\"\n"));

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use console::Term;
+use learnink_local::StateError;
+use learnink_local::state::{read_previous_secret, read_signing_secret};
 use learnink_local::terminal::quoted;
 use learnink_receiver::Verifier;
 
@@ -50,10 +52,23 @@ pub(crate) async fn signing_values(stack: &Stack) -> anyhow::Result<Vec<(String,
     let Stored { current, previous } = store.read().await?;
     let current = current.and_then(|version| version.value);
     let current = current.with_context(|| format!("{store} has no value that is text"))?;
-    let previous = previous.and_then(|version| version.value);
-    let previous = previous.filter(|value| Verifier::new(value).is_ok());
+    let previous = usable(previous.and_then(|version| version.value));
     let previous = previous.map(|value| (format!("the previous value of {store}"), value));
     Ok(std::iter::once((format!("the current value of {store}"), current)).chain(previous).collect())
+}
+
+/// The values that `learnink dev` keeps in `folder`, and where each is: the current one, and the one before if it
+/// can be used.
+pub(crate) fn signing_values_of_dev(folder: &Path) -> Result<Vec<(String, String)>, StateError> {
+    let state = format!("the state of `learnink dev` ({})", quoted(folder));
+    let previous = usable(read_previous_secret(folder)?);
+    let previous = previous.map(|value| (format!("the previous value in {state}"), value));
+    Ok(std::iter::once((state, read_signing_secret(folder)?)).chain(previous).collect())
+}
+
+/// A previous value, if the receiver can verify with it.
+fn usable(previous: Option<String>) -> Option<String> {
+    previous.filter(|value| Verifier::new(value).is_ok())
 }
 
 /// The output with the name of the signing secret.

@@ -13,9 +13,9 @@ use learnink_aws::SecretsManager;
 use learnink_aws::secret::{CURRENT, PREVIOUS, ReadError};
 use learnink_consumer::ledger::LedgerError;
 use learnink_local::pipeline::{DEAD_LETTER_QUEUE, QUEUE};
-use learnink_local::state::{Service, address, read_signing_secret};
+use learnink_local::state::{Service, address, read_previous_secret, read_signing_secret};
 use learnink_local::terminal::quoted;
-use learnink_local::{LocalSqs, sdk_config};
+use learnink_local::{LocalSqs, StateError, sdk_config};
 use learnink_webhook::config::listed_secrets;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -181,8 +181,7 @@ async fn of_dev(folder: &Path, options: String) -> anyhow::Result<Status> {
         let count = sample.as_ref().map_or(0, |sample| sample.looked_at).max(counts.all());
         DeadLetters { count, sample: Some(sample).filter(|_| count > 0) }
     });
-    let secrets = read_signing_secret(folder).map_err(|error| Unread::other("reading the secret", error));
-    let secrets = secrets.map(|value| Secrets { current: listed_secrets(&value).count(), previous: 0 });
+    let secrets = secrets_of_dev(folder).map_err(|error| Unread::other("reading the secret", error));
     let place = format!("the pipeline of `learnink dev` ({})", quoted(folder));
     Ok(Status { place, options, queue, dead_letters, secrets, deployed: None })
 }
@@ -209,6 +208,14 @@ fn sample_unread(error: &anyhow::Error) -> Unread {
         Some(call) => Unread::sdk(action, call.clone()),
         None => Unread::other(action, format!("{error:#}")),
     }
+}
+
+/// How many secrets `learnink dev` keeps in `folder`.
+fn secrets_of_dev(folder: &Path) -> Result<Secrets, StateError> {
+    let count = |value: &str| listed_secrets(value).count();
+    let current = count(&read_signing_secret(folder)?);
+    let previous = read_previous_secret(folder)?.as_deref().map_or(0, count);
+    Ok(Secrets { current, previous })
 }
 
 /// How many secrets are stored, current and previous.

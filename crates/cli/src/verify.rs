@@ -16,7 +16,6 @@ use anyhow::Context;
 use console::Term;
 use jiff::Timestamp;
 use learnink_local::StateError;
-use learnink_local::state::read_signing_secret;
 use learnink_local::terminal::quoted;
 use learnink_receiver::{claimed_id, signature_headers};
 use serde::Serialize;
@@ -171,7 +170,7 @@ async fn read_secrets(args: &Args) -> anyhow::Result<Vec<SecretSource>> {
         Some(file) => vec![(quoted(file), secrets::in_file(file)?)],
         None => match args.target.in_aws.stack().await? {
             Some(stack) => secret::signing_values(&stack).await?,
-            None => vec![secret_of_this_machine(&args.target.state.folder)?],
+            None => secrets_of_this_machine(&args.target.state.folder)?,
         },
     };
     let mut sources: Vec<_> = own.into_iter().map(receiver).collect();
@@ -188,14 +187,14 @@ async fn read_secrets(args: &Args) -> anyhow::Result<Vec<SecretSource>> {
     Ok(sources)
 }
 
-/// The secret of this machine: in the variable, in the state of `learnink dev`, or typed in.
-fn secret_of_this_machine(folder: &Path) -> anyhow::Result<(String, String)> {
+/// The secrets of this machine: in the variable, in the state of `learnink dev`, or typed in.
+fn secrets_of_this_machine(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
     if let Some(text) = variable(SECRETS) {
-        return Ok((SECRETS.to_owned(), text));
+        return Ok(vec![(SECRETS.to_owned(), text)]);
     }
-    match read_signing_secret(folder) {
-        Ok(text) => Ok((format!("the state of `learnink dev` ({})", quoted(folder)), text)),
-        Err(StateError::NoSecret { .. }) if Term::stderr().is_term() => asked(),
+    match secret::signing_values_of_dev(folder) {
+        Ok(values) => Ok(values),
+        Err(StateError::NoSecret { .. }) if Term::stderr().is_term() => Ok(vec![asked()?]),
         Err(error @ StateError::NoSecret { .. }) => anyhow::bail!(
             "{error}, and no other is given; pass --secret-file or --stack, set {SECRETS}, or start `{}`",
             called::dev()

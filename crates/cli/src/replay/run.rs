@@ -12,7 +12,6 @@ use jiff::{SignedDuration, Timestamp};
 use learnink_consumer::ledger::{Entry, REMEMBERED_FOR, payload_sha256};
 use learnink_consumer::replay::{Closing, Coverage, ReplayWindow, Run};
 use learnink_local::LocalDynamoDb;
-use learnink_local::state::read_signing_secret;
 use learnink_local::terminal::option;
 use learnink_receiver::Verifier;
 use learnink_webhook::idempotency::run_key;
@@ -378,13 +377,11 @@ impl Args {
             Some(file) => vec![secrets::in_file(file)?],
             None => variable(SECRETS).into_iter().map(|given| secrets::without_wrapping(&given)).collect(),
         };
-        match stack {
-            Some(stack) => {
-                let values = secret::signing_values(stack).await?.into_iter();
-                known.extend(values.map(|(_, value)| secrets::without_wrapping(&value)));
-            }
-            None => known.push(secrets::without_wrapping(&read_signing_secret(&self.target.state.folder)?)),
-        }
+        let values = match stack {
+            Some(stack) => secret::signing_values(stack).await?,
+            None => secret::signing_values_of_dev(&self.target.state.folder)?,
+        };
+        known.extend(values.into_iter().map(|(_, value)| secrets::without_wrapping(&value)));
         let verifier = Verifier::new(&known.join(" "));
         verifier.map(Some).context(
             "the signing secrets cannot be used; pass the right ones with --secret-file, or --unproven to do without",
