@@ -1,4 +1,4 @@
-//! `learnink secret`, as an operator types it: on ministack's Secrets Manager, with the real receiver.
+//! `learnink secret`, as an operator types it: on ministack's Secrets Manager with the real receiver, and on a laptop.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
@@ -19,7 +19,7 @@ use learnink_tests::signing::{OTHER_SECRET, SECRET, now_s};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::command::{create_stack, error_of, in_aws, in_aws_cli, learnink, text};
+use crate::command::{Dev, create_stack, error_of, in_aws, in_aws_cli, learnink, text};
 use crate::deployed::venv;
 use crate::recorded::Recorded;
 use crate::records::drain;
@@ -105,10 +105,7 @@ impl Desk {
 
     /// The slots of the signing secret: slot, state, fingerprint.
     async fn slots(&self) -> Vec<[String; 3]> {
-        let slots = self.json(&["status"]).await;
-        let slots = slots.as_array().unwrap().iter().filter(|slot| slot["secret"] == "signing");
-        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-        slots.map(|slot| ["slot", "state", "fingerprint"].map(|name| text(&slot[name]))).collect()
+        signing_slots(self.json(&["status"]).await.as_array().unwrap())
     }
 
     /// The value of a stage, if there is one.
@@ -142,6 +139,55 @@ impl Desk {
         let part = |act: &Value, name: &str| act[name].as_str().unwrap().to_owned();
         acts.iter().map(|act| ["action", "filter", "outcome"].map(|name| part(act, name))).collect()
     }
+}
+
+/// The slots of the signing secret in what `secret status` says: slot, state, fingerprint.
+fn signing_slots(said: &[Value]) -> Vec<[String; 3]> {
+    let slots = said.iter().filter(|slot| slot["secret"] == "signing");
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    slots.map(|slot| ["slot", "state", "fingerprint"].map(|name| text(&slot[name]))).collect()
+}
+
+/// `learnink dev` with [`SECRET`], which it keeps.
+struct Laptop {
+    dev: Dev,
+    _folder: tempfile::TempDir,
+}
+
+impl Laptop {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("signing-secret"), format!("{SECRET}\n")).unwrap();
+        Self { dev: Dev::start(folder.path()), _folder: folder }
+    }
+
+    /// What a command says to this standard input.
+    async fn run(&self, arguments: &[&str], input: &str) -> Said {
+        said(secret_in(&self.dev.folder, arguments), input).await
+    }
+
+    fn slots(&self) -> Vec<[String; 3]> {
+        signing_slots(&self.dev.json("secret status"))
+    }
+
+    /// The answer to a webhook that is signed with this secret.
+    fn answer_to(&self, secret: &str) -> String {
+        text(&self.dev.send(&["--secret", secret]).stdout).chars().take(3).collect()
+    }
+
+    /// The acts: action, filter, place.
+    fn acts(&self) -> Vec<[String; 3]> {
+        let part = |act: &Value, name: &str| act[name].as_str().unwrap().to_owned();
+        let acts = self.dev.json("acts");
+        acts.iter().map(|act| ["action", "filter", "place"].map(|name| part(act, name))).collect()
+    }
+}
+
+/// The command for the `learnink dev` in a folder.
+fn secret_in(folder: &str, arguments: &[&str]) -> Command {
+    let mut command = learnink(&[&["secret"], arguments, &["--state", folder]].concat());
+    command.env("USER", "kim");
+    command
 }
 
 /// Runs a command. Nothing that it says is secret.
@@ -478,16 +524,8 @@ async fn said_with(command: &mut Command, variable: &str, value: &str, input: &s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_stack_or_its_outputs_it_is_said_what_is_missing() {
+async fn without_the_outputs_of_a_stack_it_is_said_what_is_missing() {
     let engine = Engine::ministack().await;
-    for command in ["put", "rotate"] {
-        let Said(code, _, stderr) = said(learnink(&["secret", command]), SECRET).await;
-        assert!(
-            stderr.starts_with("error: name the deployed stack with --stack or LEARNINK_STACK; "),
-            "{stderr}"
-        );
-        assert_eq!((code, stderr.lines().count()), (Some(2), 1));
-    }
     let ledger = engine.table("message_id", None).await;
     let old = format!("old-{ledger}");
     create_stack(&old, &[("LedgerTableName", &ledger)]);
@@ -618,6 +656,11 @@ fn the_secret_of_dev_is_named_by_its_fingerprint_too() {
     assert!(table.contains(&format!("signing\tcurrent\t{FINGERPRINT}\t20")), "{table}");
     assert!(table.contains("in the state of `learnink dev` ("), "{table}");
     assert_eq!(code, Some(0));
+    std::fs::write(folder.path().join("signing-secret.previous"), format!("{OTHER_SECRET}\n")).unwrap();
+    let Said(code, table, _) = checked_run(&mut learnink(&status));
+    assert!(table.contains(&format!("signing\tcurrent\t{FINGERPRINT}\t20")), "{table}");
+    assert!(table.contains(&format!("signing\tprevious\t{OTHER_FINGERPRINT}\t20")), "{table}");
+    assert_eq!(code, Some(0));
     std::fs::write(folder.path().join("signing-secret"), "whsec_c2hvcnQ=\n").unwrap();
     let Said(code, table, _) = checked_run(&mut learnink(&status));
     assert!(table.contains("cannot be used: the signing secret has a key of 5 bytes"), "{table}");
@@ -626,6 +669,107 @@ fn the_secret_of_dev_is_named_by_its_fingerprint_too() {
 
 fn checked_run(command: &mut Command) -> Said {
     checked(&command.output().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_dev_takes_a_new_secret_beside_the_previous_one_until_that_is_dropped() {
+    let laptop = Laptop::start();
+    let folder = &laptop.dev.folder;
+    let Said(code, dry, _) = laptop.run(&["rotate", "--dry-run"], OTHER_SECRET).await;
+    let expected = format!(
+        "dry run: {OTHER_FINGERPRINT} would be stored in the secret of `learnink dev` in {folder}, and {FINGERPRINT} \
+         would stay accepted\n"
+    );
+    assert_eq!((code, dry), (Some(0), expected));
+    let Said(code, stdout, stderr) = laptop.run(&["rotate", "--reason", "practice"], OTHER_SECRET).await;
+    assert!(stdout.starts_with("secret signing: stored, and the receiver takes it ("), "{stdout}{stderr}");
+    let next = format!("cargo learnink secret rotate --drop-previous --state {folder}\n");
+    assert!(stderr.contains(FINGERPRINT) && stderr.ends_with(&next), "{stderr}");
+    assert_eq!(code, Some(0));
+    assert_eq!([SECRET, OTHER_SECRET].map(|secret| laptop.answer_to(secret)), ["200", "200"]);
+    // `send` signs with the new one.
+    assert!(laptop.dev.send(&[]).status.success());
+    let both = [slot("current", "in_use", OTHER_FINGERPRINT), slot("previous", "also_used", FINGERPRINT)];
+    assert_eq!(laptop.slots(), both);
+    assert!(laptop.dev.run(&["status"]).contains("signing secret 1 current, 1 previous\n"));
+
+    let drop = ["rotate", "--drop-previous", "--yes"];
+    let Said(code, stdout, stderr) = laptop.run(&drop, "").await;
+    let expected = format!("secret signing: {FINGERPRINT} is dropped, and the receiver refuses it (");
+    assert!(stdout.starts_with(&expected), "{stdout}{stderr}");
+    assert_eq!(code, Some(0));
+    assert_eq!([SECRET, OTHER_SECRET].map(|secret| laptop.answer_to(secret)), ["401", "200"]);
+    assert_eq!(laptop.slots(), both[..1]);
+    let Said(code, nothing, _) = laptop.run(&drop, "").await;
+    assert_eq!(nothing, format!("nothing to drop: the receiver accepts only {OTHER_FINGERPRINT}\n"));
+    assert_eq!(code, Some(0));
+    let place = format!("the secret of `learnink dev` in {folder}");
+    let expected = [
+        ["secret rotate", &format!("signing {OTHER_FINGERPRINT}"), &place].map(str::to_owned),
+        ["secret drop-previous", &format!("signing {FINGERPRINT}"), &place].map(str::to_owned),
+    ];
+    assert_eq!(laptop.acts(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_of_a_running_dev_is_replaced_only_if_that_is_said() {
+    let laptop = Laptop::start();
+    let Said(code, _, stderr) = laptop.run(&["put"], OTHER_SECRET).await;
+    assert!(stderr.contains(&format!("another secret, {FINGERPRINT}, which is in use")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("`cargo learnink secret rotate --state {}`", laptop.dev.folder)),
+        "{stderr}"
+    );
+    assert_eq!((code, laptop.acts().len()), (Some(1), 0));
+
+    let Said(code, stdout, stderr) = laptop.run(&["put", "--replace", "--yes", "--json"], OTHER_SECRET).await;
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["change"], &report["probe"]), (&json!("stored"), &json!("as_expected")));
+    assert_eq!([SECRET, OTHER_SECRET].map(|secret| laptop.answer_to(secret)), ["401", "200"]);
+    assert_eq!(laptop.slots(), [slot("current", "in_use", OTHER_FINGERPRINT)]);
+    assert_eq!(laptop.acts()[0][0], "secret put");
+
+    let Said(code, stdout, _) = laptop.run(&["put", "--no-probe"], OTHER_SECRET).await;
+    assert_eq!((code, stdout.as_str()), (Some(0), "secret signing: stored already; no probe was sent\n"));
+    // The next start has it too.
+    let folder = laptop.dev.folder.clone();
+    drop(laptop.dev);
+    let again = Dev::start(std::path::Path::new(&folder));
+    assert!(again.send(&["--secret", OTHER_SECRET]).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_this_machine_that_cannot_be_changed_is_said_to_be_so_with_what_to_do() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().to_str().unwrap();
+    let error = async |arguments: &[&str]| {
+        let Said(code, stdout, stderr) = said(secret_in(folder, arguments), OTHER_SECRET).await;
+        assert_eq!((code, stdout.as_str(), stderr.lines().count()), (Some(2), "", 1), "{stderr}");
+        stderr
+    };
+    let start = format!("start `cargo dev --state {folder}`");
+    let push = error(&["put", "push"]).await;
+    assert!(push.contains("the variable LEARNINK_PUSH_SECRET at the start; set it and start "), "{push}");
+    let changes = [&["put"][..], &["rotate"], &["rotate", "--drop-previous", "--yes"]];
+    for change in changes {
+        let expected = format!(
+            "error: `learnink dev` is not running in {folder}; {start}, or name a deployed stack with --stack\n"
+        );
+        assert_eq!(error(change).await, expected);
+    }
+    let dev = Dev::start_with(state.path(), &[("LEARNINK_SIGNING_SECRET", SECRET)]);
+    for change in changes {
+        let given = error(change).await;
+        assert!(
+            given.contains("was given at its start, with --secret or LEARNINK_SIGNING_SECRET"),
+            "{given}"
+        );
+        assert!(given.contains(&format!("{start} without a secret")), "{given}");
+    }
+    let status = error_of(&mut secret_in(folder, &["status"]));
+    assert!(status.contains("was given at its start"), "{status}");
+    assert!(dev.json("acts").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

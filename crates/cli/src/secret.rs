@@ -1,6 +1,7 @@
 //! `learnink secret`: which secrets are stored, and how new ones get there.
 
 mod change;
+mod dev;
 mod probe;
 mod put;
 mod rotate;
@@ -22,8 +23,8 @@ use learnink_receiver::Verifier;
 use self::slots::{Given, Kind, NotStorable};
 use self::store::{Store, Stored};
 use crate::input::STANDARD;
-use crate::stack::{InAws, Stack};
-use crate::{called, output, secrets};
+use crate::stack::Stack;
+use crate::{output, secrets};
 
 /// The commands of `learnink secret`.
 #[derive(Debug, clap::Subcommand)]
@@ -73,19 +74,6 @@ fn usable(previous: Option<String>) -> Option<String> {
 
 /// The output with the name of the signing secret.
 const SIGNING_OUTPUT: &str = "SigningSecretName";
-
-/// The stack, which these commands need; `None` if none is named, which is said.
-async fn stack(in_aws: &InAws) -> anyhow::Result<Option<Stack>> {
-    let stack = in_aws.stack().await?;
-    if stack.is_none() {
-        output::error(&anyhow::anyhow!(
-            "name the deployed stack with --stack or LEARNINK_STACK; the secret of `learnink dev` is made by itself, \
-             and `{} dev --secret` takes another",
-            called::learnink()
-        ));
-    }
-    Ok(stack)
-}
 
 /// Where a new secret comes from.
 #[derive(Debug, clap::Args)]

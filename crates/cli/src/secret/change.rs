@@ -8,7 +8,9 @@ use clap::builder::NonEmptyStringValueParser;
 use learnink_simulator::Fingerprint;
 use serde::Serialize;
 
-use super::probe::{End, Probe};
+use super::SIGNING_OUTPUT;
+use super::dev::{self, NotChangeable, Running};
+use super::probe::{End, Probe, Receiver};
 use super::slots::Kind;
 use super::store::{Change, Store};
 use crate::acts::{OpenAct, Plan};
@@ -16,7 +18,7 @@ use crate::ledger::OpenLedger;
 use crate::output::{self, note, print};
 use crate::question::{Consent, Interrupt};
 use crate::replay::Operator;
-use crate::stack::{InAws, Stack};
+use crate::stack::{Stack, Target};
 use crate::{called, variable};
 
 /// How probes work, for the help.
@@ -27,11 +29,15 @@ handled once. An answer shows what one execution environment of the receiver doe
 secrets again after a signature that does not match, at most every 30 s, or after five minutes. --no-probe leaves \
 it out.";
 
-/// Which rights a change needs, for the help.
+/// Where a secret is changed, and which rights that needs, for the help.
 pub(super) const RIGHTS: &str = "\
-It needs secretsmanager:GetSecretValue, PutSecretValue and UpdateSecretVersionStage on the secret, and \
-dynamodb:UpdateItem on the ledger, where it leaves an act with the fingerprint, which `learnink acts` lists. If \
-somebody else changes the secret after it was read, AWS refuses the change, and nothing is done.";
+Without --stack, the secret is that of the `learnink dev` that runs with its state in --state. It takes a new \
+secret without a restart.
+
+Each change leaves an act with the fingerprint in the ledger, which `learnink acts` lists. If somebody else changes \
+the secret after it was read, the change is refused, and nothing is done. In AWS, a change needs \
+secretsmanager:GetSecretValue, PutSecretValue and UpdateSecretVersionStage on the secret, and dynamodb:UpdateItem \
+on the ledger.";
 
 /// Options of commands that change a secret.
 #[derive(Debug, clap::Args)]
@@ -53,7 +59,7 @@ pub(super) struct ChangeArgs {
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
-    pub(super) in_aws: InAws,
+    pub(super) target: Target,
 }
 
 impl ChangeArgs {
@@ -68,10 +74,9 @@ impl ChangeArgs {
         }
     }
 
-    /// Another command of `learnink secret` on the same stack.
+    /// Another command of `learnink secret` at the same place.
     pub(super) fn command(&self, command: &str) -> String {
-        let options = self.in_aws.options().unwrap_or_default();
-        format!("{} secret {command}{options}", called::learnink())
+        format!("{} secret {command}{}", called::learnink(), self.target.options())
     }
 }
 
@@ -82,6 +87,7 @@ pub(super) struct Secret<'a> {
     pub(super) store: Store,
     ledger: OpenLedger,
     webhook_url: String,
+    receiver: Receiver,
     by: String,
 }
 
@@ -108,14 +114,50 @@ pub(super) struct Report {
 }
 
 impl<'a> Secret<'a> {
-    /// The secret of a stack, and everything that is needed to change it.
-    pub(super) fn of(stack: &Stack, kind: Kind, name: &str, args: &'a ChangeArgs) -> anyhow::Result<Self> {
+    /// The signing secret; `None` if that of `learnink dev` cannot be changed now, which is said.
+    pub(super) async fn signing(args: &'a ChangeArgs) -> anyhow::Result<Option<Self>> {
+        if let Some(stack) = args.target.in_aws.stack().await? {
+            return Self::of_stack(&stack, Kind::Signing, stack.output(SIGNING_OUTPUT)?, args).map(Some);
+        }
+        let folder = &args.target.state.folder;
+        let Running { secrets_manager, webhook_url } = match dev::running(&args.target)? {
+            Ok(running) => running,
+            Err(why) => return Ok(not_changeable(why)),
+        };
+        let Some(ledger) = OpenLedger::of_dev(folder).await? else {
+            return Ok(not_changeable(NotChangeable::not_running(&args.target)));
+        };
+        Ok(Some(Self {
+            args,
+            kind: Kind::Signing,
+            store: Store::of_dev(&secrets_manager, folder),
+            ledger,
+            webhook_url,
+            receiver: Receiver::OfDev,
+            by: args.operator.name(variable)?,
+        }))
+    }
+
+    /// The secret of the push sender; `None` without a stack, which is said.
+    pub(super) async fn push(args: &'a ChangeArgs) -> anyhow::Result<Option<Self>> {
+        let Some(stack) = args.target.in_aws.stack().await? else {
+            return Ok(not_changeable(NotChangeable::push(&args.target)));
+        };
+        let name = stack.optional("PushSecretName").with_context(|| {
+            format!("{stack} sends no push notifications; deploy it with the parameter Push first")
+        })?;
+        let sender = stack.parameter("Push").unwrap_or_default().to_owned();
+        Self::of_stack(&stack, Kind::Push { sender }, name, args).map(Some)
+    }
+
+    fn of_stack(stack: &Stack, kind: Kind, name: &str, args: &'a ChangeArgs) -> anyhow::Result<Self> {
         Ok(Self {
             args,
             kind,
             store: Store::new(&stack.aws, name),
             ledger: OpenLedger::in_aws(&stack.aws, stack.output("LedgerTableName")?),
             webhook_url: stack.output("WebhookUrl")?.to_owned(),
+            receiver: Receiver::OfStack,
             by: args.operator.name(variable)?,
         })
     }
@@ -134,13 +176,25 @@ impl<'a> Secret<'a> {
         Ok(Changing { secret: self, act, interrupt: Interrupt::watch() })
     }
 
-    /// A probe for the stack; `None` if there is to be none. Only the signing secret can be probed.
+    /// A probe for the receiver; `None` if there is to be none. Only the signing secret can be probed.
     pub(super) fn probe(&self) -> anyhow::Result<Option<Probe<'_>>> {
         if self.args.no_probe || self.kind != Kind::Signing {
             return Ok(None);
         }
         let limit = Duration::from_secs(self.args.wait);
-        Probe::new(&self.webhook_url, self.store.clock(), limit).map(Some)
+        Probe::new(&self.webhook_url, self.receiver, self.store.clock(), limit).map(Some)
+    }
+
+    /// The error if somebody else was faster.
+    pub(super) fn check(&self, change: Change) -> anyhow::Result<()> {
+        match change {
+            Change::Done => Ok(()),
+            Change::Overtaken => anyhow::bail!(
+                "nothing was changed: somebody else has changed {} since this command read it; look at it with `{}`",
+                self.store,
+                self.args.command("status")
+            ),
+        }
     }
 
     /// Prints how a change ended, and returns the exit code.
@@ -220,14 +274,8 @@ impl Changing<'_> {
     }
 }
 
-/// The error if somebody else was faster.
-pub(super) fn check(change: Change, store: &Store) -> anyhow::Result<()> {
-    match change {
-        Change::Done => Ok(()),
-        Change::Overtaken => anyhow::bail!(
-            "nothing was changed: somebody else has changed {store} since this command read it; look at it with \
-             `{} secret status`",
-            called::learnink()
-        ),
-    }
+/// Says why a secret cannot be changed.
+fn not_changeable<T>(why: NotChangeable) -> Option<T> {
+    output::error(&why.into());
+    None
 }

@@ -32,13 +32,41 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 /// The length of a key that nobody has, in bytes.
 const KEY_BYTES: usize = 24;
 
-/// Posts probes to a stack.
+/// Posts probes to a receiver.
 pub(crate) struct Probe<'a> {
     client: reqwest::Client,
     url: reqwest::Url,
+    receiver: Receiver,
     message_id: String,
     clock: &'a AwsClock,
     limit: Duration,
+}
+
+/// Whose receiver it is, which decides where a person looks for the reason of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receiver {
+    OfStack,
+    OfDev,
+}
+
+impl Receiver {
+    /// The name of its URL.
+    const fn url(self) -> &'static str {
+        match self {
+            Self::OfStack => "the stack's output WebhookUrl",
+            Self::OfDev => "the URL of `learnink dev`",
+        }
+    }
+
+    /// Where it is said why it does not read a secret.
+    const fn why_unread(self) -> &'static str {
+        match self {
+            Self::OfStack => {
+                "the alarm `secret-refresh` and its log say why, or the stack's WebhookUrl leads to another receiver"
+            }
+            Self::OfDev => "started with RUST_LOG=learnink_receiver=warn, `learnink dev` says why",
+        }
+    }
 }
 
 /// What the receiver should do with a probe.
@@ -79,10 +107,16 @@ pub(crate) enum End {
 
 impl<'a> Probe<'a> {
     /// A probe for the receiver at `url`, signed by AWS's clock, which ends after `limit`.
-    pub(crate) fn new(url: &str, clock: &'a AwsClock, limit: Duration) -> anyhow::Result<Self> {
-        let url: reqwest::Url = url.parse().context("the stack's output WebhookUrl is not a URL")?;
+    pub(crate) fn new(
+        url: &str,
+        receiver: Receiver,
+        clock: &'a AwsClock,
+        limit: Duration,
+    ) -> anyhow::Result<Self> {
+        let url: reqwest::Url = url.parse().with_context(|| format!("{} is not a URL", receiver.url()))?;
         let client = client(&url, ANSWER_TIMEOUT)?;
-        Ok(Self { client, url, message_id: format!("msg_probe{}", alphanumeric(22)), clock, limit })
+        let message_id = format!("msg_probe{}", alphanumeric(22));
+        Ok(Self { client, url, receiver, message_id, clock, limit })
     }
 
     /// Posts it, signed with `secret`, until the receiver accepts it.
@@ -121,7 +155,7 @@ impl<'a> Probe<'a> {
                 answer = post() => answer?,
                 () = interrupt.wait() => return Ok(End::Interrupted),
             };
-            let why = match judge(expected, &answer) {
+            let why = match judge(expected, &answer, self.receiver) {
                 Step::Done => return Ok(End::AsExpected(started.elapsed())),
                 Step::Stop(why) => return Ok(End::Otherwise(why)),
                 Step::Again(why) => why,
@@ -151,20 +185,18 @@ impl<'a> Probe<'a> {
 }
 
 /// What an answer means.
-fn judge(expected: Expected, answer: &Answer) -> Step {
+fn judge(expected: Expected, answer: &Answer, receiver: Receiver) -> Step {
     match (expected, answer) {
         (Expected::Accepted, Answer::Status(200)) | (Expected::Refused, Answer::Status(401)) => Step::Done,
-        (Expected::Accepted, Answer::Status(401)) => Step::Again(
-            "it answers 401: it does not read this secret (the alarm `secret-refresh` and its log say why), or the \
-             stack's WebhookUrl leads to another receiver"
-                .to_owned(),
-        ),
+        (Expected::Accepted, Answer::Status(401)) => {
+            Step::Again(format!("it answers 401: it does not read this secret; {}", receiver.why_unread()))
+        }
         (Expected::Refused, Answer::Status(200)) => Step::Again(
             "it answers 200: it has not looked for its secrets again, which it does every five minutes"
                 .to_owned(),
         ),
         (_, Answer::Status(404)) => {
-            Step::Stop("it answers 404: nothing receives webhooks at the stack's WebhookUrl".to_owned())
+            Step::Stop(format!("it answers 404: nothing receives webhooks at {}", receiver.url()))
         }
         (_, Answer::Status(status @ (400 | 403 | 405 | 413))) => {
             Step::Stop(format!("it answers {status}, which is not the receiver's answer to a webhook"))
@@ -187,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_answer_ends_a_probe_or_is_waited_for_again() {
-        let step = |expected, status| match judge(expected, &Answer::Status(status)) {
+        let step = |expected, status| match judge(expected, &Answer::Status(status), Receiver::OfStack) {
             Step::Done => "done",
             Step::Again(_) => "again",
             Step::Stop(_) => "stop",
@@ -204,6 +236,31 @@ mod tests {
                 (step(Expected::Accepted, status), step(Expected::Refused, status)),
                 (accepted, refused)
             );
+        }
+    }
+
+    #[test]
+    fn the_reason_of_an_answer_is_looked_for_where_the_receiver_is() {
+        let said = |status, receiver| match judge(Expected::Accepted, &Answer::Status(status), receiver) {
+            Step::Done => panic!("{status} is not what was expected"),
+            Step::Again(why) | Step::Stop(why) => why,
+        };
+        for (status, of_stack, of_dev) in [
+            (
+                401,
+                "it answers 401: it does not read this secret; the alarm `secret-refresh` and its log say why, or \
+                 the stack's WebhookUrl leads to another receiver",
+                "it answers 401: it does not read this secret; started with RUST_LOG=learnink_receiver=warn, \
+                 `learnink dev` says why",
+            ),
+            (
+                404,
+                "it answers 404: nothing receives webhooks at the stack's output WebhookUrl",
+                "it answers 404: nothing receives webhooks at the URL of `learnink dev`",
+            ),
+        ] {
+            assert_eq!(said(status, Receiver::OfStack), of_stack);
+            assert_eq!(said(status, Receiver::OfDev), of_dev);
         }
     }
 }

@@ -2,18 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::ValueEnum;
 use learnink_simulator::Fingerprint;
 
-use super::change::{ChangeArgs, PROBES, RIGHTS, Secret, check};
+use super::SecretFile;
+use super::change::{ChangeArgs, PROBES, RIGHTS, Secret};
 use super::slots::{Given, Kind, Place, State, slots};
 use super::store::Stored;
-use super::{SIGNING_OUTPUT, SecretFile, stack};
 use crate::aws::IN_AWS;
 use crate::output::{WRONG_USE, note, print};
 use crate::question::Answer;
-use crate::stack::Stack;
 
 /// Options of `learnink secret put`.
 #[derive(Debug, clap::Args)]
@@ -24,13 +22,13 @@ checked as its reader checks it, before it is stored. The receiver then accepts 
 one. If LearnInk's is stored already, another one is refused: `secret rotate` keeps the stored one beside it, and \
 --replace does not.
 
-Then a probe that is signed with the secret is posted to the stack's URL, until the receiver answers 200. {PROBES} \
-A new push secret is not probed, because that would send a notification.
+Then a probe that is signed with the secret is posted to the URL for webhooks, until the receiver answers 200. \
+{PROBES} A new push secret is not probed, because that would send a notification.
 
 {RIGHTS}
 
-The exit code is 0 if it is stored and the receiver takes it, 1 if not, and 2 if there is no stack, no secret, or \
-nobody to ask.
+The exit code is 0 if it is stored and the receiver takes it, 1 if not, and 2 if there is no running pipeline, no \
+secret, or nobody to ask.
 
 Examples:
   cargo learnink secret put --stack learnink-webhooks-staging
@@ -61,17 +59,11 @@ enum Which {
 }
 
 impl Which {
-    /// The secret of this stack, and its name in Secrets Manager.
-    fn of(self, stack: &Stack) -> anyhow::Result<(Kind, String)> {
+    /// The secret, and everything that is needed to change it; `None` if it cannot be changed, which is said.
+    async fn of(self, change: &ChangeArgs) -> anyhow::Result<Option<Secret<'_>>> {
         match self {
-            Self::Signing => Ok((Kind::Signing, stack.output(SIGNING_OUTPUT)?.to_owned())),
-            Self::Push => {
-                let name = stack.optional("PushSecretName").with_context(|| {
-                    format!("{stack} sends no push notifications; deploy it with the parameter Push first")
-                })?;
-                let sender = stack.parameter("Push").unwrap_or_default().to_owned();
-                Ok((Kind::Push { sender }, name.to_owned()))
-            }
+            Self::Signing => Secret::signing(change).await,
+            Self::Push => Secret::push(change).await,
         }
     }
 
@@ -111,9 +103,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.replace && !change.can_ask()? {
         return Ok(ExitCode::from(WRONG_USE));
     }
-    let Some(stack) = stack(&change.in_aws).await? else { return Ok(ExitCode::from(WRONG_USE)) };
-    let (kind, name) = args.which.of(&stack)?;
-    let secret = Secret::of(&stack, kind, &name, change)?;
+    let Some(secret) = args.which.of(change).await? else { return Ok(ExitCode::from(WRONG_USE)) };
     let stored = secret.store.read().await?;
     let Some(given) = args.secret.read(&secret.kind, args.which.question())? else {
         return Ok(ExitCode::from(WRONG_USE));
@@ -181,7 +171,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Stores the secret as the only one in use.
 async fn store(secret: &Secret<'_>, stored: &Stored, given: &Given) -> anyhow::Result<()> {
-    check(secret.store.replace(stored, &given.text).await?, &secret.store)?;
+    secret.check(secret.store.replace(stored, &given.text).await?)?;
     // The receiver accepts the previous value too.
     if let (Kind::Signing, Some(replaced)) = (&secret.kind, &stored.current)
         && let Err(error) = secret.store.drop_previous(&replaced.id).await

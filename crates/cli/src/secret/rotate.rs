@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use learnink_webhook::config::listed_secrets;
 
-use super::change::{ChangeArgs, PROBES, RIGHTS, Secret, check};
+use super::SecretFile;
+use super::change::{ChangeArgs, PROBES, RIGHTS, Secret};
 use super::probe::End;
 use super::slots::{InUse, Kind, Place, State, accepted, slots};
 use super::store::Stored;
-use super::{SIGNING_OUTPUT, SecretFile, stack};
 use crate::aws::IN_AWS;
 use crate::output::{WRONG_USE, note, print};
 use crate::question::Answer;
@@ -21,13 +21,13 @@ First rotate the secret on the endpoint's page in LearnInk. For 24 hours, LearnI
 new one within that day: the receiver accepts it and the previous one, so that no webhook is refused. A day later, \
 --drop-previous ends the rotation. After a leak, run both at once.
 
-A probe that is signed with the new secret is posted to the stack's URL, until the receiver answers 200; after \
+A probe that is signed with the new secret is posted to the URL for webhooks, until the receiver answers 200; after \
 --drop-previous, also one that is signed with the previous secret, until the receiver answers 401. {PROBES}
 
 {RIGHTS}
 
-The exit code is 0 if it is done and the receiver shows it, 1 if not, and 2 if there is no stack, no secret, or \
-nobody to ask.
+The exit code is 0 if it is done and the receiver shows it, 1 if not, and 2 if there is no running pipeline, no \
+secret, or nobody to ask.
 
 Examples:
   cargo learnink secret rotate --stack learnink-webhooks-production
@@ -50,8 +50,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.drop_previous && !change.can_ask()? {
         return Ok(ExitCode::from(WRONG_USE));
     }
-    let Some(stack) = stack(&change.in_aws).await? else { return Ok(ExitCode::from(WRONG_USE)) };
-    let secret = Secret::of(&stack, Kind::Signing, stack.output(SIGNING_OUTPUT)?, change)?;
+    let Some(secret) = Secret::signing(change).await? else { return Ok(ExitCode::from(WRONG_USE)) };
     let stored = secret.store.read().await?;
     let first = slots(&Kind::Signing, &stored).into_iter().next();
     let first = first.with_context(|| format!("{} has no value", secret.store))?;
@@ -109,7 +108,7 @@ async fn store_new(
     let probe = secret.probe()?;
     let mut changing = secret.start("secret rotate", &given.fingerprint).await?;
     let replaced = secret.store.replace(stored, &given.text).await;
-    if let Err(error) = replaced.and_then(|change| check(change, &secret.store)) {
+    if let Err(error) = replaced.and_then(|change| secret.check(change)) {
         return Err(changing.fail(error).await);
     }
     let end = match &probe {
@@ -195,11 +194,11 @@ async fn remove(secret: &Secret<'_>, stored: &Stored, current: &InUse) -> anyhow
         &stored.previous
     } else {
         // The current value has others beside it.
-        check(store.replace(stored, &current.text).await?, store)?;
+        secret.check(store.replace(stored, &current.text).await?)?;
         &stored.current
     };
     match version {
-        Some(version) => check(store.drop_previous(&version.id).await?, store),
+        Some(version) => secret.check(store.drop_previous(&version.id).await?),
         None => Ok(()),
     }
 }

@@ -2,15 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-use jiff::Timestamp;
 use learnink_local::StateError;
-use learnink_local::state::{read_signing_secret, secret_file};
 use learnink_local::terminal::quoted;
 
 use super::SIGNING_OUTPUT;
+use super::dev::{self, NotChangeable};
 use super::slots::{Kind, Slot, State, slots};
-use super::store::{Store, Stored, Version};
+use super::store::Store;
 use crate::aws::IN_AWS;
 use crate::output::print;
 use crate::stack::{Stack, Target};
@@ -28,8 +26,9 @@ of forwarding are shown if the stack has them; a request is signed with each sec
 When a slot last matched is not shown: only the metrics know it, and they name the slot and not the secret. \
 The dashboard's graph \"accepted by secret\" has it.
 
-It needs secretsmanager:GetSecretValue on the secrets. The exit code is 0 if every secret is stored and can be \
-used, and 1 if not.
+Without --stack, the secret is that of `learnink dev`, whether or not it runs. In AWS, this needs \
+secretsmanager:GetSecretValue on the secrets. The exit code is 0 if every secret is stored and can be used, and 1 \
+if not.
 
 {IN_AWS}"))]
 pub(crate) struct Args {
@@ -87,24 +86,21 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if slots.iter().all(is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The secret of `learnink dev`.
+/// The secrets that `learnink dev` keeps. One that was given at its start is not among them.
 fn of_dev(args: &Args) -> anyhow::Result<Vec<Slot>> {
     let folder = &args.target.state.folder;
-    let value = match read_signing_secret(folder) {
-        Ok(value) => value,
-        Err(StateError::NoSecret { .. }) => anyhow::bail!(
+    if let Err(given @ NotChangeable::Given { .. }) = dev::running(&args.target)? {
+        return Err(given.into());
+    }
+    match dev::stored(folder) {
+        Ok(stored) => Ok(slots(&Kind::Signing, &stored)),
+        Err(error) if matches!(error.downcast_ref(), Some(StateError::NoSecret { .. })) => anyhow::bail!(
             "no `learnink dev` has run in {}; start `{}`, or name a deployed stack with --stack",
             quoted(folder),
             called::dev()
         ),
-        Err(error @ (StateError::InUse { .. } | StateError::Io { .. })) => return Err(error.into()),
-    };
-    let file = secret_file(folder);
-    let changed = std::fs::metadata(&file).and_then(|file| file.modified());
-    let changed = changed.with_context(|| format!("cannot look at {}", quoted(&file)))?;
-    let version =
-        Version { id: String::new(), value: Some(value), stored_at: Timestamp::try_from(changed).ok() };
-    Ok(slots(&Kind::Signing, &Stored { current: Some(version), previous: None }))
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether nothing has to be done about a slot. A random secret in the previous slot is harmless.

@@ -1,4 +1,4 @@
-//! A secret in AWS Secrets Manager, as an operator reads and changes it.
+//! A secret in Secrets Manager, as an operator reads and changes it: in AWS, or in that of `learnink dev`.
 //!
 //! `PutSecretValue` alone does not ask which value it replaces: of two operators, the later one would win unnoticed.
 //! So a value is first stored with the stage `AWSPENDING`, which no function reads. Then one call moves `AWSCURRENT`
@@ -6,6 +6,7 @@
 //! then. Source: AWS Secrets Manager API reference, `UpdateSecretVersionStage`, `RemoveFromVersionId`.
 
 use std::fmt;
+use std::path::Path;
 
 use anyhow::Context;
 use aws_config::SdkConfig;
@@ -13,6 +14,8 @@ use aws_sdk_secretsmanager::Client;
 use jiff::Timestamp;
 use learnink_aws::CallError;
 use learnink_aws::secret::{CURRENT, PREVIOUS};
+use learnink_local::sdk_config;
+use learnink_local::secrets_manager::SIGNING_SECRET;
 use learnink_local::terminal::quoted;
 
 use crate::aws::{self, AwsClock};
@@ -20,11 +23,12 @@ use crate::aws::{self, AwsClock};
 /// The stage of a value that is not in use yet.
 const PENDING: &str = "AWSPENDING";
 
-/// A secret of a stack.
+/// A secret of a stack, or of `learnink dev`.
 pub(crate) struct Store {
     client: Client,
     name: String,
-    region: String,
+    /// The secret and its place, for people.
+    label: String,
     clock: AwsClock,
 }
 
@@ -59,16 +63,26 @@ impl fmt::Debug for Version {
 
 impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the secret {} in {}", quoted(&self.name), self.region)
+        f.write_str(&self.label)
     }
 }
 
 impl Store {
-    /// The secret with this name.
+    /// The secret with this name in AWS.
     pub(crate) fn new(aws: &SdkConfig, name: &str) -> Self {
+        Self::labelled(aws, name, format!("the secret {} in {}", quoted(name), aws::region(aws)))
+    }
+
+    /// The signing secret of the `learnink dev` that runs in `folder`, whose Secrets Manager is at `endpoint`.
+    pub(crate) fn of_dev(endpoint: &str, folder: &Path) -> Self {
+        let label = format!("the secret of `learnink dev` in {}", quoted(folder));
+        Self::labelled(&sdk_config(endpoint), SIGNING_SECRET, label)
+    }
+
+    fn labelled(aws: &SdkConfig, name: &str, label: String) -> Self {
         let clock = AwsClock::default();
         let client = Client::new(&clock.watch(aws));
-        Self { client, name: name.to_owned(), region: aws::region(aws).to_owned(), clock }
+        Self { client, name: name.to_owned(), label, clock }
     }
 
     /// The name in Secrets Manager.
