@@ -123,7 +123,7 @@ impl Desk {
     }
 
     fn put_push_secret(&self, secret: &str, options: &[&str]) {
-        let put = ["secret", "put", "push", "--stack", STACK, "--by", "kim"];
+        let put = ["secret", "put", "push", "--stack", self.stack.name(), "--by", "kim"];
         let mut put = in_aws(&[&put, options].concat());
         put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut put = put.spawn().unwrap();
@@ -134,11 +134,11 @@ impl Desk {
 
     /// What a command prints, which has nothing personal in it.
     fn said(&self, command: &[&str]) -> String {
-        output(&in_aws(&[command, &["--stack", STACK]].concat()).output().unwrap())
+        output(&in_aws(&[command, &["--stack", self.stack.name()]].concat()).output().unwrap())
     }
 
     fn json(&self, command: &[&str]) -> Value {
-        let output = in_aws(&[command, &["--stack", STACK, "--json"]].concat()).output().unwrap();
+        let output = in_aws(&[command, &["--stack", self.stack.name(), "--json"]].concat()).output().unwrap();
         let parsed = serde_json::from_slice(&output.stdout);
         parsed.unwrap_or_else(|_| panic!("{}{}", text(&output.stdout), text(&output.stderr)))
     }

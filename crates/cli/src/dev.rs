@@ -57,18 +57,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut interrupts = interrupts()?;
     let folder = args.state.folder;
     let state = State::open(&folder)?;
-    let secret_is_given = args.secret.is_some();
+    let given = args.secret.as_deref().map(secrets::without_wrapping);
+    let secret = given.clone().map_or_else(|| state.signing_secret(), Ok)?;
+    let secret_is_given = given.is_some();
     // A given secret is not printed.
-    let (signing_secret, secret, shown_secret) = match args.secret {
-        Some(secret) => {
-            let secret = secrets::without_wrapping(&secret);
-            (SigningSecret::Given(secret.clone()), secret, "the one you gave".to_owned())
-        }
-        None => {
-            let secret = state.signing_secret()?;
-            (SigningSecret::Kept, secret.clone(), secret)
-        }
-    };
+    let shown_secret = if secret_is_given { "the one you gave".to_owned() } else { secret.clone() };
+    let signing_secret = given.map_or(SigningSecret::Kept, SigningSecret::Given);
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
     let (observer, unkept) = mpsc::unbounded_channel();
     let (shown, mut observations) = mpsc::unbounded_channel();

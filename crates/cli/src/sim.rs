@@ -380,7 +380,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rotate(args) => rotate(&args).await?,
         Command::Answer(args) => args.common.act(answer(&args)).await?,
         Command::Speed(args) => {
-            args.common.act(Request::post("/learnink/speed").with("speed", &args.speed)).await?
+            args.common.act(Request::post("/learnink/speed").with("speed", &args.speed)).await?;
         }
         Command::Scene(args) => args.common.act(scene(&args)).await?,
     }

@@ -16,7 +16,7 @@ use crate::client::client;
 const KEY_FILE: &str = "console-key";
 
 /// How long an answer may take. A resend may run another command first.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_mins(1);
 
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
