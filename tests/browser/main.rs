@@ -39,7 +39,7 @@ async fn a_webhook_is_a_row_within_a_second_and_still_there_after_a_restart() {
     browser.goto(&format!("{}/messages/msg_first", dev.console)).await;
     eventually("the end of the message", async || browser.text().await.contains("done")).await;
     let text = browser.text().await;
-    for part in ["user.course.started", "progress", "archive", "accepted", "200"] {
+    for part in ["user.course.started", "progress", "accepted", "200"] {
         assert!(text.contains(part), "{part} is missing: {text}");
     }
     assert!(PERSONAL.iter().all(|personal| !text.contains(personal)), "{text}");
@@ -98,23 +98,65 @@ async fn the_keyboard_alone_leads_through_the_list_to_a_message_and_back() {
     browser.quit().await;
 }
 
+/// Each page that a link leads to; `SENT` is the message id of an example.
+const PAGES: [&str; 11] = [
+    "/",
+    "/messages/msg_done",
+    "/messages/msg_refused",
+    "/messages/SENT",
+    "/dead-letters",
+    "/acts",
+    "/learnink",
+    "/learnink/testing",
+    "/learnink/messages",
+    "/learnink/messages/SENT",
+    "/keys",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn axe_finds_nothing_serious_on_any_page_in_light_and_dark() {
     let dev = Dev::start();
     dev.send(&["--id", "msg_done"]);
     dev.send(&["--id", "msg_refused", "--tamper"]);
+    let sent = dev.send_example();
     let browser = Browser::start(&[]).await;
     browser.goto(&dev.link).await;
     for scheme in ["light", "dark"] {
         browser.prefer(scheme).await;
-        for path in
-            ["/", "/messages/msg_done", "/messages/msg_refused", "/dead-letters", "/acts", "/keys", "/none"]
-        {
+        for path in PAGES.map(|path| path.replace("SENT", &sent)) {
             browser.goto(&format!("{}{path}", dev.console)).await;
             let found = browser.axe().await;
             assert_eq!(found, json!([]), "{path} in {scheme}");
         }
     }
+    browser.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keyboard_alone_sends_an_example_and_sends_it_again() {
+    let dev = Dev::start();
+    let browser = Browser::start(&[]).await;
+    browser.goto(&dev.link).await;
+    browser.goto(&format!("{}/learnink/testing", dev.console)).await;
+    browser.focus_button("Send Example").await;
+    browser.press(Key::Enter).await;
+    eventually("the message", async || {
+        browser.goto(&dev.console).await;
+        !browser.rows().await.is_empty()
+    })
+    .await;
+    browser.press("j").await;
+    browser.press(Key::Enter).await;
+    eventually("its end", async || browser.text().await.contains("done")).await;
+    browser.focus_button("Resend").await;
+    browser.press(Key::Enter).await;
+    eventually("the duplicate", async || {
+        browser.goto(&dev.console).await;
+        browser.press("j").await;
+        browser.press(Key::Enter).await;
+        browser.text().await.contains("duplicate")
+    })
+    .await;
     browser.quit().await;
 }
 

@@ -8,7 +8,7 @@ use learnink_tests::binaries::binary;
 use learnink_tests::{read, root};
 use serde_json::{Value, json};
 use thirtyfour::{
-    By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, TypingData, WebDriver,
+    By, ChromiumLikeCapabilities, DesiredCapabilities, Key, LoggingPrefsLogLevel, TypingData, WebDriver,
 };
 
 use crate::short;
@@ -67,6 +67,14 @@ impl Dev {
         send.status().unwrap();
     }
 
+    /// *Send Example*, and the message id.
+    pub(crate) fn send_example(&self) -> String {
+        let mut sim = learnink(&self.folder);
+        sim.args(["sim", "send-example", "user.course.started", "--json"]);
+        let sent: Value = serde_json::from_slice(&sim.output().unwrap().stdout).unwrap();
+        sent["message"].as_str().unwrap().to_owned()
+    }
+
     fn stop(&mut self) {
         let interrupted =
             Command::new("kill").args(["-INT", &self.process.id().to_string()]).status().unwrap();
@@ -119,12 +127,12 @@ impl Drop for ChromeDriver {
 impl Browser {
     /// Starts both, with more options for Chromium.
     pub(crate) async fn start(options: &[&str]) -> Self {
-        let mut process =
-            Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap_or_else(
-                |error| {
-                    panic!("chromedriver cannot be started ({error}); `scripts/check browser` installs it")
-                },
-            );
+        learnink_aws::install_tls_provider();
+        let mut process = Command::new("chromedriver");
+        process.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = process.spawn().unwrap_or_else(|error| {
+            panic!("chromedriver cannot be started ({error}); `scripts/check browser` installs it")
+        });
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let port = lines.find_map(|line| {
             let line = line.unwrap();
@@ -179,6 +187,19 @@ impl Browser {
 
     pub(crate) async fn click(&self, selector: &str) {
         self.driver.find(By::Css(selector)).await.unwrap().click().await.unwrap();
+    }
+
+    /// Moves the focus with Tab alone until it is on the button with this text.
+    pub(crate) async fn focus_button(&self, name: &str) {
+        const MOST_STOPS: usize = 200;
+        for _ in 0..MOST_STOPS {
+            self.press(Key::Tab).await;
+            let focused = self.js("const focus = document.activeElement; return focus.matches('button') && focus.textContent").await;
+            if focused.as_str().is_some_and(|text| text.trim() == name) {
+                return;
+            }
+        }
+        panic!("Tab does not reach a button `{name}`");
     }
 
     pub(crate) async fn press(&self, key: impl Into<TypingData>) {

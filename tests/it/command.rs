@@ -67,8 +67,14 @@ impl Dev {
     }
 
     pub(crate) fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::start_on(folder, "0", variables)
+    }
+
+    /// Starts with its page on this port.
+    pub(crate) fn start_on(folder: &Path, console_port: &str, variables: &[(&str, &str)]) -> Self {
         let folder = folder.to_str().unwrap().to_owned();
-        let mut command = learnink(&["dev", "--port", "0", "--state", &folder]);
+        let dev = ["dev", "--port", "0", "--console-port", console_port, "--state", &folder];
+        let mut command = learnink(&dev);
         let mut process = command.envs(variables.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
@@ -135,7 +141,7 @@ impl Dev {
     }
 
     /// Ctrl-C, and the exit code.
-    fn interrupt(mut self) -> (Vec<String>, Option<i32>) {
+    pub(crate) fn interrupt(mut self) -> (Vec<String>, Option<i32>) {
         self.signal("-INT");
         let code = self.process.wait().unwrap().code();
         (self.lines.try_iter().collect(), code)
@@ -282,7 +288,7 @@ async fn events_of_dev_reach_a_bus_in_aws() {
 fn a_handler_that_needs_aws_says_so_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
-    let dev = ["dev", "--port", "0", "--state", state.to_str().unwrap()];
+    let dev = ["dev", "--port", "0", "--console-port", "0", "--state", state.to_str().unwrap()];
     let push = [("LEARNINK_PUSH", "endpoint"), ("LEARNINK_PUSH_URL", "https://example.com/")];
     let cases = [
         (
@@ -1160,7 +1166,7 @@ fn webhooks_are_received_though_nothing_can_be_printed() {
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut dev = learnink(&["dev", "--port", &port, "--state", state]);
+    let mut dev = learnink(&["dev", "--port", &port, "--console-port", "0", "--state", state]);
     let mut dev = dev.stdout(full()).stderr(full()).spawn().unwrap();
     let url = format!("http://127.0.0.1:{port}/webhooks/learnink");
     let deadline = Instant::now() + PATIENCE;

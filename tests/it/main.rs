@@ -58,6 +58,7 @@ mod rotation;
 mod secret;
 mod shuffled;
 mod signers;
+mod simulator;
 mod status;
 mod tail;
 mod template;

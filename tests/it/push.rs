@@ -377,7 +377,7 @@ impl Dev {
     fn start(folder: &Path, endpoint: &Endpoint) -> Self {
         let output: Arc<Mutex<String>> = Arc::default();
         let mut process = learnink()
-            .args(["dev", "--port", "0", "--state"])
+            .args(["dev", "--port", "0", "--console-port", "0", "--state"])
             .arg(folder)
             .env("LEARNINK_PUSH", "endpoint")
             .env("LEARNINK_PUSH_URL", &endpoint.url)
