@@ -379,9 +379,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Now(args) => args.common.act(attempt(&args, "now")).await?,
         Command::Rotate(args) => rotate(&args).await?,
         Command::Answer(args) => args.common.act(answer(&args)).await?,
-        Command::Speed(args) => {
-            args.common.act(Request::post("/learnink/speed").with("speed", &args.speed)).await?;
-        }
+        Command::Speed(args) => args.common.act(speed(&args)).await?,
         Command::Scene(args) => args.common.act(scene(&args)).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -564,6 +562,10 @@ fn answer(args: &AnswerArgs) -> Request {
         .with_some("next", next.map(|next| next.to_string()).as_deref())
         .with_some("share", args.share.map(|share| share.to_string()).as_deref())
         .with_some("retry_after", args.retry_after.map(|seconds| seconds.to_string()).as_deref())
+}
+
+fn speed(args: &SpeedArgs) -> Request {
+    Request::post("/learnink/speed").with("speed", &args.speed)
 }
 
 fn scene(args: &SceneArgs) -> Request {

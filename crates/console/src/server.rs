@@ -151,6 +151,12 @@ impl Failure {
         Self { status, error: error.into() }
     }
 
+    fn not_received(message: &str) -> Self {
+        let path = pages::learnink::attempted_path(message);
+        let error = format!("nothing of `{message}` has arrived here yet; {path} shows LearnInk's attempts");
+        Self::new(StatusCode::NOT_FOUND, error)
+    }
+
     fn not_found(message: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("nothing is known of `{message}` here; it may be too old"))
     }
@@ -349,6 +355,7 @@ async fn open_message(
 ) -> Result<Message, Failure> {
     let (now, id) = (shared.now(), message.to_owned());
     let learnink = shared.attempts(message, is_revealed);
+    let is_sent = learnink.is_some();
     let read = move |history: &History| {
         let Some(found) = history.message(&id, now)? else { return Ok(None) };
         let shown = shown(history, &found, seq, is_revealed)?;
@@ -356,7 +363,10 @@ async fn open_message(
         let is_settled = found.summary.state.is_settled();
         Ok(Some(Message { is_settled, history: found, learnink, shown, said: None, newest }))
     };
-    shared.read(read).await?.ok_or_else(|| Failure::not_found(message))
+    shared
+        .read(read)
+        .await?
+        .ok_or_else(|| if is_sent { Failure::not_received(message) } else { Failure::not_found(message) })
 }
 
 /// A request of the message, with its content as far as it may be seen.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use learnink_simulator::{Changes, Endpoint, Handle, Message, RequestError, Settings, Simulator};
-use learnink_webhook::MessageId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -111,21 +110,32 @@ pub async fn store(handle: Handle, recorder: Recorder, stop: impl Future<Output 
 fn write(handle: &Handle, recorder: &Recorder, unwritten: &mut Changes) {
     let new = handle.change(|simulator, _, _| simulator.take_changes());
     merge(unwritten, new);
+    // Once one is not taken, the others are not even made: there may be thousands.
+    let mut is_full = false;
+    let mut stays = |take: &dyn Fn() -> bool| {
+        is_full = is_full || !take();
+        is_full
+    };
     // Endpoints first: a message without its endpoint would not be attempted after a restart.
     unwritten.endpoints.retain(|id| {
-        let json = handle.read(|simulator, _| json(simulator.endpoint(id)));
-        json.is_some_and(|json| !recorder.document(ENDPOINT, id.as_str(), json))
+        stays(&|| {
+            let json = handle.read(|simulator, _| json(simulator.endpoint(id)));
+            json.is_none_or(|json| recorder.document(ENDPOINT, id.as_str(), json))
+        })
     });
-    unwritten.messages.retain(|id: &MessageId| {
-        let json = handle.read(|simulator, _| json(simulator.message(id)));
-        json.is_some_and(|json| !recorder.document(MESSAGE, id.as_str(), json))
+    unwritten.messages.retain(|id| {
+        stays(&|| {
+            let json = handle.read(|simulator, _| json(simulator.message(id)));
+            json.is_none_or(|json| recorder.document(MESSAGE, id.as_str(), json))
+        })
     });
-    if unwritten.settings {
-        let json = handle.read(|simulator, _| json(Ok(simulator.settings())));
-        unwritten.settings = json.is_some_and(|json| !recorder.document(SETTINGS, THE_SETTINGS, json));
-    }
-    unwritten.dropped_messages.retain(|id| !recorder.remove_document(MESSAGE, id.as_str()));
-    unwritten.removed_endpoints.retain(|id| !recorder.remove_document(ENDPOINT, id.as_str()));
+    unwritten.settings = unwritten.settings
+        && stays(&|| {
+            let json = handle.read(|simulator, _| json(Ok(simulator.settings())));
+            json.is_none_or(|json| recorder.document(SETTINGS, THE_SETTINGS, json))
+        });
+    unwritten.dropped_messages.retain(|id| stays(&|| recorder.remove_document(MESSAGE, id.as_str())));
+    unwritten.removed_endpoints.retain(|id| stays(&|| recorder.remove_document(ENDPOINT, id.as_str())));
 }
 
 fn merge(changes: &mut Changes, new: Changes) {

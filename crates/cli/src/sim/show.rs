@@ -163,7 +163,10 @@ impl Endpoints {
             }
         };
         let fault = self.fault.as_ref().map(|fault| {
-            let next = fault.next.map(|next| format!(", for the next {next} requests"));
+            let next = fault.next.map(|next| match next {
+                1 => ", for the next request".to_owned(),
+                next => format!(", for the next {next} requests"),
+            });
             let share = fault.share.map(|share| format!(", for a share of {share} of the requests"));
             let until = fault.until.map(|until| format!(", until {}", seconds(until)));
             let parts: String = [next, share, until].into_iter().flatten().collect();

@@ -17,6 +17,7 @@ fn request(line: &str) -> String {
         Command::Replay(args) => attempt(&args, "replay"),
         Command::Now(args) => attempt(&args, "now"),
         Command::Answer(args) => answer(&args),
+        Command::Speed(args) => speed(&args),
         Command::Scene(args) => scene(&args),
         other => panic!("{other:?} is not only a request"),
     };
@@ -50,6 +51,7 @@ fn each_command_is_one_form_of_the_console() {
         ("answer none", "/learnink/fault answer=none&next=1"),
         ("answer close --share 0.5", "/learnink/fault answer=close&share=0.5"),
         ("answer 429 --share 1 --retry-after 90", "/learnink/fault answer=429&share=1&retry_after=90"),
+        ("speed 600", "/learnink/speed speed=600"),
         ("scene night", "/learnink/scene scene=night&environment=staging"),
         ("scene phone --environment production", "/learnink/scene scene=phone&environment=production"),
     ] {

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use super::{Console, Failure, Shared, Wants, hidden_again};
 use crate::desk::{self, Ran};
+use crate::pages::counted;
 use crate::pages::learnink::attempted::{AskedAttempts, Attempted, environment};
 use crate::pages::learnink::attempts::Attempts;
 use crate::pages::learnink::changed::Changed;
@@ -218,7 +219,7 @@ fn duration(text: &str) -> Option<SignedDuration> {
 
 /// `1 message`, `2 messages`.
 fn messages_of(count: usize) -> String {
-    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+    counted(count as u64, "message")
 }
 
 async fn endpoints(State(shared): Console, wants: Wants) -> Response {
@@ -330,6 +331,7 @@ async fn rotate(
             let id = EndpointId::named(endpoint);
             simulator.rotate(&id, secret, overlap, now)?;
             let until = now.checked_add(overlap).unwrap_or(Timestamp::MAX);
+            let until = until.strftime("%Y-%m-%d %H:%M:%SZ");
             let done = format!("The secret is rotated. Attempts are signed with both secrets until {until}.");
             Ok(Changed { has_new_secret: true, ..Changed::endpoint(id, done) })
         })
@@ -358,7 +360,7 @@ async fn recover(
         shared.change_simulator(|simulator, now, _| {
             let id = EndpointId::named(endpoint);
             let count = simulator.recover(&id, since, until, now)?;
-            let done = format!("Recover Failed Messages: {} are attempted once more.", messages_of(count));
+            let done = format!("Recover Failed Messages attempts {} once more.", messages_of(count));
             Ok(Changed { count: Some(count), ..Changed::endpoint(id, done) })
         })
     };
@@ -389,10 +391,12 @@ async fn set_speed(State(shared): Console, wants: Wants, Form(form): Form<SpeedF
         let speed = Speed::try_from(factor).map_err(|error| wrong(error.to_string()))?;
         shared.change_simulator(|simulator, now, _| {
             simulator.set_speed(speed, now);
-            let done = format!(
-                "Waits between attempts pass {} times as fast as in LearnInk. SQS's own times stay real.",
-                speed.factor()
-            );
+            let done = match speed.factor() {
+                1 => "Waits between attempts pass as in LearnInk.".to_owned(),
+                factor => {
+                    format!("Waits between attempts pass {factor} times faster. SQS's own times stay real.")
+                }
+            };
             Ok(Changed { done, ..Changed::default() })
         })
     };
@@ -434,6 +438,7 @@ async fn set_fault(State(shared): Console, wants: Wants, Form(form): Form<FaultF
             let done = rule.map_or_else(
                 || "There is no fault: the receiver answers.".to_owned(),
                 |rule| match rule.extent {
+                    Extent::Next(1) => format!("Injected for the next request: {}.", rule.fault),
                     Extent::Next(next) => format!("Injected for the next {next} requests: {}.", rule.fault),
                     Extent::Share(share) => {
                         format!("Injected for a share of {share} of the requests: {}.", rule.fault)
@@ -478,7 +483,7 @@ async fn play(State(shared): Console, wants: Wants, Form(form): Form<SceneForm>)
             for event in events {
                 simulator.send(environment, event, now, random);
             }
-            let done = format!("{} are sent from {}.", messages_of(count), environment.name());
+            let done = format!("The scene sends {} from {}.", messages_of(count), environment.name());
             Ok(Changed { done, count: Some(count), ..Changed::default() })
         })
     };
@@ -668,7 +673,7 @@ async fn replay(
         shared.change_simulator(|simulator, now, _| {
             let endpoint = endpoint_of(simulator.message(&id)?, &form.endpoint)?;
             let count = simulator.replay_failed_since(&id, &endpoint, now)?;
-            let done = format!("Replay: {} are attempted once more.", messages_of(count));
+            let done = format!("Replay attempts {} once more.", messages_of(count));
             Ok(Changed { message: Some(message), count: Some(count), ..Changed::endpoint(endpoint, done) })
         })
     };

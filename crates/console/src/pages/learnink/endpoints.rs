@@ -12,7 +12,7 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use super::super::message::REVEALED_FOR_S;
-use super::super::{At, Page, encoded};
+use super::super::{At, Page, counted, encoded};
 use super::{ENDPOINTS, MESSAGES, Next, badge, both, endpoint_path, links};
 
 /// The endpoints.
@@ -242,7 +242,7 @@ impl Endpoints {
             @if let Some(fault) = &self.fault {
                 p.warning role="status" {
                     strong.injected { "Injected: " (fault.answer) }
-                    @if let Some(next) = fault.next { ", for the next " (next) " requests" }
+                    @if let Some(next) = fault.next { ", for the next " (counted(next.into(), "request")) }
                     @if let Some(share) = fault.share { ", for a share of " (share) " of the requests" }
                     @if let Some(until) = fault.until { ", until " (At(until)) }
                 }

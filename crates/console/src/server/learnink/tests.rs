@@ -178,7 +178,7 @@ async fn a_secret_is_shown_by_a_reveal_only_and_hidden_again() {
     assert_eq!(revealed["revealed"]["secrets"], serde_json::json!([given]));
 
     let rotated = rehearsal.done(&format!("{path}rotate"), "overlap=2m").await;
-    assert!(rotated["done"].as_str().unwrap().contains("until 2026-01-01T01:02:00Z"), "{rotated}");
+    assert!(rotated["done"].as_str().unwrap().contains("until 2026-01-01 01:02:00Z"), "{rotated}");
     assert!(!rotated.to_string().contains("whsec_"));
     let secrets = rehearsal.json("/learnink").await["endpoints"][0]["secrets"].clone();
     assert_eq!(secrets[1]["fingerprint"], fingerprint);
@@ -463,6 +463,9 @@ async fn a_resend_of_a_success_says_it_is_a_duplicate_or_opens_a_replay_window_f
 async fn the_timeline_of_a_message_starts_with_learninks_attempt() {
     let (rehearsal, _) = Rehearsal::with_endpoint().await;
     let id = rehearsal.send(now());
+    let early = rehearsal.world.get_json(&format!("/messages/{id}")).await;
+    assert_eq!(early.status, 404);
+    assert!(early.json()["error"].as_str().unwrap().contains(&format!("/learnink/messages/{id} shows")));
     rehearsal.answer(200);
     // At the same time, by the clock of this test.
     rehearsal.world.opened.recorder.record(request(3600, &id, 200));
