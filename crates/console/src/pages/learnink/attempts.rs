@@ -245,7 +245,7 @@ impl OneAttempt {
             self.took_ms.and_then(|took| Duration::try_from_secs_f64(took / 1000.0).ok()).map(duration);
         let signed_with: Vec<_> = self.signed_with.iter().map(ToString::to_string).collect();
         html! {
-            strong { "LearnInk" } ": attempt " (self.number) " (" (trigger) ") at " (at.name()) " "
+            strong { "LearnInk" } ": attempt " (self.number) " (" (trigger) ") at " (at.name()) ": "
             @match (self.status, &self.no_answer) {
                 (Some(status), _) => { "answered " strong { (status) } }
                 (None, Some(why)) => { strong { (why) } }

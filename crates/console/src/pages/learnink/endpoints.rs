@@ -374,7 +374,7 @@ impl Endpoints {
                 h2 #speed { "Speed" }
                 form.act method="post" action={ (ENDPOINTS) "/speed" } {
                     label {
-                        "Waits pass this much faster "
+                        "Waits pass this many times faster "
                         select name="speed" {
                             @for speed in Speed::ALL {
                                 option value=(speed.factor()) selected[speed == self.speed] { (speed.factor()) }
