@@ -137,8 +137,8 @@ async fn the_keyboard_alone_sends_an_example_and_sends_it_again() {
     let dev = Dev::start();
     let browser = Browser::start(&[]).await;
     browser.goto(&dev.link).await;
-    browser.goto(&format!("{}/learnink/testing", dev.console)).await;
-    browser.focus_button("Send Example").await;
+    browser.goto(&format!("{}/learnink/testing?type=user.course.started", dev.console)).await;
+    browser.tab_to("button", "Send Example").await;
     browser.press(Key::Enter).await;
     eventually("the message", async || {
         browser.goto(&dev.console).await;
@@ -148,7 +148,9 @@ async fn the_keyboard_alone_sends_an_example_and_sends_it_again() {
     browser.press("j").await;
     browser.press(Key::Enter).await;
     eventually("its end", async || browser.text().await.contains("done")).await;
-    browser.focus_button("Resend").await;
+    browser.tab_to("summary", "Resend to").await;
+    browser.press(Key::Enter).await;
+    browser.tab_to("button", "Resend").await;
     browser.press(Key::Enter).await;
     eventually("the duplicate", async || {
         browser.goto(&dev.console).await;

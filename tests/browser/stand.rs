@@ -189,17 +189,19 @@ impl Browser {
         self.driver.find(By::Css(selector)).await.unwrap().click().await.unwrap();
     }
 
-    /// Moves the focus with Tab alone until it is on the button with this text.
-    pub(crate) async fn focus_button(&self, name: &str) {
+    /// Moves the focus with Tab alone until it is on an element of this kind whose text begins so.
+    pub(crate) async fn tab_to(&self, element: &str, text: &str) {
         const MOST_STOPS: usize = 200;
         for _ in 0..MOST_STOPS {
             self.press(Key::Tab).await;
-            let focused = self.js("const focus = document.activeElement; return focus.matches('button') && focus.textContent").await;
-            if focused.as_str().is_some_and(|text| text.trim() == name) {
+            let focused =
+                "const focus = document.activeElement; return [focus.localName, focus.textContent.trim()]";
+            let focused = self.js(focused).await;
+            if focused[0] == element && focused[1].as_str().is_some_and(|focused| focused.starts_with(text)) {
                 return;
             }
         }
-        panic!("Tab does not reach a button `{name}`");
+        panic!("Tab does not reach `{text}`");
     }
 
     pub(crate) async fn press(&self, key: impl Into<TypingData>) {
