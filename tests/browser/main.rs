@@ -10,6 +10,7 @@
 )]
 
 mod stand;
+mod web_driver;
 
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use axum::Router;
 use axum::response::Html;
 use axum::routing::get;
 use serde_json::{Value, json};
-use thirtyfour::Key;
 use tokio::net::TcpListener;
 
-use crate::stand::{Browser, Dev, eventually};
+use crate::stand::{Dev, eventually};
+use crate::web_driver::{Browser, ENTER, ESCAPE};
 
 /// Parts of what every sample carries, and of the secret.
 const PERSONAL: [&str; 3] = ["254705408079", "Mary", "whsec_"];
@@ -86,13 +87,13 @@ async fn the_keyboard_alone_leads_through_the_list_to_a_message_and_back() {
         browser.press(key).await;
     }
     assert!(browser.js("return document.activeElement.textContent").await.to_string().contains("msg_c"));
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     eventually("the message", async || browser.url().await.ends_with("/messages/msg_c")).await;
-    browser.press(Key::Escape).await;
+    browser.press(ESCAPE).await;
     eventually("the list", async || !browser.url().await.contains("/messages/")).await;
     browser.press("/").await;
     assert_eq!(browser.js("return document.activeElement.name").await, "text");
-    browser.press(Key::Escape).await;
+    browser.press(ESCAPE).await;
     browser.press("?").await;
     eventually("the keys", async || browser.url().await.ends_with("/keys")).await;
     browser.quit().await;
@@ -139,23 +140,23 @@ async fn the_keyboard_alone_sends_an_example_and_sends_it_again() {
     browser.goto(&dev.link).await;
     browser.goto(&format!("{}/learnink/testing?type=user.course.started", dev.console)).await;
     browser.tab_to("button", "Send Example").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     eventually("the message", async || {
         browser.goto(&dev.console).await;
         !browser.rows().await.is_empty()
     })
     .await;
     browser.press("j").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     eventually("its end", async || browser.text().await.contains("done")).await;
     browser.tab_to("summary", "Resend to").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     browser.tab_to("button", "Resend").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     eventually("the duplicate", async || {
         browser.goto(&dev.console).await;
         browser.press("j").await;
-        browser.press(Key::Enter).await;
+        browser.press(ENTER).await;
         browser.text().await.contains("duplicate")
     })
     .await;
