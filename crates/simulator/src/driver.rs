@@ -5,7 +5,7 @@ mod tests;
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use reqwest::redirect::Policy;
 use tokio::sync::{Notify, watch};
 
+use crate::fault::{Fault, Front};
 use crate::message::Outcome;
 use crate::schedule::TIME_LIMIT;
 use crate::simulator::{AttemptRequest, Simulator};
@@ -46,6 +47,8 @@ pub struct Handle {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// Locked for an instant only, also by whoever has locked `state`.
+    front: Mutex<Front>,
     /// The real time.
     clock: fn() -> Timestamp,
     /// Wakes the driver, because something else may be due.
@@ -60,14 +63,15 @@ struct State {
 }
 
 impl Handle {
-    /// Reads the simulator. `read` also gets the time. It must not use the handle.
+    /// Reads the simulator. `read` also gets the time. It must not use the handle, except for a fault.
     pub fn read<T>(&self, read: impl FnOnce(&Simulator, Timestamp) -> T) -> T {
-        let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.shared.state);
+        self.meet_front(&mut state.simulator);
         read(&state.simulator, (self.shared.clock)())
     }
 
     /// Changes the simulator, and wakes the driver for what is due then. `change` also gets the time, and a source of
-    /// randomness. It must not use the handle.
+    /// randomness. It must not use the handle, except for a fault.
     pub fn change<T>(&self, change: impl FnOnce(&mut Simulator, Timestamp, &mut fastrand::Rng) -> T) -> T {
         let changed = self.change_without_waking(change);
         self.shared.wake.notify_one();
@@ -80,14 +84,41 @@ impl Handle {
         self.shared.changed.subscribe()
     }
 
+    /// The fault for a request that has arrived at the front, if there is one, and counts it. `svix_id` is the header
+    /// of the request. If it names a message that is being attempted, the attempt is marked as answered by the fault.
+    ///
+    /// It does not wait for those who read or change the simulator, who see the count and the mark afterwards.
+    pub fn take_fault(&self, svix_id: &str) -> Option<Fault> {
+        let now = (self.shared.clock)();
+        let (fault, has_changes) = locked(&self.shared.front).take_fault(svix_id, now);
+        if has_changes {
+            self.shared.changed.send_replace(());
+        }
+        fault
+    }
+
+    /// Tells the simulator what the front has done, and the front which fault there is.
+    fn meet_front(&self, simulator: &mut Simulator) {
+        let answered = {
+            let mut front = locked(&self.shared.front);
+            simulator.exchange_fault(&mut front);
+            front.take_answered()
+        };
+        for (message, fault) in answered {
+            simulator.mark_injected(&message, fault);
+        }
+    }
+
     fn change_without_waking<T>(
         &self,
         change: impl FnOnce(&mut Simulator, Timestamp, &mut fastrand::Rng) -> T,
     ) -> T {
         let (changed, has_changes) = {
-            let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = locked(&self.shared.state);
             let State { simulator, random } = &mut *state;
+            self.meet_front(simulator);
             let changed = change(simulator, (self.shared.clock)(), random);
+            self.meet_front(simulator);
             (changed, simulator.has_changes())
         };
         // Not for the caller that takes the changes: it would notify itself.
@@ -98,6 +129,11 @@ impl Handle {
     }
 }
 
+/// The lock of a mutex, also after a panic of somebody who had it.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Driver {
     /// A driver that has not started, and its handle. `clock` is the real time; `random` is for ids and jitter, not for
     /// secrets.
@@ -106,12 +142,19 @@ impl Driver {
     ///
     /// The error of `reqwest` if no HTTP client can be made: it needs a TLS provider of the process.
     pub fn new(
-        simulator: Simulator,
+        mut simulator: Simulator,
         clock: fn() -> Timestamp,
-        random: fastrand::Rng,
+        mut random: fastrand::Rng,
     ) -> reqwest::Result<(Self, Handle)> {
-        let state = Mutex::new(State { simulator, random });
-        let shared = Shared { state, clock, wake: Notify::new(), changed: watch::Sender::new(()) };
+        let mut front = Front::new(random.fork());
+        simulator.exchange_fault(&mut front);
+        let shared = Shared {
+            state: Mutex::new(State { simulator, random }),
+            front: Mutex::new(front),
+            clock,
+            wake: Notify::new(),
+            changed: watch::Sender::new(()),
+        };
         let handle = Handle { shared: Arc::new(shared) };
         Ok((Self { handle: handle.clone(), clients: Clients::new()? }, handle))
     }

@@ -1,12 +1,13 @@
 //! Faults in front of the receiver.
 //!
-//! Whatever serves the front asks [`Simulator::take_fault`](crate::Simulator::take_fault) about each request, and
-//! answers in place of the receiver if there is a fault.
+//! Whatever serves the front asks [`Handle::take_fault`](crate::Handle::take_fault) about each request, and answers in
+//! place of the receiver if there is a fault.
 
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use learnink_webhook::MessageId;
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::Speed;
@@ -67,8 +68,16 @@ pub struct FaultRule {
 }
 
 impl FaultRule {
-    /// The fault for the next request, if it is for this one. `random` is uniform in `0..1`.
-    pub(crate) fn take(&mut self, random: f64) -> Option<Fault> {
+    /// The fault for a request that arrives at `now`, if there is one, and counts it. A rule that is over becomes
+    /// `None`. `random` is uniform in `0..1`.
+    pub(crate) fn take(rule: &mut Option<Self>, random: f64, now: Timestamp) -> Option<Fault> {
+        *rule = rule.filter(|rule| !rule.is_over(now));
+        let fault = rule.as_mut().and_then(|rule| rule.take_next(random));
+        *rule = rule.filter(|rule| !rule.is_over(now));
+        fault
+    }
+
+    fn take_next(&mut self, random: f64) -> Option<Fault> {
         match &mut self.extent {
             Extent::Next(0) => None,
             Extent::Next(left) => {
@@ -80,7 +89,7 @@ impl FaultRule {
     }
 
     /// Whether there is nothing left of it.
-    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+    fn is_over(&self, now: Timestamp) -> bool {
         self.extent == Extent::Next(0) || self.until.is_some_and(|until| until <= now)
     }
 
@@ -90,5 +99,44 @@ impl FaultRule {
             let rest = Duration::try_from(until.duration_since(now)).unwrap_or_default() * from.factor();
             *until = now.checked_add(to.real(rest)).unwrap_or(Timestamp::MAX);
         }
+    }
+}
+
+/// Requests that a fault has answered and that the simulator does not know of yet, at most. The attempts of further ones
+/// are not marked as injected.
+const MOST_UNTOLD: usize = 1_000;
+
+/// The fault as the front has it, which must not wait for the simulator: a page may be reading it.
+#[derive(Debug, Default)]
+pub(crate) struct Front {
+    pub(crate) rule: Option<FaultRule>,
+    /// Which of the faults that the simulator has had.
+    pub(crate) fault_number: u64,
+    /// What the simulator does not know of yet.
+    answered: Vec<(MessageId, Fault)>,
+    random: fastrand::Rng,
+}
+
+impl Front {
+    pub(crate) fn new(random: fastrand::Rng) -> Self {
+        Self { random, ..Self::default() }
+    }
+
+    /// The fault for a request, if there is one, and whether there is something to tell the simulator.
+    pub(crate) fn take_fault(&mut self, svix_id: &str, now: Timestamp) -> (Option<Fault>, bool) {
+        let before = self.rule;
+        let fault = before.and_then(|_| FaultRule::take(&mut self.rule, self.random.f64(), now));
+        if let Some(fault) = fault
+            && self.answered.len() < MOST_UNTOLD
+            && let Ok(message) = MessageId::parse(svix_id)
+        {
+            self.answered.push((message, fault));
+        }
+        (fault, fault.is_some() || self.rule != before)
+    }
+
+    /// The messages whose requests a fault has answered since the last call.
+    pub(crate) fn take_answered(&mut self) -> Vec<(MessageId, Fault)> {
+        std::mem::take(&mut self.answered)
     }
 }

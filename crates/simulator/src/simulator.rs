@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{Endpoint, EndpointId, EndpointState, EndpointUrl, Environment};
 use crate::event::{Event, fresh_message_id};
-use crate::fault::{Fault, FaultRule};
+use crate::fault::{Fault, FaultRule, Front};
 use crate::message::{Destination, Message, Outcome, Status, StopReason};
 use crate::schedule::Speed;
 use crate::secret::Secret;
@@ -41,6 +41,8 @@ pub struct Simulator {
     /// When the next attempt of a message at an endpoint is due: the same as `Destination::due_at` of each.
     due: BTreeSet<(Timestamp, u64, EndpointId)>,
     settings: Settings,
+    /// How many faults have been set since the start: a front knows from it whether its own is the current one.
+    fault_number: u64,
     changes: Changes,
 }
 
@@ -689,27 +691,44 @@ impl Simulator {
     /// Puts a fault in front of the receiver, in place of another one; `None` ends it.
     pub const fn set_fault(&mut self, rule: Option<FaultRule>) {
         self.settings.fault = rule;
+        self.fault_number += 1;
         self.changes.settings = true;
     }
 
     /// The fault for a request that has arrived at the front, if there is one, and counts it. `svix_id` is the header of
     /// the request. If it names a message that is being attempted, the attempt is marked as answered by the fault.
     pub fn take_fault(&mut self, svix_id: &str, random: f64, now: Timestamp) -> Option<Fault> {
-        let mut rule = self.settings.fault.filter(|rule| !rule.is_over(now));
-        let fault = rule.as_mut().and_then(|rule| rule.take(random));
-        let rule = rule.filter(|rule| !rule.is_over(now));
+        let mut rule = self.settings.fault;
+        let fault = FaultRule::take(&mut rule, random, now);
         if self.settings.fault != rule {
             self.set_fault(rule);
         }
         let fault = fault?;
-        if let Some(number) = MessageId::parse(svix_id).ok().and_then(|id| self.numbers.get(&id).copied()) {
-            self.mark_injected(number, fault);
+        if let Ok(message) = MessageId::parse(svix_id) {
+            self.mark_injected(&message, fault);
         }
         Some(fault)
     }
 
-    /// Marks one attempt of a message. At two endpoints at once, the requests of a message cannot be told apart.
-    fn mark_injected(&mut self, number: u64, fault: Fault) {
+    /// Takes over which requests the front has counted, and gives it the fault, in case it is another one.
+    pub(crate) fn exchange_fault(&mut self, front: &mut Front) {
+        if front.fault_number == self.fault_number {
+            let counted = |ours: FaultRule| {
+                // A change of the speed may have moved the end.
+                front.rule.map(|rule| FaultRule { until: ours.until, ..rule })
+            };
+            let rule = self.settings.fault.and_then(counted);
+            self.changes.settings |= rule != self.settings.fault;
+            self.settings.fault = rule;
+        }
+        front.rule = self.settings.fault;
+        front.fault_number = self.fault_number;
+    }
+
+    /// Marks one attempt of a message that is under way, if it is kept. At two endpoints at once, the requests of a
+    /// message cannot be told apart.
+    pub(crate) fn mark_injected(&mut self, message: &MessageId, fault: Fault) {
+        let Some(number) = self.numbers.get(message).copied() else { return };
         let destinations = self.messages.get(&number).into_iter().flat_map(|message| &message.destinations);
         let endpoints: Vec<_> = destinations.map(|destination| destination.endpoint.clone()).collect();
         endpoints.iter().any(|endpoint| {

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::endpoint::{EndpointId, EndpointUrl, Environment};
 use crate::event::Event;
+use crate::fault::{Extent, FaultRule};
 use crate::message::{Destination, Status};
 use crate::schedule::Speed;
 use crate::secret::{OVERLAP, Secret};
@@ -253,4 +254,45 @@ async fn who_takes_the_changes_is_not_notified_of_that() {
     changed.mark_unchanged();
     assert!(handle.change(|simulator, _, _| simulator.take_changes()).settings);
     assert!(!changed.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_request_gets_its_fault_while_somebody_reads_or_changes_the_simulator() {
+    let asked = Arc::new(Notify::new());
+    let asks = Arc::clone(&asked);
+    let url = serve(move |_| {
+        asks.notify_one();
+        future::pending()
+    });
+    let running = Running::start(&url.await);
+    let rule = FaultRule { fault: Fault::Unavailable, extent: Extent::Next(3), until: None };
+    let fault = |_: &Simulator, _| running.handle.take_fault("msg_other");
+    assert_eq!(running.handle.read(fault), None);
+    running.handle.change(|simulator, _, _| simulator.set_fault(Some(rule)));
+    let message = running.send();
+    asked.notified().await;
+
+    let settings = |simulator: &Simulator, _| *simulator.settings();
+    let mut changed = running.handle.follow();
+    running.handle.read(|_, _| {
+        assert_eq!(running.handle.take_fault(message.as_str()), Some(Fault::Unavailable));
+    });
+    assert!(changed.has_changed().unwrap());
+    changed.mark_unchanged();
+    assert_eq!(running.destination(&message).attempts[0].injected, Some(Fault::Unavailable));
+    running.handle.change(|simulator, now, _| {
+        assert_eq!(running.handle.take_fault("msg_other"), Some(Fault::Unavailable));
+        simulator.set_speed(Speed::REAL, now);
+    });
+    let left = FaultRule { extent: Extent::Next(1), ..rule };
+    assert_eq!(running.handle.read(settings).fault, Some(left));
+    // Another fault is not counted by a request that met the previous one.
+    running.handle.change(|simulator, _, _| {
+        assert_eq!(running.handle.take_fault("msg_other"), Some(Fault::Unavailable));
+        simulator.set_fault(Some(left));
+    });
+    assert_eq!(running.handle.read(settings).fault, Some(left));
+    assert_eq!(running.handle.take_fault("msg_other"), Some(Fault::Unavailable));
+    assert_eq!(running.handle.take_fault("msg_other"), None);
+    assert_eq!(running.handle.read(settings).fault, None);
 }
