@@ -18,11 +18,18 @@ const KEY_FILE: &str = "console-key";
 /// How long an answer may take. A resend may run another command first.
 const TIME_LIMIT: Duration = Duration::from_mins(1);
 
-/// A request that changes something.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A request that changes something. `Debug` hides the values of its fields: one may be a secret or a payload.
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Request {
     path: String,
     form: Vec<(&'static str, String)>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fields: Vec<_> = self.form.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Request").field("path", &self.path).field("fields", &fields).finish_non_exhaustive()
+    }
 }
 
 impl Request {
@@ -212,6 +219,13 @@ mod tests {
         let error = Api::open(folder.path()).unwrap_err().to_string();
         assert!(error.starts_with("no `learnink dev` with a console runs in "), "{error}");
         assert!(error.contains("; start `"), "{error}");
+    }
+
+    #[test]
+    fn neither_secret_nor_payload_is_shown_by_debug() {
+        let request = Request::post("/learnink/testing").with("secret", "whsec_x").with("payload", "Zoë");
+        let shown = format!("{request:?}");
+        assert_eq!(shown, r#"Request { path: "/learnink/testing", fields: ["secret", "payload"], .. }"#);
     }
 
     #[test]
