@@ -281,8 +281,8 @@ impl Pipeline {
             (SigningSecret::Kept, Some(state)) => {
                 let manager = LocalSecretsManager::start(state.folder()).await;
                 let manager = manager.map_err(StartError::SecretsManager)?;
-                state.announce(Service::SecretsManager, manager.endpoint())?;
-                let aws = sdk_config(manager.endpoint());
+                state.announce(Service::SecretsManager, &manager.access().announced())?;
+                let aws = manager.access().sdk_config();
                 (SigningSecrets::load(&aws, SIGNING_SECRET, now()).await?, Some(manager))
             }
             (SigningSecret::Given(_) | SigningSecret::Kept, _) => (SigningSecrets::fixed(verifier), None),
@@ -325,6 +325,11 @@ impl Pipeline {
     /// [`StateError::Io`] when it cannot be written.
     pub fn announce(&self, service: Service, address: &str) -> Result<(), StateError> {
         self.state.as_ref().map_or(Ok(()), |state| state.announce(service, address))
+    }
+
+    /// Keeps the state locked after the end of the pipeline, until what is returned is dropped. `None` without a state.
+    pub const fn hold_state(&mut self) -> Option<State> {
+        self.state.take()
     }
 
     /// Where the embedded SQS listens.
@@ -448,8 +453,9 @@ impl Gateway {
         let (at, start) = (now(), Instant::now());
         let (parts, body) = request.into_parts();
         let body = to_bytes(body, front::LARGEST_BODY_BYTES).await;
-        let (response, answered_by) = match (self.fault(&parts), &body) {
-            (Some(fault), _) => (faulty(fault).await, AnsweredBy::Fault(fault)),
+        let fault = self.fault(&parts);
+        let (response, answered_by) = match (fault, &body) {
+            (Some(fault), _) => (faulty(fault), AnsweredBy::Fault(fault)),
             (None, Err(_)) => (Some(status(StatusCode::PAYLOAD_TOO_LARGE)), AnsweredBy::Gateway),
             (None, Ok(body)) => {
                 let (response, answered_by) = self.ask_receiver(&parts, body, at).await;
@@ -464,7 +470,11 @@ impl Gateway {
             status: response.as_ref().map(|response| response.status().as_u16()),
             answered_by,
         };
+        // Before a fault waits: the sender hangs up meanwhile, and with it this ends.
         let _ = self.observer.send(Observation::Received(Box::new(received)));
+        if fault == Some(Fault::NoAnswer) {
+            tokio::time::sleep(NO_ANSWER_FOR).await;
+        }
         // The connection ends with its task.
         response.unwrap_or_else(|| std::panic::resume_unwind(Box::new("a fault closes the connection")))
     }
@@ -494,8 +504,8 @@ impl Gateway {
     }
 }
 
-/// The answer with a fault; `None` closes the connection.
-async fn faulty(fault: Fault) -> Option<Response> {
+/// The answer with a fault; `None` if there is none, and the connection is closed.
+fn faulty(fault: Fault) -> Option<Response> {
     match fault {
         Fault::InternalError => Some(status(StatusCode::INTERNAL_SERVER_ERROR)),
         Fault::Unavailable => Some(status(StatusCode::SERVICE_UNAVAILABLE)),
@@ -504,11 +514,7 @@ async fn faulty(fault: Fault) -> Option<Response> {
             response.headers_mut().insert(header::RETRY_AFTER, retry_after_s.into());
             Some(response)
         }
-        Fault::NoAnswer => {
-            tokio::time::sleep(NO_ANSWER_FOR).await;
-            None
-        }
-        Fault::ConnectionClosed => None,
+        Fault::NoAnswer | Fault::ConnectionClosed => None,
     }
 }
 

@@ -2,19 +2,27 @@
 //!
 //! The receiver reads it, and `learnink secret` changes it, with the code that they use in AWS. It knows one secret
 //! and the three actions that this code calls. The current value is in the file that `learnink send` signs with.
+//!
+//! Other accounts of this machine reach its port, and so does a web page whose name points to this machine. So it
+//! answers only who signs with an access key id that it has made for this start, and that it announces in a file of the
+//! state's owner.
 //! Source: AWS Secrets Manager API reference, `GetSecretValue`, `PutSecretValue`, `UpdateSecretVersionStage`.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use aws_config::SdkConfig;
+use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
-use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use learnink_consumer::ledger::payload_sha256;
 use serde::Deserialize;
@@ -22,6 +30,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::sdk_config;
 use crate::state::{StateError, previous_secret_file, read_secret, secret_file, write_line};
 
 /// The name of the only secret.
@@ -33,11 +42,58 @@ const LARGEST_REQUEST_BYTES: usize = 128 * 1024;
 /// The length of a version id. Source: AWS Secrets Manager API reference, `GetSecretValue`, `VersionId`.
 const VERSION_ID_CHARACTERS: usize = 32;
 
+/// The length of the access key id, in random bytes.
+const KEY_BYTES: usize = 16;
+
 /// A Secrets Manager that listens on this machine until it is dropped.
 #[derive(Debug)]
 pub struct LocalSecretsManager {
-    endpoint: String,
+    access: Access,
     server: tokio::task::JoinHandle<()>,
+}
+
+/// Where it listens, and the access key id that it answers. `Debug` hides the latter.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Access {
+    endpoint: String,
+    key_id: String,
+}
+
+impl Access {
+    /// What is announced: the endpoint and the access key id, separated by a space.
+    pub fn announced(&self) -> String {
+        format!("{} {}", self.endpoint, self.key_id)
+    }
+
+    /// Reads what was announced; `None` if it is something else.
+    pub fn parse(announced: &str) -> Option<Self> {
+        let (endpoint, key_id) = announced.split_once(' ')?;
+        Some(Self { endpoint: endpoint.to_owned(), key_id: key_id.to_owned() })
+    }
+
+    /// The configuration of AWS's clients.
+    pub fn sdk_config(&self) -> SdkConfig {
+        let credentials = Credentials::new(&self.key_id, "local", None, None, "local");
+        let credentials = SharedCredentialsProvider::new(credentials);
+        sdk_config(&self.endpoint).into_builder().credentials_provider(credentials).build()
+    }
+
+    /// Whether a request is signed with the access key id. Source: AWS IAM user guide, "Elements of an AWS API request
+    /// signature", `Credential`.
+    fn allows(&self, headers: &HeaderMap) -> bool {
+        let authorization =
+            headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (_, credential) = authorization.split_once("Credential=").unwrap_or_default();
+        let (key_id, _) = credential.split_once('/').unwrap_or_default();
+        // Of hashes, so that the time that it takes says nothing.
+        payload_sha256(key_id.as_bytes()) == payload_sha256(self.key_id.as_bytes())
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 impl LocalSecretsManager {
@@ -45,23 +101,26 @@ impl LocalSecretsManager {
     ///
     /// # Errors
     ///
-    /// If no port is available.
+    /// If no port is available, or the system has no randomness.
     pub async fn start(folder: &Path) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        let files = Arc::new(Mutex::new(Files { folder: folder.to_owned() }));
-        let router = Router::new().fallback(answer).with_state(files);
+        let mut key = [0; KEY_BYTES];
+        getrandom::fill(&mut key)?;
+        let access = Access { endpoint, key_id: format!("{:032x}", u128::from_ne_bytes(key)) };
+        let files = Mutex::new(Files { folder: folder.to_owned() });
+        let router = Router::new().fallback(answer).with_state(Arc::new((access.clone(), files)));
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the embedded Secrets Manager stopped");
             }
         });
-        Ok(Self { endpoint, server })
+        Ok(Self { access, server })
     }
 
-    /// Where it listens.
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
+    /// How it is reached.
+    pub const fn access(&self) -> &Access {
+        &self.access
     }
 }
 
@@ -85,6 +144,7 @@ enum Stage {
 /// What is refused, as the code in the answer.
 #[derive(Debug)]
 enum Refusal {
+    Denied,
     NotFound,
     InvalidParameter,
     InvalidRequest,
@@ -232,11 +292,14 @@ fn version_id(value: &str) -> String {
     id
 }
 
-async fn answer(Shared(files): Shared<Arc<Mutex<Files>>>, request: Request) -> Response {
+async fn answer(Shared(shared): Shared<Arc<(Access, Mutex<Files>)>>, request: Request) -> Response {
+    let (access, files) = &*shared;
+    let is_allowed = access.allows(request.headers());
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
     let action = target.and_then(|target| target.rsplit('.').next()).unwrap_or_default().to_owned();
     let result = match to_bytes(request.into_body(), LARGEST_REQUEST_BYTES).await {
-        Ok(body) => carry_out(&lock(&files), &action, &body),
+        _ if !is_allowed => Err(Refusal::Denied),
+        Ok(body) => carry_out(&lock(files), &action, &body),
         Err(_) => Err(Refusal::InvalidRequest),
     };
     let (status, body) = match result {
@@ -290,6 +353,7 @@ fn known(secret_id: &str) -> Result<(), Refusal> {
 impl Refusal {
     fn answer(&self) -> (StatusCode, Value) {
         let (status, code) = match self {
+            Self::Denied => (StatusCode::BAD_REQUEST, "AccessDeniedException"),
             Self::NotFound => (StatusCode::BAD_REQUEST, "ResourceNotFoundException"),
             Self::InvalidParameter => (StatusCode::BAD_REQUEST, "InvalidParameterException"),
             Self::InvalidRequest => (StatusCode::BAD_REQUEST, "InvalidRequestException"),
@@ -396,6 +460,24 @@ mod tests {
         assert_eq!(drop(NEW).unwrap_err(), "InvalidParameterException");
         drop(OLD).unwrap();
         assert_eq!(value(&files, "AWSPREVIOUS"), None);
+    }
+
+    #[test]
+    fn only_who_knows_the_access_key_id_of_this_start_is_answered() {
+        let access = Access::parse("http://127.0.0.1:1 0123").unwrap();
+        assert_eq!(Access::parse(&access.announced()), Some(access.clone()));
+        assert!(!format!("{access:?}").contains("0123"));
+        let allows = |authorization: &str| {
+            let headers = [(AUTHORIZATION, authorization.parse().unwrap())].into_iter().collect();
+            access.allows(&headers)
+        };
+        assert!(allows(
+            "AWS4-HMAC-SHA256 Credential=0123/20260101/us-east-1/secretsmanager/aws4_request, S=1"
+        ));
+        for other in ["AWS4-HMAC-SHA256 Credential=0124/2026", "Credential=", "0123", "Bearer 0123"] {
+            assert!(!allows(other), "{other}");
+        }
+        assert!(!access.allows(&HeaderMap::new()));
     }
 
     #[test]

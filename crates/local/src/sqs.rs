@@ -403,7 +403,10 @@ impl Engine {
         let kept = read_journal(path)?;
         let next = path.with_extension("new");
         self.journal.lock().await.file = Some(JournalFile::create(&next).map_err(io_error)?);
-        for request in kept {
+        for (id, request) in kept {
+            // It gets another id. Whoever follows the calls must not wait for the old one.
+            let before = Live::of(request.clone()).map_err(io_error)?;
+            self.observer.report(&before.queue_url, Call::Deleted, &id, Some(&before));
             let request = Bytes::from(String::from(Box::<str>::from(request)));
             if self.call("SendMessage", request).await.status != 200 {
                 return Err(io_error(io::Error::other("a message cannot be sent again")));
@@ -446,12 +449,19 @@ struct Live {
     receipts: Vec<String>,
 }
 
-impl Journal {
-    fn sent(&mut self, id: &str, request: Box<RawValue>) -> io::Result<&Live> {
+impl Live {
+    /// The message of a request to send it.
+    fn of(request: Box<RawValue>) -> io::Result<Self> {
         let mut send: SendMessage = serde_json::from_str(request.get())?;
         let message_id = send.message_attributes.remove(ID_ATTRIBUTE).and_then(|id| id.string_value);
-        self.write(&Line::Sent { id: id.to_owned(), request: request.clone() })?;
-        let live = Live { request, queue_url: send.queue_url, message_id, receipts: Vec::new() };
+        Ok(Self { request, queue_url: send.queue_url, message_id, receipts: Vec::new() })
+    }
+}
+
+impl Journal {
+    fn sent(&mut self, id: &str, request: Box<RawValue>) -> io::Result<&Live> {
+        let live = Live::of(request)?;
+        self.write(&Line::Sent { id: id.to_owned(), request: live.request.clone() })?;
         Ok(self.live.entry(id.to_owned()).insert_entry(live).into_mut())
     }
 
@@ -526,8 +536,8 @@ impl JournalFile {
     }
 }
 
-/// The requests of the messages that were sent and not deleted, in the order of their sends.
-fn read_journal(path: &Path) -> Result<Vec<Box<RawValue>>, LocalSqsError> {
+/// The SQS message ids and the requests of the messages that were sent and not deleted, in the order of their sends.
+fn read_journal(path: &Path) -> Result<Vec<(String, Box<RawValue>)>, LocalSqsError> {
     let io_error = |source| LocalSqsError::Journal { path: path.to_owned(), source };
     let journal = match fs::read(path) {
         Ok(journal) => journal,
@@ -548,9 +558,9 @@ fn read_journal(path: &Path) -> Result<Vec<Box<RawValue>>, LocalSqsError> {
             Err(_) => return Err(LocalSqsError::Damaged { path: path.to_owned(), line: index + 1 }),
         }
     }
-    let mut kept: Vec<_> = kept.into_values().collect();
-    kept.sort_unstable_by_key(|(index, _)| *index);
-    Ok(kept.into_iter().map(|(_, request)| request).collect())
+    let mut kept: Vec<_> = kept.into_iter().collect();
+    kept.sort_unstable_by_key(|(_, (index, _))| *index);
+    Ok(kept.into_iter().map(|(id, (_, request))| (id, request)).collect())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the laptop's edge, where SQS would read the clock")]
@@ -573,7 +583,7 @@ mod tests {
 
     fn kept(folder: &Path) -> Vec<String> {
         let kept = read_journal(&folder.join("queues.jsonl")).unwrap();
-        kept.iter().map(ToString::to_string).collect()
+        kept.iter().map(|(_, request)| request.to_string()).collect()
     }
 
     fn delete(journal: &mut Journal, id: &str) {

@@ -149,7 +149,8 @@ pub(crate) fn write_line(path: &Path, line: &str) -> Result<(), StateError> {
 pub enum Service {
     /// The embedded SQS: an endpoint for AWS's clients.
     Sqs,
-    /// The embedded Secrets Manager: an endpoint for AWS's clients. There is none if the secret was given.
+    /// The embedded Secrets Manager: what [`Access`](crate::secrets_manager::Access) announces. There is none if the
+    /// secret was given.
     SecretsManager,
     /// The URL that webhooks are posted to.
     Webhooks,

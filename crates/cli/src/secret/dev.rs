@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use jiff::Timestamp;
 use learnink_local::StateError;
+use learnink_local::secrets_manager::Access;
 use learnink_local::state::{
     Service, address, previous_secret_file, read_previous_secret, read_signing_secret, secret_file,
 };
@@ -17,8 +18,8 @@ use crate::stack::Target;
 /// A running pipeline that reads its secret again when another one is stored.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Running {
-    /// The endpoint of its Secrets Manager.
-    pub(super) secrets_manager: String,
+    /// How its Secrets Manager is reached.
+    pub(super) secrets_manager: Access,
     /// Where webhooks are posted to.
     pub(super) webhook_url: String,
 }
@@ -83,12 +84,13 @@ pub(super) fn running(target: &Target) -> Result<Result<Running, NotChangeable>,
     // In this order: the URL is announced last.
     let webhook_url = address(folder, Service::Webhooks)?;
     let secrets_manager = address(folder, Service::SecretsManager)?;
+    let secrets_manager = secrets_manager.as_deref().and_then(Access::parse);
     Ok(announced(webhook_url, secrets_manager, target))
 }
 
 fn announced(
     webhook_url: Option<String>,
-    secrets_manager: Option<String>,
+    secrets_manager: Option<Access>,
     target: &Target,
 ) -> Result<Running, NotChangeable> {
     match (webhook_url, secrets_manager) {
@@ -120,9 +122,10 @@ mod tests {
 
     #[test]
     fn a_secret_that_cannot_be_changed_has_a_reason_and_what_to_do() {
-        let (url, endpoint) = ("http://127.0.0.1:1/webhooks".to_owned(), "http://127.0.0.1:2".to_owned());
+        let url = "http://127.0.0.1:1/webhooks".to_owned();
+        let endpoint = Access::parse("http://127.0.0.1:2 key").unwrap();
         let here = Target::dev("a folder");
-        let said = |url: Option<&String>, endpoint: Option<&String>| {
+        let said = |url: Option<&String>, endpoint: Option<&Access>| {
             announced(url.cloned(), endpoint.cloned(), &here).map_err(|error| error.to_string())
         };
         let running = Running { secrets_manager: endpoint.clone(), webhook_url: url.clone() };

@@ -14,8 +14,7 @@ use aws_sdk_secretsmanager::Client;
 use jiff::Timestamp;
 use learnink_aws::CallError;
 use learnink_aws::secret::{CURRENT, PREVIOUS};
-use learnink_local::sdk_config;
-use learnink_local::secrets_manager::SIGNING_SECRET;
+use learnink_local::secrets_manager::{Access, SIGNING_SECRET};
 use learnink_local::terminal::quoted;
 
 use crate::aws::{self, AwsClock};
@@ -74,9 +73,9 @@ impl Store {
     }
 
     /// The signing secret of the `learnink dev` that runs in `folder`, whose Secrets Manager is at `endpoint`.
-    pub(crate) fn of_dev(endpoint: &str, folder: &Path) -> Self {
+    pub(crate) fn of_dev(access: &Access, folder: &Path) -> Self {
         let label = format!("the secret of `learnink dev` in {}", quoted(folder));
-        Self::labelled(&sdk_config(endpoint), SIGNING_SECRET, label)
+        Self::labelled(&access.sdk_config(), SIGNING_SECRET, label)
     }
 
     fn labelled(aws: &SdkConfig, name: &str, label: String) -> Self {
