@@ -56,8 +56,13 @@ impl Browser {
         });
         std::thread::spawn(move || lines.count());
         // Chromium's sandbox does not run as root, as in a container.
-        let ours =
-            ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1280,900"];
+        let ours = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--window-size=1280,900",
+        ];
         let arguments: Vec<_> = ours.iter().chain(options).collect();
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "args": arguments },
@@ -141,7 +146,8 @@ impl Browser {
     pub(crate) async fn tab_to(&self, element: &str, text: &str) {
         for _ in 0..MOST_STOPS {
             self.press(TAB).await;
-            let focused = "const focus = document.activeElement; return [focus.localName, focus.textContent.trim()]";
+            let focused =
+                "const focus = document.activeElement; return [focus.localName, focus.textContent.trim()]";
             let focused = self.js(focused).await;
             if focused[0] == element && focused[1].as_str().is_some_and(|focused| focused.starts_with(text)) {
                 return;

@@ -13,13 +13,14 @@ use std::time::Duration;
 use anstyle::Style;
 use learnink_aws::Env;
 use learnink_local::pipeline::{StackLimits, Unprocessed};
+use learnink_local::state::read_previous_secret;
 use learnink_local::terminal::{option, quoted};
 use learnink_local::{Options, Pipeline, SigningSecret, StartError, State, state};
 use tokio::sync::{mpsc, oneshot};
 
 use self::lines::Lines;
-use self::page::{Page, PageArgs};
-use self::sender::Sender;
+use self::page::{Contents, Page, PageArgs};
+use self::sender::{Own, Sender};
 use crate::archive::variable_for_handlers;
 use crate::output::{self, DIM, Line, PENDING, note};
 use crate::{DEFAULT_STATE, StateFolder, aws, called, secrets};
@@ -28,6 +29,9 @@ const DEFAULT_PORT: u16 = 9000;
 
 /// How long Ctrl-C waits for acknowledged webhooks.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many observations may wait for the terminal.
+const MOST_UNPRINTED: usize = 10_000;
 
 const SAMPLE: &str = "events/user.course.started.json";
 
@@ -65,7 +69,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let signing_secret = given.map_or(SigningSecret::Kept, SigningSecret::Given);
     let shown_folder = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
     let (observer, unkept) = mpsc::unbounded_channel();
-    let (shown, mut observations) = mpsc::unbounded_channel();
+    let (shown, mut observations) = mpsc::channel(MOST_UNPRINTED);
     let (mut page, history) = args.page.history(&folder);
     let sender = history.as_ref().and_then(|history| Sender::restore(history, &mut page.notices));
     let (stop_keeper, stopped) = oneshot::channel();
@@ -80,16 +84,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         fault: sender.as_ref().map(Sender::faults),
         observer,
     };
-    let pipeline =
+    let mut pipeline =
         Pipeline::start(options).await.map_err(|error| explain(error, &folder, secret_is_given))?;
     let url = pipeline.url();
     if let Some(history) = history {
-        let handle = sender.as_ref().map(Sender::handle);
-        args.page.serve(&mut page, history, handle, &pipeline, &folder).await;
+        let simulator = sender.as_ref().map(Sender::handle);
+        let contents = Contents { history, simulator, given: secret_is_given.then(|| secret.clone()) };
+        args.page.serve(&mut page, contents, &pipeline, &folder).await;
     }
-    let sending = sender
-        .zip(page.recorder())
-        .map(|(sender, recorder)| sender.start(&url, &secret, recorder, &mut page.notices));
+    let mut accepted = vec![secret];
+    if !secret_is_given {
+        accepted.extend(read_previous_secret(&folder)?);
+    }
+    let own = Own { url: &url, secrets: &accepted, is_given: secret_is_given };
+    let sending =
+        sender.zip(page.recorder()).map(|(sender, recorder)| sender.start(&own, recorder, &mut page.notices));
     let mut screen = Screen::default();
     screen.print(Line::default().styled(BOLD, "LearnInk webhooks, on this machine"));
     screen.print("");
@@ -120,25 +129,33 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     screen.print("");
     screen.print("stopping: no more requests; finishing what was acknowledged (Ctrl-C again to leave it)");
-    if let Some(sending) = sending {
-        sending.stop().await;
-    }
-    let stop = pipeline.stop(PATIENCE);
-    tokio::pin!(stop);
-    let left = loop {
+    // Until the history is on the disk, no other pipeline starts in this folder.
+    let _locked = pipeline.hold_state();
+    let end = async {
+        page.stop().await;
+        if let Some(sending) = sending {
+            sending.stop().await;
+        }
+        let left = pipeline.stop(PATIENCE).await;
+        drop(stop_keeper);
+        // Fails if it panicked: then the rest is not shown.
+        let _ = keeper.await;
+        (left, page.flush().await)
+    };
+    tokio::pin!(end);
+    let (left, problem) = loop {
         tokio::select! {
-            left = &mut stop => break left,
+            ended = &mut end => break ended,
             Some(observation) = observations.recv() => screen.print_all(lines.lines(observation)),
             _ = interrupts.recv() => anyhow::bail!("left unfinished; the messages are kept for the next start"),
         }
     };
-    drop(stop_keeper);
-    // Fails if it panicked: then the rest is not shown.
-    let _ = keeper.await;
     while let Ok(observation) = observations.try_recv() {
         screen.print_all(lines.lines(observation));
     }
-    page.stop().await;
+    if let Some(problem) = problem {
+        screen.print(Line::default().styled(PENDING, "!").text(format!(" {problem}")));
+    }
     screen.print(format!("stopped: {}", kept(left)));
     screen.problem.map_or(Ok(()), Err)
 }

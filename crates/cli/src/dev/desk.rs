@@ -10,27 +10,33 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// Runs `learnink` for the pipeline with its state in a folder.
+#[derive(Clone)]
 pub(super) struct Learnink {
     program: PathBuf,
     folder: PathBuf,
+    /// The signing secret, if it was given at the start.
+    given: Option<String>,
 }
 
 impl Learnink {
-    /// For the state in `folder`.
+    /// For the state in `folder`, and the signing secret, if it was given at the start.
     ///
     /// # Errors
     ///
     /// The system's, if it does not say where this program is.
-    pub(super) fn new(folder: PathBuf) -> io::Result<Self> {
-        Ok(Self { program: std::env::current_exe()?, folder })
+    pub(super) fn new(folder: PathBuf, given: Option<String>) -> io::Result<Self> {
+        Ok(Self { program: std::env::current_exe()?, folder, given })
     }
 
-    async fn output(&self, arguments: Vec<String>, input: Vec<u8>) -> io::Result<CommandOutput> {
+    async fn output(self, arguments: Vec<String>, input: Vec<u8>) -> io::Result<CommandOutput> {
         let mut command = Command::new(&self.program);
         command.args(arguments).arg("--state").arg(&self.folder);
         // The pipeline that this page belongs to, and no stack.
         command.env_remove("LEARNINK_STACK").env_remove("LEARNINK_STATE").env("NO_COLOR", "1");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        if let Some(given) = &self.given {
+            command.env("LEARNINK_SIGNING_SECRET", given);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let stdin = child.stdin.take();
         let write = async {
@@ -49,6 +55,8 @@ impl Learnink {
 
 impl Desk for Learnink {
     fn run(&self, arguments: Vec<String>, input: Vec<u8>) -> BoxFuture<'_, io::Result<CommandOutput>> {
-        Box::pin(self.output(arguments, input))
+        // In a task: an act goes on to its end although the browser has left the page.
+        let output = tokio::spawn(self.clone().output(arguments, input));
+        Box::pin(async move { output.await.map_err(io::Error::other)? })
     }
 }

@@ -36,12 +36,21 @@ pub(super) struct PageArgs {
     /// Port of the page in the browser; with 0, a free one is chosen
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     console_port: u16,
-    /// Serve no page, and keep no history
+    /// Serve no page, keep no history, and do not simulate LearnInk's side
     #[arg(long, conflicts_with_all = ["console_port", "open"])]
     no_console: bool,
-    /// Open the page in the browser
+    /// Open the page in the browser. For a moment, others on this machine can see its key in the list of processes
     #[arg(long)]
     open: bool,
+}
+
+/// What the page shows and does.
+pub(super) struct Contents {
+    pub(super) history: history::History,
+    /// LearnInk's side.
+    pub(super) simulator: Option<Handle>,
+    /// The signing secret, if it was given at the start.
+    pub(super) given: Option<String>,
 }
 
 /// The page, or what there is of it.
@@ -76,12 +85,11 @@ impl PageArgs {
     pub(super) async fn serve(
         &self,
         page: &mut Page,
-        history: history::History,
-        simulator: Option<Handle>,
+        contents: Contents,
         pipeline: &Pipeline,
         folder: &Path,
     ) {
-        match self.console(history, simulator, folder).await {
+        match self.console(contents, folder).await {
             Ok(console) => {
                 let link = console.link();
                 if let Err(error) =
@@ -100,12 +108,8 @@ impl PageArgs {
         }
     }
 
-    async fn console(
-        &self,
-        history: history::History,
-        simulator: Option<Handle>,
-        folder: &Path,
-    ) -> Result<Console, String> {
+    async fn console(&self, contents: Contents, folder: &Path) -> Result<Console, String> {
+        let Contents { history, simulator, given } = contents;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.console_port));
         let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => format!(
@@ -120,7 +124,7 @@ impl PageArgs {
         })?;
         let operator =
             ["USER", "LOGNAME"].into_iter().find_map(variable).is_none().then(|| "console".to_owned());
-        let desk = Arc::new(Learnink::new(folder.to_owned()).map_err(no_page)?);
+        let desk = Arc::new(Learnink::new(folder.to_owned(), given).map_err(no_page)?);
         Console::start(listener, Options { history, desk, simulator, samples: samples(), key, operator, now })
             .map_err(no_page)
     }
@@ -137,7 +141,7 @@ impl Page {
     pub(super) async fn keep(
         recorder: Option<Recorder>,
         mut observations: mpsc::UnboundedReceiver<Observation>,
-        shown: mpsc::UnboundedSender<Observation>,
+        shown: mpsc::Sender<Observation>,
         mut stop: oneshot::Receiver<()>,
     ) {
         let mut is_stopping = false;
@@ -155,13 +159,12 @@ impl Page {
                 recorder.record(entry(&observation));
             }
             match &mut observation {
-                // A terminal that is paused must not fill the memory.
                 Observation::Received(received) => received.body.clear(),
                 Observation::Consumed(_) => {}
                 Observation::Queue(_) => continue,
             }
-            // Nobody shows it any more once the program is ending.
-            let _ = shown.send(observation);
+            // A terminal that is paused must neither fill the memory nor hold the history up. Its lines are missing.
+            let _ = shown.try_send(observation);
         }
     }
 
@@ -170,15 +173,19 @@ impl Page {
         self.recorder.clone()
     }
 
-    /// Stops the page, and waits until the history is on the disk.
-    pub(super) async fn stop(self) {
-        if let Some(console) = self.console {
+    /// Stops the page: acts that come later are not confirmed.
+    pub(super) async fn stop(&mut self) {
+        if let Some(console) = self.console.take() {
             console.stop(STOPPED_WITHIN).await;
         }
-        if let Some(recorder) = self.recorder {
-            // What is not written by then is lost, and nobody waits for it.
-            let _ = tokio::task::spawn_blocking(move || recorder.flush(FLUSHED_WITHIN)).await;
-        }
+    }
+
+    /// Waits until the history is on the disk. Returns what a person should know if it is not.
+    pub(super) async fn flush(self) -> Option<&'static str> {
+        let recorder = self.recorder?;
+        let flushed = tokio::task::spawn_blocking(move || recorder.flush(FLUSHED_WITHIN)).await;
+        (!flushed.unwrap_or_default())
+            .then_some("the last entries of the history are not stored; look for a full disk")
     }
 }
 
