@@ -26,6 +26,6 @@ pub use message::{Attempt, Destination, Message, Outcome, Schedule, Status, Trig
 pub use schedule::Speed;
 pub use secret::{Fingerprint, Secret, Secrets};
 pub use simulator::{
-    AttemptKey, AttemptRequest, Changes, KEPT_FOR, MOST_MESSAGES, MessageFilter, Page, RECOVERABLE_FOR,
-    RequestError, Settings, Simulator,
+    AttemptKey, AttemptRequest, Changes, KEPT_FOR, MOST_BYTES, MOST_MESSAGES, MessageFilter, Page,
+    RECOVERABLE_FOR, RequestError, Settings, Simulator,
 };

@@ -12,6 +12,10 @@ use crate::fault::Fault;
 use crate::schedule::{Speed, wait_after};
 use crate::secret::Fingerprint;
 
+/// The most attempts of a message at an endpoint that are kept. A new one takes the place of the oldest manual one; the
+/// scheduled ones, eight at most, are all kept.
+pub const MOST_KEPT_ATTEMPTS: usize = 100;
+
 /// One event that LearnInk sends, to each endpoint that takes its type. `Debug` hides the payload.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -37,6 +41,11 @@ impl Message {
     pub fn destination(&self, endpoint: &EndpointId) -> Option<&Destination> {
         self.destinations.iter().find(|destination| destination.endpoint == *endpoint)
     }
+
+    /// What it takes, about: its payload, and its attempts.
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.len() + self.destinations.iter().map(Destination::bytes).sum::<usize>()
+    }
 }
 
 impl fmt::Debug for Message {
@@ -60,7 +69,7 @@ pub struct Destination {
     pub endpoint: EndpointId,
     /// What the retry schedule does next.
     pub schedule: Schedule,
-    /// The first one first.
+    /// The first one first; [`MOST_KEPT_ATTEMPTS`] at most.
     pub attempts: Vec<Attempt>,
     /// Since when somebody wants a manual attempt that has not started.
     #[serde(default)]
@@ -141,7 +150,7 @@ impl Status {
 /// One request to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// From 1, in the order in which they started.
+    /// From 1, in the order in which they started. One is missing if it is not kept any more.
     pub number: u32,
     /// Why it was made.
     pub trigger: Trigger,
@@ -159,6 +168,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    fn bytes(&self) -> usize {
+        let headers = match self.finished.as_ref().map(|finished| &finished.outcome) {
+            Some(Outcome::Answered { headers, .. }) => headers.as_slice(),
+            Some(Outcome::TimedOut | Outcome::NotConnected | Outcome::ConnectionBroken) | None => &[],
+        };
+        let headers = headers.iter().map(|(name, value)| name.len() + value.len());
+        size_of::<Self>() + headers.sum::<usize>()
+    }
+
     fn has_failed(&self) -> bool {
         self.finished.as_ref().is_some_and(|finished| !finished.outcome.is_success())
     }
@@ -264,6 +282,10 @@ impl Destination {
         self.schedule != Schedule::Succeeded && self.attempts.iter().any(Attempt::has_failed)
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.attempts.iter().map(Attempt::bytes).sum()
+    }
+
     /// When the next attempt is due, scheduled or manual.
     pub(crate) fn due_at(&self) -> Option<Timestamp> {
         self.next_attempt().map(|next| next.due_at).into_iter().chain(self.manual_due_at).min()
@@ -297,6 +319,11 @@ impl Destination {
             }
         };
         let number = self.attempts.last().map_or(1, |last| last.number + 1);
+        if self.attempts.len() >= MOST_KEPT_ATTEMPTS {
+            let is_manual =
+                |attempt: &Attempt| attempt.trigger == Trigger::Manual && attempt.finished.is_some();
+            self.attempts.iter().position(is_manual).map(|oldest| self.attempts.remove(oldest));
+        }
         let started_at = now;
         let attempt = Attempt {
             number,

@@ -21,6 +21,10 @@ use crate::secret::Secret;
 /// It is also the most that LearnInk recovers at once, so that a recovery is never too large.
 pub const MOST_MESSAGES: usize = 10_000;
 
+/// The most bytes of messages that are kept, of payloads and attempts. A new message or attempt takes the place of the
+/// oldest messages; the newest message is always kept.
+pub const MOST_BYTES: usize = 64 * 1024 * 1024;
+
 /// How long a message is kept. The schedule of a message is over before that.
 pub const KEPT_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -38,6 +42,8 @@ pub struct Simulator {
     /// By number: the oldest first.
     messages: BTreeMap<u64, Message>,
     numbers: HashMap<MessageId, u64>,
+    /// The sum of [`Message::bytes`].
+    bytes: usize,
     /// When the next attempt of a message at an endpoint is due: the same as `Destination::due_at` of each.
     due: BTreeSet<(Timestamp, u64, EndpointId)>,
     settings: Settings,
@@ -87,7 +93,9 @@ pub enum RequestError {
     #[error("endpoint `{0}` is disabled; enable it first")]
     Disabled(EndpointId),
     /// No message has the id, or it is not kept any more.
-    #[error("there is no message `{0}`; the newest {MOST_MESSAGES} of the last seven days are kept")]
+    #[error(
+        "there is no message `{0}`; the newest {MOST_MESSAGES} of the last seven days are kept, up to 64 MiB"
+    )]
     NoMessage(MessageId),
     /// The message was not for the endpoint.
     #[error("message `{message}` was not sent to endpoint `{endpoint}`")]
@@ -199,7 +207,8 @@ impl Simulator {
         let messages: BTreeMap<_, _> =
             messages.into_iter().map(|message| (message.number, message)).collect();
         let numbers = messages.values().map(|message| (message.id.clone(), message.number)).collect();
-        let mut simulator = Self { endpoints, messages, numbers, settings, ..Self::default() };
+        let bytes = messages.values().map(Message::bytes).sum();
+        let mut simulator = Self { endpoints, messages, numbers, bytes, settings, ..Self::default() };
         let dues = simulator.messages.values().flat_map(|message| {
             let due = |destination: &Destination| {
                 Some((destination.due_at()?, message.number, destination.endpoint.clone()))
@@ -222,14 +231,18 @@ impl Simulator {
         std::mem::take(&mut self.changes)
     }
 
-    /// Drops the messages that are older than [`KEPT_FOR`], and the oldest of more than [`MOST_MESSAGES`].
+    /// Drops the messages that are older than [`KEPT_FOR`], and the oldest of more than [`MOST_MESSAGES`] or
+    /// [`MOST_BYTES`].
     pub fn drop_old_messages(&mut self, now: Timestamp) {
         while let Some(oldest) = self.messages.first_entry() {
             let age = now.duration_since(oldest.get().created_at);
-            if age <= KEPT_FOR && self.numbers.len() <= MOST_MESSAGES {
+            let count = self.numbers.len();
+            let is_too_much = count > MOST_MESSAGES || (self.bytes > MOST_BYTES && count > 1);
+            if age <= KEPT_FOR && !is_too_much {
                 return;
             }
             let message = oldest.remove();
+            self.bytes = self.bytes.saturating_sub(message.bytes());
             for destination in message.destinations {
                 if let Some(due_at) = destination.due_at() {
                     self.due.remove(&(due_at, message.number, destination.endpoint));
@@ -259,7 +272,9 @@ impl Simulator {
         let destination =
             message.destinations.iter_mut().find(|destination| destination.endpoint == *endpoint)?;
         let due_before = destination.due_at();
+        let bytes_before = destination.bytes();
         let changed = change(destination);
+        self.bytes = self.bytes.saturating_sub(bytes_before) + destination.bytes();
         let due_after = destination.due_at();
         if due_before != due_after {
             due_before.map(|due_at| self.due.remove(&(due_at, number, endpoint.clone())));
@@ -463,6 +478,7 @@ impl Simulator {
             created_at: now,
             destinations,
         };
+        self.bytes += message.bytes();
         self.messages.insert(number, message);
         self.numbers.insert(id.clone(), number);
         self.changes.messages.insert(id.clone());

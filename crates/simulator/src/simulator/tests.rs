@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fault::Extent;
-use crate::message::{Attempt, Schedule, Trigger};
+use crate::message::{Attempt, MOST_KEPT_ATTEMPTS, Schedule, Trigger};
 use crate::schedule::{JITTER, MOST_ATTEMPTS, SHORTEST_AFTER_OVERLOAD, TIME_LIMIT, WAITS};
 use crate::secret::OVERLAP;
 
@@ -436,6 +436,44 @@ fn the_oldest_of_too_many_messages_is_dropped_with_what_is_due() {
 }
 
 #[test]
+fn the_oldest_of_too_many_bytes_is_dropped_and_the_newest_is_kept() {
+    let mut world = World::new();
+    let send = |world: &mut World, bytes: usize| {
+        let event = Event { event_type: "t".to_owned(), payload: "x".repeat(bytes) };
+        world.simulator.send(Environment::Staging, event, world.now, &mut world.random)
+    };
+    let first = send(&mut world, MOST_BYTES / 2);
+    let second = send(&mut world, MOST_BYTES / 2);
+    assert!(world.simulator.take_changes().dropped_messages.is_empty());
+    // The headers of an answer count too.
+    world.attempt(&Outcome::Answered { status: 200, headers: vec![("x".to_owned(), "x".repeat(100))] });
+    world.simulator.drop_old_messages(world.now);
+    assert_eq!(world.simulator.take_changes().dropped_messages, [first].into());
+    let third = send(&mut world, MOST_BYTES + 1);
+    assert_eq!(world.simulator.take_changes().dropped_messages, [second].into());
+    world.pass(Duration::from_hours(7 * 24 + 1));
+    world.simulator.drop_old_messages(world.now);
+    assert_eq!(world.simulator.take_changes().dropped_messages, [third].into());
+    assert_eq!(world.simulator.bytes, 0);
+}
+
+#[test]
+fn of_too_many_attempts_the_oldest_manual_one_is_dropped() {
+    let mut world = World::new();
+    let message = world.send();
+    world.attempt(&status(503));
+    let next = world.destination(&message).next_attempt();
+    for _ in 1..MOST_KEPT_ATTEMPTS + 2 {
+        world.resend(&message);
+        world.attempt(&status(503));
+    }
+    assert_eq!(world.attempts(&message).len(), MOST_KEPT_ATTEMPTS);
+    let numbers = world.attempts(&message).iter().map(|attempt| attempt.number);
+    assert_eq!(numbers.take(3).collect::<Vec<_>>(), [1, 4, 5]);
+    assert_eq!(world.destination(&message).next_attempt(), next);
+}
+
+#[test]
 fn what_has_changed_is_said_once() {
     let mut world = World::new();
     let changes = world.simulator.take_changes();
@@ -599,6 +637,7 @@ proptest! {
             let destination = world.destination(&message);
             let dues: Vec<_> = world.simulator.due.iter().map(|(due_at, ..)| *due_at).collect();
             prop_assert_eq!(dues, destination.due_at().into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(world.simulator.bytes, world.simulator.message(&message).unwrap().bytes());
             let scheduled = destination.attempts.iter().filter(|one| one.trigger == Trigger::Scheduled).count();
             prop_assert!(scheduled <= MOST_ATTEMPTS);
             prop_assert_eq!(has_succeeded, destination.schedule == Schedule::Succeeded);
