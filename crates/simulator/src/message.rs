@@ -98,7 +98,8 @@ pub enum Schedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
-    /// The endpoint was disabled. Enabling it does not start them again; a resend or a recovery does.
+    /// The endpoint was disabled. Enabling it does not start them again. A resend attempts the message once more, and
+    /// so does a recovery, if an attempt has failed.
     Disabled,
     /// The endpoint was removed.
     Removed,

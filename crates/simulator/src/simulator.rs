@@ -371,7 +371,7 @@ impl Simulator {
     }
 
     /// Enables an endpoint. It gets the messages that are sent from now on. Those whose attempts have stopped are not
-    /// attempted, unless somebody recovers or resends them.
+    /// attempted, unless somebody resends them. A recovery is only for those with a failed attempt.
     ///
     /// # Errors
     ///

@@ -353,6 +353,22 @@ fn recovery_is_for_each_message_of_the_window_with_a_failure_and_no_success() {
 }
 
 #[test]
+fn what_was_stopped_is_recovered_after_a_failed_attempt_only() {
+    let mut world = World::new();
+    let attempted = world.send();
+    world.attempt(&status(503));
+    let not_attempted = world.send();
+    world.simulator.disable(&world.endpoint).unwrap();
+    world.simulator.enable(&world.endpoint).unwrap();
+    assert_eq!([&attempted, &not_attempted].map(|message| world.status(message)), [Status::Stopped; 2]);
+    let since = world.now - Duration::from_hours(1);
+    assert_eq!(world.simulator.recover(&world.endpoint, since, None, world.now), Ok(1));
+    assert_eq!(world.attempt(&status(200)).message, attempted);
+    world.resend(&not_attempted);
+    assert_eq!(world.attempt(&status(200)).message, not_attempted);
+}
+
+#[test]
 fn faults_count_down_and_mark_the_attempt() {
     let mut world = World::new();
     let now = world.now;
