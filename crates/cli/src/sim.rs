@@ -26,7 +26,7 @@ use crate::{StateFolder, called, input, now};
 pub(crate) enum Command {
     /// Show the endpoints of both environments, the speed and the fault
     Endpoints(ShowArgs),
-    /// Add, enable, disable and remove endpoints
+    /// Add, change, enable, disable and remove endpoints
     #[command(subcommand)]
     Endpoint(EndpointCommand),
     /// Send Example: send an example of the Event Catalog to one endpoint
@@ -58,6 +58,8 @@ pub(crate) enum Command {
 pub(crate) enum EndpointCommand {
     /// Add an endpoint to an environment
     Add(AddArgs),
+    /// Change the URL and the types of an endpoint
+    Change(ChangeArgs),
     /// Enable an endpoint: it gets the messages that are sent from now on
     Enable(OneEndpointArgs),
     /// Disable an endpoint: attempts at it stop immediately
@@ -105,7 +107,7 @@ pub(crate) struct AddArgs {
     /// Where it is
     #[arg(value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     url: String,
-    /// Whose messages it gets
+    /// Environment of the endpoint
     #[arg(long, default_value = "staging", value_parser = environments())]
     environment: String,
     /// Types that it subscribes to; without it, all
@@ -114,6 +116,27 @@ pub(crate) struct AddArgs {
     /// File with its secret, - for standard input; without it, one is made
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Options of `learnink sim endpoint change`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The URL is for the next attempt on, the types are for new messages.
+
+Example:
+  cargo learnink sim endpoint change ep_2Xb http://127.0.0.1:8080/webhooks")]
+pub(crate) struct ChangeArgs {
+    /// Id of the endpoint, as `endpoints` shows it
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    id: String,
+    /// Where it is from now on
+    #[arg(value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
+    url: String,
+    /// Types that it subscribes to from now on; without it, all
+    #[arg(long = "type", value_name = "EVENT_TYPE", num_args = 1..)]
+    event_types: Vec<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -131,8 +154,8 @@ pub(crate) struct OneEndpointArgs {
 /// Options of `learnink sim send-example`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The Event Catalog has the types of the folder `events`. The example is sent as it is there: some handlers do not do \
-old events, and --fresh makes one of now.
+The Event Catalog has the types of the folder `events`. The example is sent as it is there. Some handlers skip old \
+events; --fresh uses the current time.
 
 Examples:
   cargo learnink sim send-example user.course.started
@@ -227,7 +250,8 @@ pub(crate) struct ResendArgs {
 /// Options of `learnink sim recover`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It is for each message with a failed attempt and no success. A window starts 14 days ago at most.
+Attempts each message again that has failed and never succeeded. The window can start 14 days ago at most; messages \
+are kept for seven.
 
 TIME is 2026-01-02T08:00:00Z or with another offset, 2026-01-02T08:00 or 2026-01-02 in UTC, or '2h ago'.
 
@@ -300,7 +324,7 @@ pub(crate) struct AnswerArgs {
     /// The answer
     #[arg(value_name = "ANSWER", value_parser = PossibleValuesParser::new(["503", "500", "429", "none", "close", "ok"]))]
     answer: String,
-    /// Answer so many requests, from the next one on; one, without this and --share
+    /// Answer the next N requests; 1 if neither this nor --share is given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     next: Option<u32>,
     /// Answer this share of the requests, from 0 to 1
@@ -316,8 +340,8 @@ pub(crate) struct AnswerArgs {
 /// Options of `learnink sim speed`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It divides only the waits between attempts. SQS's own times stay real, and so do attempts, their time limit and the \
-overlap of a rotation.
+It divides the waits between attempts, the five days of failures that disable an endpoint, and the time until the \
+fault of a scene ends. SQS's own times stay real, and so do attempts, their time limit and the overlap of a rotation.
 
 Example:
   cargo learnink sim speed 600")]
@@ -423,6 +447,7 @@ async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
                 if args.secret_file.is_none() { note(where_the_secret_is(&api)) } else { Ok(()) }
             })
         }
+        EndpointCommand::Change(args) => args.common.act(change(&args)).await,
         EndpointCommand::Enable(args) => args.common.act(of_endpoint(&args.id, "enable")).await,
         EndpointCommand::Disable(args) => args.common.act(of_endpoint(&args.id, "disable")).await,
         EndpointCommand::Remove(args) => args.common.act(of_endpoint(&args.id, "remove")).await,
@@ -443,6 +468,10 @@ fn add(args: &AddArgs) -> anyhow::Result<Request> {
         .with("environment", &args.environment)
         .with("types", &args.event_types.join(" "));
     with_secret(request, args.secret_file.as_ref())
+}
+
+fn change(args: &ChangeArgs) -> Request {
+    of_endpoint(&args.id, "change").with("url", &args.url).with("types", &args.event_types.join(" "))
 }
 
 fn with_secret(request: Request, file: Option<&PathBuf>) -> anyhow::Result<Request> {

@@ -12,6 +12,7 @@ fn parse(line: &str) -> Result<Command, clap::Error> {
 fn request(line: &str) -> String {
     let request = match parse(line).unwrap() {
         Command::Endpoint(EndpointCommand::Add(args)) => add(&args).unwrap(),
+        Command::Endpoint(EndpointCommand::Change(args)) => change(&args),
         Command::SendExample(args) => send_example(&args).unwrap(),
         Command::Resend(args) => resend(&args),
         Command::Replay(args) => attempt(&args, "replay"),
@@ -34,6 +35,10 @@ fn each_command_is_one_form_of_the_console() {
         (
             "endpoint add http://a --environment production --type a.b --type c",
             "/learnink/endpoints url=http%3A%2F%2Fa&environment=production&types=a.b%20c",
+        ),
+        (
+            "endpoint change ep_1 http://a --type a.b c",
+            "/learnink/endpoints/ep_1/change url=http%3A%2F%2Fa&types=a.b%20c",
         ),
         ("send-example notifications.sent", "/learnink/testing type=notifications.sent"),
         (
@@ -113,6 +118,7 @@ fn what_cannot_be_meant_is_wrong_use() {
         "messages --environment test",
         "endpoint add",
         "endpoint add http://a --environment test",
+        "endpoint change ep_1",
         "send-example",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
