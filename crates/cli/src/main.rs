@@ -101,7 +101,7 @@ enum Command {
 /// Where `learnink dev` keeps its state.
 #[derive(Debug, Args)]
 struct StateFolder {
-    /// Folder with the state of `learnink dev`: secret, tables, queues
+    /// Folder with the state of `learnink dev`: secret, tables, queues, key and history of its page
     #[arg(long = "state", value_name = "FOLDER", env = "LEARNINK_STATE", default_value = DEFAULT_STATE)]
     folder: PathBuf,
 }

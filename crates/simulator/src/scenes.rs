@@ -60,7 +60,7 @@ pub fn flood(samples: &[Event], now: Timestamp, random: &mut fastrand::Rng) -> V
 }
 
 /// *Down for the night*: the fault, which ends after eight hours, and a few events that meet it. By the schedule
-/// they succeed at the seventh attempt.
+/// they succeed at the sixth or seventh attempt.
 pub fn down_for_the_night(
     samples: &[Event],
     speed: Speed,

@@ -65,7 +65,8 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 
 /// How many times faster than in LearnInk the waits between attempts pass: 1, 60, 600 or 3600.
 ///
-/// It divides only waits. An attempt, its time limit and the overlap of a rotation take their real time.
+/// It also divides the time until an endpoint that only fails is disabled, and until a fault ends. An attempt, its time
+/// limit and the overlap of a rotation take their real time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Speed(u32);

@@ -124,7 +124,7 @@ fn only_200_is_a_success() {
 }
 
 #[test]
-fn the_speed_divides_waits_and_nothing_else() {
+fn the_speed_divides_waits_and_not_attempts() {
     let mut world = World::new();
     world.simulator.set_speed(speed(600), world.now);
     let message = world.send();
