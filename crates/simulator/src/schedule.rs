@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::Outcome;
 
-/// The waits between scheduled attempts, each after the previous one failed. The first attempt is made at once.
+/// The waits between scheduled attempts, each after the previous one failed. The first attempt is made at once. When the
+/// one after the last wait has failed too, the message is Failed.
 /// Source: LearnInk's webhook guide, "Retry schedule".
 pub const WAITS: [Duration; 7] = [
     Duration::from_secs(5),
@@ -18,10 +19,6 @@ pub const WAITS: [Duration; 7] = [
     Duration::from_hours(10),
     Duration::from_hours(10),
 ];
-
-/// A message has this many scheduled attempts. When all have failed, it is Failed.
-/// Source: LearnInk's webhook guide, "Retry schedule".
-pub const MOST_ATTEMPTS: usize = WAITS.len() + 1;
 
 /// LearnInk waits this long for an answer. Source: Svix documentation, "Retry Schedule".
 pub const TIME_LIMIT: Duration = Duration::from_secs(15);

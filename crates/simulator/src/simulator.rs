@@ -617,11 +617,6 @@ impl Simulator {
         self.due.first().map(|(due_at, ..)| *due_at)
     }
 
-    /// When the next attempt at an endpoint is due. `None` if none is.
-    pub fn next_due_at_of(&self, endpoint: &EndpointId) -> Option<Timestamp> {
-        self.due.iter().find(|(_, _, of)| of == endpoint).map(|(due_at, ..)| *due_at)
-    }
-
     /// Starts the attempt that has been due for longest. `None` if none is due. It is signed at `now`.
     pub fn start_attempt(&mut self, now: Timestamp) -> Option<AttemptRequest> {
         let (_, number, id) = self.due.first().filter(|(due_at, ..)| *due_at <= now)?.clone();

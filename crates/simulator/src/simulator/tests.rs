@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fault::Extent;
 use crate::message::{Attempt, MOST_KEPT_ATTEMPTS, Schedule, Trigger};
-use crate::schedule::{JITTER, MOST_ATTEMPTS, SHORTEST_AFTER_OVERLOAD, TIME_LIMIT, WAITS};
+use crate::schedule::{JITTER, SHORTEST_AFTER_OVERLOAD, TIME_LIMIT, WAITS};
 use crate::secret::OVERLAP;
 
 /// A simulator with one endpoint in staging, and a clock.
@@ -88,7 +88,7 @@ fn a_message_is_attempted_by_the_schedule_of_the_guide_and_then_failed() {
     let mut world = World::new();
     let message = world.send();
     let (mut ended_at, mut waits) = (world.now, Vec::new());
-    for _ in 0..MOST_ATTEMPTS {
+    for _ in 0..=WAITS.len() {
         assert_eq!(world.status(&message), Status::Pending);
         let key = world.start();
         waits.push(world.now.duration_since(ended_at).as_secs());
@@ -274,7 +274,7 @@ fn a_manual_attempt_that_fails_is_not_retried_and_leaves_the_schedule_alone() {
     let triggers = |world: &World| world.attempts(&message).iter().map(|one| one.trigger).collect::<Vec<_>>();
     assert_eq!(triggers(&world), [Trigger::Scheduled, Trigger::Manual]);
     assert_eq!(world.destination(&message).next_attempt(), next);
-    for _ in 1..MOST_ATTEMPTS {
+    for _ in WAITS {
         world.attempt(&status(503));
     }
     assert_eq!(world.status(&message), Status::Failed);
@@ -655,7 +655,7 @@ proptest! {
             prop_assert_eq!(dues, destination.due_at().into_iter().collect::<Vec<_>>());
             prop_assert_eq!(world.simulator.bytes, world.simulator.message(&message).unwrap().bytes());
             let scheduled = destination.attempts.iter().filter(|one| one.trigger == Trigger::Scheduled).count();
-            prop_assert!(scheduled <= MOST_ATTEMPTS);
+            prop_assert!(scheduled <= WAITS.len() + 1);
             prop_assert_eq!(has_succeeded, destination.schedule == Schedule::Succeeded);
             let times = |time: fn(&Attempt) -> Timestamp| destination.attempts.iter().map(time).is_sorted();
             prop_assert!(times(|one| one.started_at) && times(|one| one.simulated_at));
