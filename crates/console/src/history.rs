@@ -310,7 +310,8 @@ pub struct Opened {
 ///
 /// # Errors
 ///
-/// [`HistoryError`] if neither the old file nor a new one can be used.
+/// [`HistoryError`] if neither the old file nor a new one can be used, for example because the disk is full or another
+/// program holds a lock. Then the old file stays where it is.
 pub fn open(folder: &Path, now: fn() -> Timestamp) -> Result<Opened, HistoryError> {
     let path = folder.join("history.sqlite");
     let (mut store, notice) = Store::open(&path, now())?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::state::{State, standing};
 use super::{Entry, Happening, HistoryError, LONGEST, MOST_BYTES, MOST_MESSAGES, Notice};
@@ -56,23 +56,28 @@ CREATE TABLE documents (
 /// How long a statement waits for another connection.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
 
+const DAMAGED: &str = "is damaged";
+
 /// The file, open for writing.
 #[derive(Debug)]
 pub(super) struct Store {
     connection: Connection,
 }
 
-/// Why a file is not used.
+/// Why a file is not used, and what is done with it.
 enum Unusable {
-    Damaged,
-    OtherVersion,
+    /// Its content is of no use, for this reason in words: the file is moved aside.
+    Content(&'static str),
+    /// `SQLite` failed, and the content may be whole: the file stays where it is.
+    Failed(rusqlite::Error),
 }
 
-impl Unusable {
-    const fn why(&self) -> &'static str {
-        match self {
-            Self::Damaged => "is damaged",
-            Self::OtherVersion => "was written by another version",
+impl From<rusqlite::Error> for Unusable {
+    /// Only two errors are about the file's content. A full disk, a lock or a missing right says nothing about it.
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Content(DAMAGED),
+            _ => Self::Failed(error),
         }
     }
 }
@@ -84,9 +89,9 @@ impl Store {
         protect(path)?;
         let mut connection = match usable(path) {
             Ok(connection) => connection,
-            Err(unusable) => {
-                let moved_to = move_aside(path, now)?;
-                notice = Some(Notice { why: unusable.why(), moved_to });
+            Err(Unusable::Failed(source)) => return Err(HistoryError::Sqlite { doing: "open", source }),
+            Err(Unusable::Content(why)) => {
+                notice = Some(Notice { why, moved_to: move_aside(path, now)? });
                 protect(path)?;
                 fresh(path).map_err(|source| HistoryError::Sqlite { doing: "make", source })?
             }
@@ -158,27 +163,32 @@ fn protect(path: &Path) -> Result<(), HistoryError> {
     Ok(())
 }
 
-/// The file, if it is whole and of this version, or empty.
+/// The file, if it is whole and of this version, or has no tables yet.
 fn usable(path: &Path) -> Result<Connection, Unusable> {
-    let damaged = |_| Unusable::Damaged;
-    if fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
-        return fresh(path).map_err(damaged);
+    let connection = connect(path)?;
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let version = number("PRAGMA user_version")?;
+    // A start that ended early, for example on a full disk, may have left a file without tables.
+    if version == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0 {
+        make_tables(&connection)?;
+        return Ok(connection);
     }
-    let connection = connect(path).map_err(damaged)?;
-    let version =
-        connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(damaged)?;
     if version != VERSION {
-        return Err(Unusable::OtherVersion);
+        return Err(Unusable::Content("was written by another version"));
     }
-    let check = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-    if check.map_err(damaged)? == "ok" { Ok(connection) } else { Err(Unusable::Damaged) }
+    let check = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+    if check == "ok" { Ok(connection) } else { Err(Unusable::Content(DAMAGED)) }
 }
 
 /// A new file's connection.
 fn fresh(path: &Path) -> rusqlite::Result<Connection> {
     let connection = connect(path)?;
-    connection.execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+    make_tables(&connection)?;
     Ok(connection)
+}
+
+fn make_tables(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -403,4 +413,32 @@ fn prune(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<()> 
 
 fn remove_entries_until(transaction: &Transaction<'_>, at_us: i64) -> rusqlite::Result<usize> {
     transaction.prepare_cached("DELETE FROM entries WHERE at_us < ?1")?.execute([at_us])
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_with_the_content_is_damage() {
+        let is_damage = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            matches!(Unusable::from(error), Unusable::Content(DAMAGED))
+        };
+        assert!(is_damage(ffi::SQLITE_NOTADB) && is_damage(ffi::SQLITE_CORRUPT));
+        for code in [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_LOCKED,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_PERM,
+            ffi::SQLITE_NOMEM,
+        ] {
+            assert!(!is_damage(code), "{code}");
+        }
+    }
 }

@@ -316,6 +316,33 @@ fn a_file_of_another_version_is_moved_aside() {
 }
 
 #[test]
+fn a_file_that_another_program_holds_stays_where_it_is() {
+    let (folder, opened) = history([request(0, "msg_1", 200)]);
+    drop(opened);
+    let holder = rusqlite::Connection::open(folder.path().join("history.sqlite")).unwrap();
+    holder.busy_timeout(Duration::from_mins(1)).unwrap();
+    holder.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    let error = open(folder.path(), now).unwrap_err();
+    assert_eq!(error.to_string(), "cannot open the history");
+    drop(holder);
+    let again = open(folder.path(), now).unwrap();
+    assert_eq!(again.notice, None);
+    assert_eq!(ids(&all(&again.history)), ["msg_1"]);
+}
+
+#[test]
+fn a_file_without_tables_gets_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = rusqlite::Connection::open(folder.path().join("history.sqlite")).unwrap();
+    connection.pragma_update(None, "journal_mode", "wal").unwrap();
+    drop(connection);
+    let opened = open(folder.path(), now).unwrap();
+    assert_eq!(opened.notice, None);
+    opened.recorder.record(request(0, "msg_1", 200));
+    assert!(opened.recorder.flush(Duration::from_mins(1)));
+}
+
+#[test]
 fn only_the_newest_messages_are_kept() {
     let more = 5;
     let count = i64::try_from(MOST_MESSAGES).unwrap() + more;
