@@ -1,8 +1,7 @@
 //! Who may use the console: the person who started `learnink dev`, in a browser or a terminal of this machine.
 //!
-//! The console listens on loopback, and that alone keeps nobody out: a page of the web can send requests there, by
-//! itself or under a name that leads to this machine, and so can the other accounts of the machine. What keeps them
-//! out is one plain function, [`judge`].
+//! Listening on loopback is not enough: a web page can send requests there, directly or by DNS rebinding, and so can
+//! other accounts of this machine. One plain function, [`judge`], refuses them.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -12,6 +11,7 @@ use std::path::Path;
 use http::header::{AUTHORIZATION, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ring::digest::{SHA256, digest};
+use ring::hmac;
 
 /// The length of the key.
 const KEY_BYTES: usize = 32;
@@ -66,12 +66,61 @@ impl Key {
         &self.0
     }
 
-    /// Whether `given` is the key. The time that this takes says nothing about it: hashes are compared, and those
-    /// nobody can choose.
     fn is(&self, given: &str) -> bool {
-        let hash = |text: &str| digest(&SHA256, text.as_bytes());
-        hash(given).as_ref() == hash(&self.0).as_ref()
+        is_same(given, &self.0)
     }
+}
+
+/// The length of the nonce of a [`Session`].
+const NONCE_BYTES: usize = 32;
+
+/// The value of the cookie: the right to use the console from its start to its end.
+///
+/// A browser sends the cookies of a host to every port of it, so that another server on this machine gets this value.
+/// It neither reveals the key nor works at another start.
+///
+/// Shape: HMAC-SHA-256 with the key over a random nonce, in hexadecimal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Session(String);
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session(***)")
+    }
+}
+
+impl Session {
+    /// The session of one start.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no random bytes.
+    pub fn start(key: &Key) -> io::Result<Self> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce)?;
+        Ok(Self::of(key, nonce))
+    }
+
+    fn of(key: &Key, nonce: [u8; NONCE_BYTES]) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.0.as_bytes());
+        Self(hex(hmac::sign(&key, &nonce).as_ref()))
+    }
+
+    fn is(&self, given: &str) -> bool {
+        is_same(given, &self.0)
+    }
+
+    /// The cookie of this session. It is sent with no request that another page causes, and no script can read it. It
+    /// ends with the browser.
+    pub fn cookie(&self, port: u16) -> String {
+        format!("{}={}; Path=/; HttpOnly; SameSite=Strict", cookie_name(port), self.0)
+    }
+}
+
+/// Compares hashes, so that the time taken does not reveal the secret.
+fn is_same(given: &str, secret: &str) -> bool {
+    let hash = |text: &str| digest(&SHA256, text.as_bytes());
+    hash(given).as_ref() == hash(secret).as_ref()
 }
 
 fn is_key(text: &str) -> bool {
@@ -92,7 +141,7 @@ fn hex(bytes: &[u8]) -> String {
 pub enum Verdict {
     /// It is the operator's.
     Allow,
-    /// It is the operator's first: the browser keeps the key in a cookie, and opens the same page without it.
+    /// The first request with the key in the URL: set the cookie and redirect.
     SetCookie,
     /// It is not, and this says why.
     Refuse(Refusal),
@@ -125,11 +174,14 @@ impl Refusal {
 }
 
 /// Judges a request to the console on `port`. `key_in_url` is the value of [`KEY_PARAMETER`] in its query.
+///
+/// The key is accepted there and as a bearer token; the session only as a cookie.
 pub fn judge(
     method: &Method,
     headers: &HeaderMap,
     key_in_url: Option<&str>,
     key: &Key,
+    session: &Session,
     port: u16,
 ) -> Verdict {
     if !is_our_host(headers, port) {
@@ -147,7 +199,7 @@ pub fn judge(
         return Verdict::Refuse(Refusal::Origin);
     }
     let name = cookie_name(port);
-    let has_cookie = cookies(headers).any(|(cookie, value)| cookie == name && key.is(value));
+    let has_cookie = cookies(headers).any(|(cookie, value)| cookie == name && session.is(value));
     match key_in_url {
         Some(given) if is_safe && key.is(given) => Verdict::SetCookie,
         _ if has_cookie => Verdict::Allow,
@@ -186,12 +238,6 @@ fn cookie_name(port: u16) -> String {
     format!("learnink-console-{port}")
 }
 
-/// The cookie with the key. It is sent with no request that another page causes, and no script can read it. It ends
-/// with the browser.
-pub fn cookie(key: &Key, port: u16) -> String {
-    format!("{}={}; Path=/; HttpOnly; SameSite=Strict", cookie_name(port), key.expose())
-}
-
 /// The headers of every answer, whether it is allowed or not. None of them is of CORS.
 ///
 /// Pages load only what is embedded in this program, and are not part of another page. Nothing is kept, sniffed or
@@ -226,8 +272,16 @@ mod tests {
         Key("ab".repeat(KEY_BYTES))
     }
 
+    fn session() -> Session {
+        Session::of(&key(), [1; NONCE_BYTES])
+    }
+
+    fn cookie_with(value: &str) -> (&'static str, String) {
+        ("cookie", format!("a=b; {}={value}", cookie_name(PORT)))
+    }
+
     fn own_cookie() -> (&'static str, String) {
-        ("cookie", format!("a=b; {}={}", cookie_name(PORT), key().expose()))
+        cookie_with(&session().0)
     }
 
     fn judged(method: &Method, headers: &[(&'static str, String)], key_in_url: Option<&str>) -> Verdict {
@@ -235,7 +289,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        judge(method, &map, key_in_url, &key(), PORT)
+        judge(method, &map, key_in_url, &key(), &session(), PORT)
     }
 
     fn host(host: &str) -> (&'static str, String) {
@@ -311,7 +365,7 @@ mod tests {
             assert_eq!(judged(&Method::GET, &headers, None), refused, "{cookie}");
         }
         // Another console's cookie.
-        let other = ("cookie", format!("learnink-console-9002={}", key().expose()));
+        let other = ("cookie", format!("learnink-console-9002={}", session().0));
         assert_eq!(judged(&Method::GET, &[host("localhost:9001"), other], None), refused);
         assert_eq!(Refusal::Key.status(), 401);
     }
@@ -325,8 +379,25 @@ mod tests {
         // A form cannot bring the key along in its address.
         let posted = [host("127.0.0.1:9001"), site("same-origin")];
         assert_eq!(judged(&Method::POST, &posted, Some(key().expose())), Verdict::Refuse(Refusal::Key));
-        let cookie = cookie(&key(), PORT);
+        let cookie = session().cookie(PORT);
         assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{cookie}");
+        assert!(!cookie.contains(key().expose()), "{cookie}");
+    }
+
+    #[test]
+    fn a_cookie_that_another_server_saw_is_of_no_use_elsewhere_or_later() {
+        let refused = Verdict::Refuse(Refusal::Key);
+        let at = host("localhost:9001");
+        let bearer = ("authorization", format!("Bearer {}", session().0));
+        assert_eq!(judged(&Method::GET, &[at.clone(), bearer], None), refused);
+        assert_eq!(judged(&Method::GET, std::slice::from_ref(&at), Some(&session().0)), refused);
+        // The cookie of another start, and the key itself.
+        let other = Session::of(&key(), [2; NONCE_BYTES]);
+        for value in [&other.0, key().expose()] {
+            assert_eq!(judged(&Method::GET, &[at.clone(), cookie_with(value)], None), refused);
+        }
+        assert_ne!(Session::start(&key()).unwrap(), Session::start(&key()).unwrap());
+        assert_eq!(format!("{:?}", session()), "Session(***)");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::desk::Desk;
-use crate::guard::{KEY_PARAMETER, Key};
+use crate::guard::{KEY_PARAMETER, Key, Session};
 use crate::history::History;
 
 /// What a console works with.
@@ -74,7 +74,8 @@ impl Console {
     ///
     /// # Errors
     ///
-    /// If the listener is not one of this machine's loopback: nobody else may reach the console.
+    /// If the listener is not one of this machine's loopback: nobody else may reach the console. Or if the system gives
+    /// no random bytes.
     pub fn start(listener: TcpListener, options: Options) -> io::Result<Self> {
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
@@ -83,7 +84,8 @@ impl Console {
         }
         let key = options.key.clone();
         let (stop, stopped) = watch::channel(false);
-        let router = server::router(options, address.port(), stopped.clone());
+        let session = Session::start(&key)?;
+        let router = server::router(options, session, address.port(), stopped.clone());
         let server = tokio::spawn(async move {
             let mut stopped = stopped;
             let stopped = async move {

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::Options;
 use crate::desk::{self, Cause, CommandOutput, Consent, LetterAct, Ran};
-use crate::guard::{self, KEY_PARAMETER, Verdict};
+use crate::guard::{self, KEY_PARAMETER, Session, Verdict};
 use crate::history::{Filter, Happening, History, HistoryError, MessageHistory, Row};
 use crate::live;
 use crate::pages::acts::{Acts, Done};
@@ -46,6 +46,7 @@ const ICON: &str = include_str!("../assets/icon.svg");
 /// What all requests share.
 struct Shared {
     options: Options,
+    session: Session,
     port: u16,
     streams: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
@@ -54,9 +55,14 @@ struct Shared {
 type Console = State<Arc<Shared>>;
 
 /// All pages, behind the guard.
-pub(crate) fn router(options: Options, port: u16, stopped: watch::Receiver<bool>) -> Router {
+pub(crate) fn router(
+    options: Options,
+    session: Session,
+    port: u16,
+    stopped: watch::Receiver<bool>,
+) -> Router {
     let streams = Arc::new(Semaphore::new(live::MOST_STREAMS));
-    let shared = Arc::new(Shared { options, port, streams, stopped });
+    let shared = Arc::new(Shared { options, session, port, streams, stopped });
     Router::new()
         .route("/", get(list))
         .route("/status", get(status))
@@ -86,13 +92,13 @@ pub(crate) fn router(options: Options, port: u16, stopped: watch::Receiver<bool>
 
 /// Lets the operator in and nobody else, and gives every answer its headers.
 async fn guarded(State(shared): Console, request: Request, next: Next) -> Response {
-    let key = &shared.options.key;
+    let Shared { options, session, port, .. } = &*shared;
     let (key_in_url, location) = without_key(request.uri());
-    let verdict = guard::judge(request.method(), request.headers(), key_in_url, key, shared.port);
+    let verdict = guard::judge(request.method(), request.headers(), key_in_url, &options.key, session, *port);
     let mut response = match verdict {
         Verdict::Allow => next.run(request).await,
         Verdict::SetCookie => {
-            let cookie = [(SET_COOKIE, guard::cookie(key, shared.port)), (LOCATION, location)];
+            let cookie = [(SET_COOKIE, session.cookie(*port)), (LOCATION, location)];
             (StatusCode::SEE_OTHER, cookie).into_response()
         }
         Verdict::Refuse(refusal) => {

@@ -46,8 +46,9 @@ pub(super) struct World {
     pub(super) console: crate::Console,
     pub(super) desk: Arc<FakeDesk>,
     pub(super) key: String,
+    cookie: String,
     pub(super) opened: Opened,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// An answer.
@@ -93,7 +94,17 @@ impl World {
             now,
         };
         let console = crate::Console::start(listener, options).unwrap();
-        Self { console, desk, key: key.expose().to_owned(), opened, _folder: folder }
+        let (key, cookie) = (key.expose().to_owned(), String::new());
+        let mut world = Self { console, desk, key, cookie, opened, folder };
+        world.cookie = world.signed_in().await;
+        world
+    }
+
+    /// Opens the link, and returns the cookie as a header.
+    async fn signed_in(&self) -> String {
+        let answer = self.send(&format!("GET /?key={}", self.key), "", "").await;
+        let cookie = answer.header("set-cookie").unwrap();
+        format!("cookie: {}\r\n", cookie.split(';').next().unwrap())
     }
 
     pub(super) fn prints(&self, command: &'static str, text: impl Into<String>) {
@@ -107,7 +118,7 @@ impl World {
     }
 
     pub(super) fn cookie(&self) -> String {
-        format!("cookie: learnink-console-{}={}\r\n", self.console.address().port(), self.key)
+        self.cookie.clone()
     }
 
     pub(super) async fn connect(&self, line: &str, headers: &str, body: &str) -> TcpStream {
@@ -190,12 +201,37 @@ async fn the_link_lets_the_operator_in_and_keeps_the_key_out_of_the_address() {
     let answer = world.send(&format!("GET {path}"), "", "").await;
     assert_eq!((answer.status, answer.header("location")), (303, Some("/")));
     let cookie = answer.header("set-cookie").unwrap();
-    assert!(cookie.contains(&world.key) && cookie.ends_with("HttpOnly; SameSite=Strict"), "{cookie}");
+    assert!(!cookie.contains(&world.key) && cookie.ends_with("HttpOnly; SameSite=Strict"), "{cookie}");
     let cookie = format!("cookie: {}\r\n", cookie.split(';').next().unwrap());
     assert_eq!(world.send("GET /", &cookie, "").await.status, 200);
     // Not even to another server.
     let answer = world.send(&format!("GET //evil.example/x?a=b&key={}", world.key), "", "").await;
     assert_eq!(answer.header("location"), Some("/evil.example/x?a=b"));
+}
+
+#[tokio::test]
+async fn a_cookie_ends_with_its_start_and_is_not_the_key() {
+    let world = World::with([]).await;
+    let address = world.console.address();
+    let value = world.cookie().trim_end().split_once('=').unwrap().1.to_owned();
+    assert_eq!(world.send("GET /", &format!("authorization: Bearer {value}\r\n"), "").await.status, 401);
+    assert_eq!(world.send(&format!("GET /?key={value}"), "", "").await.status, 401);
+    // The same key and port, started again.
+    let World { console, desk, key, cookie, opened, folder } = world;
+    console.stop(Duration::from_secs(20)).await;
+    let options = Options {
+        history: opened.history.clone(),
+        desk: desk.clone(),
+        simulator: None,
+        samples: Vec::new(),
+        key: Key::of(folder.path()).unwrap(),
+        operator: None,
+        now,
+    };
+    let console = crate::Console::start(TcpListener::bind(address).await.unwrap(), options).unwrap();
+    let world = World { console, desk, key, cookie, opened, folder };
+    assert_eq!(world.get("/").await.status, 401);
+    assert_eq!(world.send("GET /", &world.signed_in().await, "").await.status, 200);
 }
 
 #[tokio::test]
