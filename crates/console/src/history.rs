@@ -338,7 +338,7 @@ enum Job {
         id: String,
         json: Option<String>,
     },
-    /// Answered once all jobs before it are on the disk.
+    /// Answered once all jobs before it are written. Dropped without an answer if they cannot be.
     Flush(SyncSender<()>),
 }
 
@@ -366,7 +366,7 @@ impl Recorder {
     /// Stores a JSON document in place of the one with the same kind and id, without waiting. False if too many jobs
     /// wait already: try again later. A document that was taken and cannot be written now is written with a later job.
     ///
-    /// [`History::documents`] reads them. They have no limit in time or number: the owner of a kind sees to that.
+    /// [`History::documents`] reads them. They have no limit in time or number: the caller removes old ones.
     #[must_use]
     pub fn document(&self, kind: &str, id: &str, json: String) -> bool {
         self.send_document(kind, id, Some(json))
@@ -396,7 +396,9 @@ impl Recorder {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything before is on the disk, for up to `patience`; false if it is not by then. It blocks.
+    /// Waits until everything before is written, for up to `patience`; false if it is not by then, or if the disk or a
+    /// lock refused the last of it. It blocks. A crash of the program loses nothing of what is written, but one of the
+    /// machine may.
     pub fn flush(&self, patience: Duration) -> bool {
         const BETWEEN_TRIES: Duration = Duration::from_millis(10);
         let (sender, answer) = sync_channel(1);
@@ -460,17 +462,19 @@ fn write(
                     publisher.send_replace(newest);
                 }
                 documents.clear();
+                for sender in flushes {
+                    // An error means that nobody waits for it any more.
+                    let _ = sender.try_send(());
+                }
             }
+            // The flushes are dropped, which answers them.
             Err(error) => {
-                tracing::warn!(%error, entries = count, "entries of the history were dropped");
+                let source = std::error::Error::source(&error).map(tracing::field::display);
+                tracing::warn!(%error, source, entries = count, "entries of the history were dropped");
                 dropped.fetch_add(count as u64, Ordering::Relaxed);
             }
         }
         waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        for sender in flushes {
-            // Nobody waits for it any more.
-            let _ = sender.try_send(());
-        }
     }
 }
 
