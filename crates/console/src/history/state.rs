@@ -150,18 +150,21 @@ impl<'a> Tally<'a> {
                     (QueueName::Messages, Call::Deleted) => {
                         self.queued.remove(id);
                     }
-                    (QueueName::DeadLetters, Call::Sent) => {
-                        // SQS moves a message under its own id.
+                    // SQS moves a message under its own id, and tells nobody: the first call that is known may be
+                    // one of a person who looks at it.
+                    (QueueName::DeadLetters, Call::Sent | Call::Received | Call::Hidden { .. }) => {
                         self.queued.remove(id);
                         self.dead.insert(id);
                         self.ended = Some(State::Dead);
                     }
                     (QueueName::DeadLetters, Call::Deleted) => {
+                        self.queued.remove(id);
                         self.dead.remove(id);
-                        self.ended = Some(State::Dropped);
+                        // A redrive sends before it deletes, and the consumer may be done in between.
+                        if self.ended != Some(State::Done) {
+                            self.ended = Some(State::Dropped);
+                        }
                     }
-                    // A person looks at it.
-                    (QueueName::DeadLetters, Call::Received | Call::Hidden { .. }) => {}
                 }
             }
         }
@@ -292,13 +295,84 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_sqs_moved_is_dead_without_a_record() {
+    fn a_message_that_sqs_moved_is_dead_once_somebody_receives_it_there() {
+        let received = |then: Call| {
+            state(&[
+                request(0, "msg_1", 200),
+                call(0, "msg_1", SOURCE, Call::Sent),
+                call(1, "msg_1", SOURCE, Call::Received),
+                call(2, "msg_1", DEAD, then),
+            ])
+        };
+        for then in [Call::Sent, Call::Received, Call::Hidden { for_s: 0 }] {
+            assert_eq!(received(then), State::Dead, "{then:?}");
+        }
+        assert_eq!(received(Call::Deleted), State::Dropped);
+    }
+
+    /// A call with an SQS message id of its own.
+    fn call_of(at: i64, sqs_message_id: &str, queue: QueueName, what: Call) -> Entry {
+        let mut entry = call(at, "msg_1", queue, what);
+        if let Entry::Queue(call) = &mut entry {
+            call.sqs_message_id = sqs_message_id.to_owned();
+        }
+        entry
+    }
+
+    fn record_of(at: i64, sqs_message_id: &str, outcome: &str) -> Entry {
+        let mut entry = record(at, "msg_1", outcome);
+        if let Entry::Record(record) = &mut entry {
+            record.sqs_message_id = sqs_message_id.to_owned();
+        }
+        entry
+    }
+
+    #[test]
+    fn a_redriven_message_that_is_done_before_its_letter_is_deleted_is_done() {
         let entries = [
-            call(0, "msg_1", SOURCE, Call::Sent),
-            call(1, "msg_1", SOURCE, Call::Received),
-            call(2, "msg_1", DEAD, Call::Sent),
+            request(0, "msg_1", 200),
+            call_of(1, "letter", DEAD, Call::Received),
+            call_of(2, "new", SOURCE, Call::Sent),
+            record_of(3, "new", "processed"),
+            call_of(4, "new", SOURCE, Call::Deleted),
+            call_of(5, "letter", DEAD, Call::Deleted),
         ];
-        assert_eq!(state(&entries), State::Dead);
+        assert_eq!(state(&entries), State::Done);
+    }
+
+    #[test]
+    fn a_message_that_a_restart_puts_on_the_queue_again_waits_and_is_done() {
+        for before in [Call::Sent, Call::Received, Call::Hidden { for_s: 60 }] {
+            let entries = [
+                request(0, "msg_1", 200),
+                call_of(1, "old", SOURCE, Call::Sent),
+                call_of(2, "old", SOURCE, before),
+                call_of(10, "old", SOURCE, Call::Deleted),
+                call_of(10, "new", SOURCE, Call::Sent),
+                record_of(11, "new", "processed"),
+                call_of(12, "new", SOURCE, Call::Deleted),
+            ];
+            assert_eq!(state(&entries[..5]), State::Waiting, "{before:?}");
+            assert_eq!(state(&entries), State::Done, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_that_a_restart_puts_on_its_queue_again_is_dead_until_it_is_dropped_or_redriven() {
+        let restarted = [
+            request(0, "msg_1", 200),
+            record(1, "msg_1", "dead_lettered"),
+            call_of(1, "old", DEAD, Call::Sent),
+            call_of(10, "old", DEAD, Call::Deleted),
+            call_of(10, "new", DEAD, Call::Sent),
+        ];
+        let then = |more: &[Entry]| state(&[&restarted[..], more].concat());
+        assert_eq!(then(&[]), State::Dead);
+        assert_eq!(then(&[call_of(11, "new", DEAD, Call::Deleted)]), State::Dropped);
+        let redriven = [call_of(11, "again", SOURCE, Call::Sent), call_of(12, "new", DEAD, Call::Deleted)];
+        assert_eq!(then(&redriven), State::Waiting);
+        let done = [&redriven[..], &[record_of(13, "again", "processed")]].concat();
+        assert_eq!(then(&done), State::Done);
     }
 
     #[test]
