@@ -126,7 +126,7 @@ impl Store {
         touched.sort_unstable();
         touched.dedup();
         for message in &touched {
-            summarize(&transaction, message)?;
+            summarize(&transaction, message).map_err(sqlite)?;
         }
         for ((kind, id), json) in documents {
             let upsert = "INSERT INTO documents VALUES (?1, ?2, ?3) \
@@ -288,28 +288,31 @@ fn of_sqs_message(
 }
 
 /// Derives the line of a message in the list from its entries.
-fn summarize(transaction: &Transaction<'_>, message: &str) -> Result<(), HistoryError> {
-    let sqlite = |source| HistoryError::Sqlite { doing: "write", source };
-    let mut select = transaction
-        .prepare_cached("SELECT seq, json, bytes FROM entries WHERE message = ?1 ORDER BY at_us, seq")
-        .map_err(sqlite)?;
+fn summarize(transaction: &Transaction<'_>, message: &str) -> rusqlite::Result<()> {
+    let mut select = transaction.prepare_cached(
+        "SELECT seq, at_us, json, bytes FROM entries WHERE message = ?1 ORDER BY at_us, seq",
+    )?;
     let rows = select.query_map([message], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(3)?))
     });
     let mut happenings = Vec::new();
-    let (mut arrived, mut first_seq, mut bytes) = (None, None, 0);
-    for row in rows.map_err(sqlite)? {
-        let (seq, json, size) = row.map_err(sqlite)?;
-        let happening = serde_json::from_str(&json)?;
-        first_seq.get_or_insert((seq, Happening::at(&happening)));
-        if matches!(happening, Happening::Request(_)) {
-            arrived = arrived.max(Some((seq, happening.at())));
-        }
+    let (mut arrived, mut first, mut bytes) = (None, None, 0);
+    for row in rows? {
+        let (seq, at_us, json, size) = row?;
         bytes += size;
+        first.get_or_insert((seq, at_us));
+        let Ok(happening) = serde_json::from_str(&json) else {
+            // Without the error, which would repeat a part of the entry.
+            tracing::warn!(entry = seq, "an entry of the history cannot be read");
+            continue;
+        };
+        if matches!(happening, Happening::Request(_)) {
+            arrived = arrived.max(Some((seq, at_us)));
+        }
         happenings.push(happening);
     }
     // Without a request it was sent by hand, or the request is no longer kept.
-    let Some((arrived, at)) = arrived.or(first_seq) else { return Ok(()) };
+    let Some((arrived, at_us)) = arrived.or(first) else { return Ok(()) };
     let standing = standing(&happenings);
     let requests = happenings.iter().filter_map(|happening| match happening {
         Happening::Request(request) => Some(request),
@@ -320,23 +323,20 @@ fn summarize(transaction: &Transaction<'_>, message: &str) -> Result<(), History
     let replace = "INSERT OR REPLACE INTO messages \
                    (message, arrived, at_us, event_type, state, until_us, attempts, deliveries, why, bytes) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    transaction
-        .prepare_cached(replace)
-        .and_then(|mut statement| {
-            statement.execute(params![
-                message,
-                arrived,
-                at.as_microsecond(),
-                event_type,
-                standing.state.name(),
-                standing.until.map(Timestamp::as_microsecond),
-                requests.count(),
-                deliveries,
-                why(standing.state, &happenings),
-                bytes
-            ])
-        })
-        .map_err(sqlite)?;
+    transaction.prepare_cached(replace).and_then(|mut statement| {
+        statement.execute(params![
+            message,
+            arrived,
+            at_us,
+            event_type,
+            standing.state.name(),
+            standing.until.map(Timestamp::as_microsecond),
+            requests.count(),
+            deliveries,
+            why(standing.state, &happenings),
+            bytes
+        ])
+    })?;
     Ok(())
 }
 

@@ -445,6 +445,19 @@ fn a_disk_that_takes_nothing_costs_entries_and_nothing_else() {
 }
 
 #[test]
+fn an_entry_that_cannot_be_read_costs_no_other_entry() {
+    let mut odd = record(1, "msg_odd", "processed");
+    if let Entry::Record(record) = &mut odd {
+        // It is written, and is too long to be read.
+        record.handlers[0].took = Duration::MAX;
+    }
+    let (_folder, opened) =
+        history([request(0, "msg_1", 200), request(0, "msg_odd", 200), odd, request(2, "msg_2", 200)]);
+    assert_eq!(opened.recorder.dropped(), 0);
+    assert_eq!(ids(&all(&opened.history)), ["msg_2", "msg_odd", "msg_1"]);
+}
+
+#[test]
 fn documents_replace_each_other_by_kind_and_id() {
     let (_folder, opened) = history([]);
     for (kind, id, json) in
