@@ -63,7 +63,7 @@ struct State {
 }
 
 impl Handle {
-    /// Reads the simulator. `read` also gets the time. It must not use the handle, except for a fault.
+    /// Reads the simulator. `read` also gets the time. It must not use the handle, except [`Handle::take_fault`].
     pub fn read<T>(&self, read: impl FnOnce(&Simulator, Timestamp) -> T) -> T {
         let mut state = locked(&self.shared.state);
         self.meet_front(&mut state.simulator);
@@ -71,7 +71,7 @@ impl Handle {
     }
 
     /// Changes the simulator, and wakes the driver for what is due then. `change` also gets the time, and a source of
-    /// randomness. It must not use the handle, except for a fault.
+    /// randomness. It must not use the handle, except [`Handle::take_fault`].
     pub fn change<T>(&self, change: impl FnOnce(&mut Simulator, Timestamp, &mut fastrand::Rng) -> T) -> T {
         let changed = self.change_without_waking(change);
         self.shared.wake.notify_one();
@@ -142,12 +142,11 @@ impl Driver {
     ///
     /// The error of `reqwest` if no HTTP client can be made: it needs a TLS provider of the process.
     pub fn new(
-        mut simulator: Simulator,
+        simulator: Simulator,
         clock: fn() -> Timestamp,
         mut random: fastrand::Rng,
     ) -> reqwest::Result<(Self, Handle)> {
-        let mut front = Front::new(random.fork());
-        simulator.exchange_fault(&mut front);
+        let front = Front::new(simulator.settings().fault, random.fork());
         let shared = Shared {
             state: Mutex::new(State { simulator, random }),
             front: Mutex::new(front),

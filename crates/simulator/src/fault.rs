@@ -107,7 +107,7 @@ impl FaultRule {
 const MOST_UNTOLD: usize = 1_000;
 
 /// The fault as the front has it, which must not wait for the simulator: a page may be reading it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) rule: Option<FaultRule>,
     /// Which of the faults that the simulator has had.
@@ -118,8 +118,8 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(random: fastrand::Rng) -> Self {
-        Self { random, ..Self::default() }
+    pub(crate) fn new(rule: Option<FaultRule>, random: fastrand::Rng) -> Self {
+        Self { rule, fault_number: 0, answered: Vec::new(), random }
     }
 
     /// The fault for a request, if there is one, and whether there is something to tell the simulator.

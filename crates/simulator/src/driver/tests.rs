@@ -19,6 +19,7 @@ use crate::fault::{Extent, FaultRule};
 use crate::message::{Destination, Status};
 use crate::schedule::Speed;
 use crate::secret::{OVERLAP, Secret};
+use crate::simulator::Settings;
 
 const BODY: &str = r#"{"type":"t","data":{"name":"Zoë"}}"#;
 
@@ -295,4 +296,15 @@ async fn a_request_gets_its_fault_while_somebody_reads_or_changes_the_simulator(
     assert_eq!(running.handle.take_fault("msg_other"), Some(Fault::Unavailable));
     assert_eq!(running.handle.take_fault("msg_other"), None);
     assert_eq!(running.handle.read(settings).fault, None);
+}
+
+#[tokio::test]
+async fn a_fault_that_was_stored_is_still_there_after_a_restart() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let rule = FaultRule { fault: Fault::NoAnswer, extent: Extent::Next(2), until: None };
+    let settings = Settings { fault: Some(rule), ..Settings::default() };
+    let simulator = Simulator::restore(settings, Vec::new(), Vec::new(), clock());
+    let (_driver, handle) = Driver::new(simulator, clock, fastrand::Rng::with_seed(1)).unwrap();
+    assert_eq!(handle.read(|simulator, _| simulator.settings().fault), Some(rule));
+    assert_eq!([(); 3].map(|()| handle.take_fault("")), [Some(rule.fault), Some(rule.fault), None]);
 }
