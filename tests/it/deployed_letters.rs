@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::command::{in_aws, text};
 use crate::deployed::{Stack, venv};
@@ -182,11 +182,11 @@ fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// `dlq redrive` of one cause on a terminal, whose question is answered with yes. Killed once the endpoint has accepted
-/// so many notifications.
-fn redrive_until_killed(desk: &Desk, cause: &str, accepted: usize) {
-    let redrive = ["dlq", "redrive", cause, "--stack", STACK, "--by", "kim", "--reason", "secret stored"];
-    let learnink = in_aws(&redrive);
+/// What a person sees who redrives one cause on a terminal, and answers the question with yes. It is killed once the
+/// endpoint has accepted so many notifications; `None` if it ended before.
+fn redrive_until_killed(desk: &Desk, cause: &str, accepted: usize) -> Option<String> {
+    let learnink =
+        in_aws(&["dlq", "redrive", cause, "--stack", STACK, "--by", "kim", "--reason", "secret stored"]);
     let mut terminal = Command::new(venv("python"));
     terminal.args(["-c", ANSWERED_YES]).arg(learnink.get_program()).args(learnink.get_args());
     for (name, value) in learnink.get_envs() {
@@ -199,17 +199,25 @@ fn redrive_until_killed(desk: &Desk, cause: &str, accepted: usize) {
     let mut stdout = BufReader::new(terminal.stdout.take().unwrap());
     let mut process = String::new();
     stdout.read_line(&mut process).unwrap();
-    wait_for("some notifications", || {
+    let is_over = wait_for("some notifications", || {
         let is_over = terminal.try_wait().unwrap().is_some();
-        (is_over || desk.endpoint.taken().len() >= accepted).then_some(())
+        (is_over || desk.endpoint.taken().len() >= accepted).then_some(is_over)
     });
-    let killed = Command::new("kill").args(["-KILL", process.trim()]).status().unwrap();
+    if !is_over {
+        let killed = Command::new("kill").args(["-KILL", process.trim()]).status().unwrap();
+        assert!(killed.success());
+    }
     let mut said = Vec::new();
     stdout.read_to_end(&mut said).unwrap();
-    let said = text(&said);
-    assert!(killed.success(), "it ended before it was killed: {said}");
     terminal.wait().unwrap();
-    assert!(said.contains(" is done") && said.contains(", at 20 a second"), "{said}");
+    let said = text(&said);
+    if is_over {
+        // Each environment of the consumer has the secret of before until the endpoint has refused it once. So a first
+        // try may fail, and the person tries again.
+        assert!(said.contains("stopped, because msg_") && said.contains("answered 401"), "{said}");
+        return None;
+    }
+    Some(said)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,7 +253,8 @@ fn repair(desk: &Desk, all: u32) {
     desk.put_push_secret(SECRET, &["--replace", "--yes"]);
     let (_, cause) = &causes[Trouble::Secret.reason()];
     let wanted = with(Trouble::Secret).count();
-    redrive_until_killed(desk, cause, wanted / 3);
+    let said = wait_for("a first try that is done", || redrive_until_killed(desk, cause, wanted / 3));
+    assert!(said.contains(" is done") && said.contains(", at 20 a second"), "{said}");
     let accepted = desk.endpoint.taken().len();
     assert!(accepted < wanted, "everything was sent before the kill");
 
@@ -272,7 +281,9 @@ fn repair(desk: &Desk, all: u32) {
     let acts = desk.json(&["acts"]);
     let acts: Vec<_> = acts.as_array().unwrap().iter().collect();
     let named: Vec<_> = acts.iter().map(|act| act["action"].as_str().unwrap()).collect();
-    assert_eq!(named[..4], ["secret put", "secret put", "redrive", "redrive"]);
-    assert_eq!((&acts[2]["filter"], &acts[2]["reason"]), (&json!(cause), &json!("secret stored")));
-    assert!(acts[2]["ended_at"].is_null(), "it was killed: {}", acts[2]);
+    assert_eq!(named[..3], ["secret put", "secret put", "redrive"]);
+    let killed = acts.iter().find(|act| act["ended_at"].is_null()).unwrap();
+    let facts = ["action", "by", "filter", "reason"].map(|name| killed[name].as_str().unwrap());
+    assert_eq!(facts, ["redrive", "kim", cause, "secret stored"]);
+    assert_eq!(acts.last().unwrap()["by"], "lee");
 }
