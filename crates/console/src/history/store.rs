@@ -53,6 +53,10 @@ CREATE TABLE documents (
 ) WITHOUT ROWID;
 ";
 
+/// How many of a message's entries say where it stands: the newest. A request that is not verified may claim the id of
+/// any message, so that one message may have any number of entries, and each batch derives its line anew.
+const MOST_SUMMARIZED: usize = 500;
+
 /// How long a statement waits for another connection.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
 
@@ -119,14 +123,13 @@ impl Store {
     ) -> Result<i64, HistoryError> {
         let sqlite = |source| HistoryError::Sqlite { doing: "write", source };
         let transaction = self.connection.transaction().map_err(sqlite)?;
-        let mut touched = Vec::new();
+        let mut touched = BTreeMap::<_, Added>::new();
         for entry in entries {
-            touched.push(insert(&transaction, entry)?);
+            let (message, added) = insert(&transaction, entry)?;
+            touched.entry(message).or_default().add(&added);
         }
-        touched.sort_unstable();
-        touched.dedup();
-        for message in &touched {
-            summarize(&transaction, message).map_err(sqlite)?;
+        for (message, added) in &touched {
+            summarize(&transaction, message, added).map_err(sqlite)?;
         }
         for ((kind, id), json) in documents {
             let upsert = "INSERT INTO documents VALUES (?1, ?2, ?3) \
@@ -231,8 +234,24 @@ fn newest(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row(newest, [], |row| row.get(0))
 }
 
+/// What is added to a message.
+#[derive(Debug, Default)]
+struct Added {
+    requests: usize,
+    records: usize,
+    bytes: usize,
+}
+
+impl Added {
+    const fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Adds one entry, and returns its message.
-fn insert(transaction: &Transaction<'_>, entry: Entry) -> Result<String, HistoryError> {
+fn insert(transaction: &Transaction<'_>, entry: Entry) -> Result<(String, Added), HistoryError> {
     let sqlite = |source| HistoryError::Sqlite { doing: "write", source };
     let (happening, content) = match entry {
         Entry::Request(request) => (Happening::Request(request.facts), Some(request.content)),
@@ -267,7 +286,12 @@ fn insert(transaction: &Transaction<'_>, entry: Entry) -> Result<String, History
         .prepare_cached(insert)
         .and_then(|mut statement| statement.execute(params![at, message, sqs, json, headers, body, bytes]))
         .map_err(sqlite)?;
-    Ok(message)
+    let (requests, records) = match &happening {
+        Happening::Request(_) => (1, 0),
+        Happening::Record(_) => (0, 1),
+        Happening::Queue(_) => (0, 0),
+    };
+    Ok((message, Added { requests, records, bytes }))
 }
 
 /// The message of an SQS message, and the SQS message id. Without a message id, an earlier entry may have it.
@@ -287,20 +311,32 @@ fn of_sqs_message(
     Ok((Some(message), Some(sqs_message_id.to_owned())))
 }
 
-/// Derives the line of a message in the list from its entries.
-fn summarize(transaction: &Transaction<'_>, message: &str) -> rusqlite::Result<()> {
-    let mut select = transaction.prepare_cached(
-        "SELECT seq, at_us, json, bytes FROM entries WHERE message = ?1 ORDER BY at_us, seq",
-    )?;
-    let rows = select.query_map([message], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(3)?))
-    });
+/// Derives the line of a message in the list from the line before, what is added, and its newest entries.
+fn summarize(transaction: &Transaction<'_>, message: &str, added: &Added) -> rusqlite::Result<()> {
+    let before =
+        "SELECT arrived, at_us, event_type, attempts, deliveries, bytes FROM messages WHERE message = ?1";
+    let before = transaction
+        .prepare_cached(before)?
+        .query_row([message], |row| {
+            let counts = (row.get::<_, usize>(3)?, row.get::<_, usize>(4)?, row.get::<_, usize>(5)?);
+            Ok(((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?), row.get::<_, Option<String>>(2)?, counts))
+        })
+        .optional()?;
+    let (mut arrived, event_type_before, (attempts, deliveries, bytes)) = match before {
+        Some((arrived, event_type, counts)) => (Some(arrived), event_type, counts),
+        None => (None, None, (0, 0, 0)),
+    };
+    let newest =
+        "SELECT seq, at_us, json FROM entries WHERE message = ?1 ORDER BY at_us DESC, seq DESC LIMIT ?2";
+    let mut select = transaction.prepare_cached(newest)?;
+    let rows = select.query_map(params![message, MOST_SUMMARIZED], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
+    })?;
     let mut happenings = Vec::new();
-    let (mut arrived, mut first, mut bytes) = (None, None, 0);
-    for row in rows? {
-        let (seq, at_us, json, size) = row?;
-        bytes += size;
-        first.get_or_insert((seq, at_us));
+    let mut oldest = None;
+    for row in rows {
+        let (seq, at_us, json) = row?;
+        oldest = Some((seq, at_us));
         let Ok(happening) = serde_json::from_str(&json) else {
             // Without the error, which would repeat a part of the entry.
             tracing::warn!(entry = seq, "an entry of the history cannot be read");
@@ -311,15 +347,14 @@ fn summarize(transaction: &Transaction<'_>, message: &str) -> rusqlite::Result<(
         }
         happenings.push(happening);
     }
+    happenings.reverse();
     // Without a request it was sent by hand, or the request is no longer kept.
-    let Some((arrived, at_us)) = arrived.or(first) else { return Ok(()) };
+    let Some((arrived, at_us)) = arrived.or(oldest) else { return Ok(()) };
     let standing = standing(&happenings);
-    let requests = happenings.iter().filter_map(|happening| match happening {
-        Happening::Request(request) => Some(request),
+    let event_type = happenings.iter().rev().find_map(|happening| match happening {
+        Happening::Request(request) => request.event_type.clone(),
         Happening::Record(_) | Happening::Queue(_) => None,
     });
-    let event_type = requests.clone().rev().find_map(|request| request.event_type.clone());
-    let deliveries = happenings.iter().filter(|happening| matches!(happening, Happening::Record(_))).count();
     let replace = "INSERT OR REPLACE INTO messages \
                    (message, arrived, at_us, event_type, state, until_us, attempts, deliveries, why, bytes) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
@@ -328,13 +363,13 @@ fn summarize(transaction: &Transaction<'_>, message: &str) -> rusqlite::Result<(
             message,
             arrived,
             at_us,
-            event_type,
+            event_type.or(event_type_before),
             standing.state.name(),
             standing.until.map(Timestamp::as_microsecond),
-            requests.count(),
-            deliveries,
+            attempts + added.requests,
+            deliveries + added.records,
             why(standing.state, &happenings),
-            bytes
+            bytes + added.bytes
         ])
     })?;
     Ok(())

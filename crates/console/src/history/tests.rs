@@ -458,6 +458,31 @@ fn an_entry_that_cannot_be_read_costs_no_other_entry() {
 }
 
 #[test]
+fn thousands_of_requests_with_one_id_do_not_slow_the_writer_down() {
+    const IN_A_BATCH: i64 = 25;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(&folder.path().join("history.sqlite"), now()).unwrap();
+    let mut write = |from: i64| {
+        let entries = (from..from + IN_A_BATCH).map(|n| request(n / 2, "msg_1", 401)).collect();
+        let start = std::time::Instant::now();
+        store.write(entries, &BTreeMap::new(), now()).unwrap();
+        start.elapsed()
+    };
+    let took: Vec<_> = (0..200).map(|batch| write(batch * IN_A_BATCH)).collect();
+    let fastest = |took: &[Duration]| took.iter().min().copied().unwrap();
+    // From the time on when the limit is reached.
+    let (early, late) = (fastest(&took[20..40]), fastest(&took[180..]));
+    assert!(late < early * 4, "{early:?} {late:?}");
+    let (_sender, changes) = watch::channel(0);
+    let history = History::new(folder.path().join("history.sqlite"), changes, Arc::default());
+    let message = history.message("msg_1", now()).unwrap().unwrap();
+    let summary = message.summary;
+    assert_eq!((summary.attempts, summary.state), (5_000, State::Refused));
+    assert_eq!((summary.arrived, summary.at), (5_000, time(2_499)));
+    assert_eq!((message.entries.len(), message.left_out), (500, 4_500));
+}
+
+#[test]
 fn documents_replace_each_other_by_kind_and_id() {
     let (_folder, opened) = history([]);
     for (kind, id, json) in
