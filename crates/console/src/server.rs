@@ -177,14 +177,24 @@ impl From<HistoryError> for Failure {
 }
 
 impl Wants {
-    fn answer<P: Page>(self, page: Result<P, Failure>) -> Response {
+    async fn answer<P: Page + Send + 'static>(self, page: Result<P, Failure>) -> Response {
         match page {
-            Ok(page) => self.page(StatusCode::OK, &page),
-            Err(Failure { status, error }) => self.page(status, &Problem { error }),
+            Ok(page) => self.page(StatusCode::OK, page).await,
+            Err(Failure { status, error }) => self.problem(status, error),
         }
     }
 
-    fn page(self, status: StatusCode, page: &impl Page) -> Response {
+    /// A page, which is made on a thread that may compute: it may have thousands of lines.
+    async fn page(self, status: StatusCode, page: impl Page + Send + 'static) -> Response {
+        let made = blocking(move || Ok(self.made(status, &page))).await;
+        made.unwrap_or_else(|Failure { status, error }| self.problem(status, error))
+    }
+
+    fn problem(self, status: StatusCode, error: String) -> Response {
+        self.made(status, &Problem { error })
+    }
+
+    fn made(self, status: StatusCode, page: &impl Page) -> Response {
         match self {
             Self::Html => {
                 let html = pages::html(page).into_string();
@@ -193,6 +203,17 @@ impl Wants {
             Self::Json => json(status, page),
         }
     }
+}
+
+/// Does `work` on a thread that may compute, and wait for the disk or for LearnInk's side. The threads of the runtime
+/// answer the requests of the pipeline.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| {
+        Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "what this page needs ended early"))
+    })
 }
 
 fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
@@ -211,15 +232,13 @@ impl Shared {
         (self.options.now)()
     }
 
-    /// Reads the history on a thread that may wait for the disk.
+    /// Reads the history.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&History) -> Result<T, HistoryError> + Send + 'static,
     ) -> Result<T, Failure> {
         let history = self.options.history.clone();
-        let read = tokio::task::spawn_blocking(move || read(&history)).await;
-        let ended = |_| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "reading the history ended early");
-        Ok(read.map_err(ended)??)
+        blocking(move || Ok(read(&history)?)).await
     }
 
     async fn run(&self, arguments: Vec<String>, input: Vec<u8>) -> Result<CommandOutput, Failure> {
@@ -250,11 +269,11 @@ impl Shared {
 }
 
 async fn not_found(wants: Wants) -> Response {
-    wants.answer::<Problem>(Err(Failure::new(StatusCode::NOT_FOUND, "there is no such page")))
+    wants.answer::<Problem>(Err(Failure::new(StatusCode::NOT_FOUND, "there is no such page"))).await
 }
 
 async fn list(State(shared): Console, wants: Wants, Query(asked): Query<Asked>) -> Response {
-    wants.answer(list_page(&shared, asked).await)
+    wants.answer(list_page(&shared, asked).await).await
 }
 
 async fn list_page(shared: &Shared, asked: Asked) -> Result<List, Failure> {
@@ -292,7 +311,9 @@ async fn status(
 ) -> Response {
     let (filter, _) = match asked.filter() {
         Ok(filter) => filter,
-        Err(error) => return wants.answer::<Problem>(Err(Failure::new(StatusCode::BAD_REQUEST, error))),
+        Err(error) => {
+            return wants.answer::<Problem>(Err(Failure::new(StatusCode::BAD_REQUEST, error))).await;
+        }
     };
     let now = shared.now();
     let read = move |history: &History| {
@@ -303,7 +324,7 @@ async fn status(
     };
     match shared.read(read).await {
         Ok(status) => json(StatusCode::OK, &status),
-        Err(failure) => wants.answer::<Problem>(Err(failure)),
+        Err(failure) => wants.answer::<Problem>(Err(failure)).await,
     }
 }
 
@@ -330,7 +351,7 @@ async fn message(
     Path(message): Path<String>,
     Query(asked): Query<AskedMessage>,
 ) -> Response {
-    wants.answer(message_page(&shared, message, asked).await)
+    wants.answer(message_page(&shared, message, asked).await).await
 }
 
 async fn message_page(shared: &Shared, message: String, asked: AskedMessage) -> Result<Message, Failure> {
@@ -360,7 +381,7 @@ async fn open_message(
     is_revealed: bool,
 ) -> Result<Message, Failure> {
     let (now, id) = (shared.now(), message.to_owned());
-    let learnink = shared.attempts(message, is_revealed);
+    let learnink = shared.attempts(message, is_revealed).await?;
     let is_sent = learnink.is_some();
     let read = move |history: &History| {
         let Some(found) = history.message(&id, now)? else { return Ok(None) };
@@ -412,7 +433,7 @@ async fn reveal(
     Form(form): Form<ActForm>,
 ) -> Response {
     let page = open_message(&shared, &message, form.request, true).await;
-    hidden_again(wants.answer(page), &message_path(&message))
+    hidden_again(wants.answer(page).await, &message_path(&message))
 }
 
 /// The answer to a reveal. The browser hides it again, even without the script, by opening `path`.
@@ -440,7 +461,7 @@ async fn verify(
         page.said = Some(Said::Diagnosis(shared.asked(arguments, input).await?.0));
         Ok(page)
     };
-    wants.answer(page.await)
+    wants.answer(page.await).await
 }
 
 async fn show(State(shared): Console, wants: Wants, Path(message): Path<String>) -> Response {
@@ -450,7 +471,7 @@ async fn show(State(shared): Console, wants: Wants, Path(message): Path<String>)
         page.said = Some(Said::Known(shared.asked(desk::show(id), Vec::new()).await?.0));
         Ok(page)
     };
-    wants.answer(page.await)
+    wants.answer(page.await).await
 }
 
 async fn redrive(
@@ -461,7 +482,7 @@ async fn redrive(
 ) -> Response {
     let arguments =
         subject(&message).map(|id| desk::letters(LetterAct::Redrive, id, shared.consent(&form.reason)));
-    wants.answer(done(&shared, arguments, message_path(&message)).await)
+    wants.answer(done(&shared, arguments, message_path(&message)).await).await
 }
 
 async fn drop_letter(
@@ -472,7 +493,7 @@ async fn drop_letter(
 ) -> Response {
     let arguments =
         subject(&message).map(|id| desk::letters(LetterAct::Drop, id, shared.consent(&form.reason)));
-    wants.answer(done(&shared, arguments, message_path(&message)).await)
+    wants.answer(done(&shared, arguments, message_path(&message)).await).await
 }
 
 async fn replay(
@@ -487,7 +508,7 @@ async fn replay(
         }
         id => id.map(|id| desk::replay(id, shared.consent(&form.reason))),
     };
-    wants.answer(done(&shared, arguments, message_path(&message)).await)
+    wants.answer(done(&shared, arguments, message_path(&message)).await).await
 }
 
 /// The id that a command knows a message by.
@@ -515,7 +536,7 @@ async fn done(
 }
 
 async fn dead_letters(State(shared): Console, wants: Wants) -> Response {
-    wants.answer(letters_page(&shared, None).await)
+    wants.answer(letters_page(&shared, None).await).await
 }
 
 /// The dead letters of the history, and the causes of those on the queue, if it was asked, with its notes.
@@ -533,7 +554,7 @@ async fn look(State(shared): Console, wants: Wants) -> Response {
         let causes = shared.asked(desk::causes(), Vec::new()).await?;
         letters_page(&shared, Some(causes)).await
     };
-    wants.answer(page.await)
+    wants.answer(page.await).await
 }
 
 /// The form of an act on all letters of a cause.
@@ -570,15 +591,15 @@ async fn act_on_cause(shared: &Shared, wants: Wants, act: LetterAct, form: &Caus
                 "Nothing was done: the form was for {then} of cause {cause}, and now there are {now}."
             );
             match letters_page(shared, Some((causes, format!("{why} {}", visible(&notes))))).await {
-                Ok(page) => wants.page(StatusCode::CONFLICT, &page),
-                Err(failure) => wants.answer::<Problem>(Err(failure)),
+                Ok(page) => wants.page(StatusCode::CONFLICT, page).await,
+                Err(failure) => wants.answer::<Problem>(Err(failure)).await,
             }
         }
         Ok(_) => {
             let arguments = desk::letters(act, cause, shared.consent(reason));
-            wants.answer(done(shared, Ok(arguments), "/dead-letters".to_owned()).await)
+            wants.answer(done(shared, Ok(arguments), "/dead-letters".to_owned()).await).await
         }
-        Err(failure) => wants.answer::<Problem>(Err(failure)),
+        Err(failure) => wants.answer::<Problem>(Err(failure)).await,
     }
 }
 
@@ -588,7 +609,7 @@ async fn acts(State(shared): Console, wants: Wants) -> Response {
         let (acts, _) = shared.asked(desk::acts(), Vec::new()).await?;
         Ok(Acts { windows, acts })
     };
-    wants.answer(page.await)
+    wants.answer(page.await).await
 }
 
 /// The form that closes a replay window.
@@ -600,11 +621,11 @@ struct WindowForm {
 async fn close(State(shared): Console, wants: Wants, Form(form): Form<WindowForm>) -> Response {
     let by = shared.options.operator.as_deref();
     let arguments = subject(&form.window).map(|window| desk::close(window, by));
-    wants.answer(done(&shared, arguments, "/acts".to_owned()).await)
+    wants.answer(done(&shared, arguments, "/acts".to_owned()).await).await
 }
 
 async fn keys(wants: Wants) -> Response {
-    wants.answer(Ok(Keys::ALL))
+    wants.answer(Ok(Keys::ALL)).await
 }
 
 #[cfg(test)]

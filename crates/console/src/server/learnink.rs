@@ -19,8 +19,9 @@ use learnink_simulator::{
 use learnink_webhook::MessageId;
 use serde::Deserialize;
 
-use super::{Console, Failure, Shared, Wants, hidden_again};
+use super::{Console, Failure, Shared, Wants, blocking, hidden_again};
 use crate::desk::{self, Ran};
+use crate::history::History;
 use crate::pages::counted;
 use crate::pages::learnink::attempted::{AskedAttempts, Attempted, environment};
 use crate::pages::learnink::attempts::Attempts;
@@ -35,7 +36,13 @@ use crate::payload;
 /// The largest form with a payload. In a form, a byte may take three.
 const LARGEST_PAYLOAD_FORM_BYTES: usize = 4 * 1024 * 1024;
 
-/// The wait that a 429 asks for, without another one.
+/// The largest payload of an example. It is read as a whole, and kept.
+const LARGEST_PAYLOAD_BYTES: usize = 1024 * 1024;
+
+/// How many events of a scene are sent in one change of LearnInk's side.
+const MOST_SENT_AT_ONCE: usize = 50;
+
+/// The default `Retry-After` of a 429, in seconds.
 const RETRY_AFTER_S: u32 = 60;
 
 /// Why a replay window is opened before a resend, without another reason.
@@ -106,27 +113,39 @@ impl Shared {
         self.options.simulator.as_ref().ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, nothing))
     }
 
-    fn read_simulator<T>(
+    /// Reads LearnInk's side. Nothing of the pipeline goes on meanwhile: only copy what a page needs.
+    async fn read_simulator<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Simulator, Timestamp) -> Result<T, Failure>,
+        read: impl FnOnce(&Simulator, Timestamp) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        self.simulator()?.read(read)
+        let handle = self.simulator()?.clone();
+        blocking(move || handle.read(read)).await
     }
 
-    fn change_simulator<T>(
+    /// Changes LearnInk's side, as [`read_simulator`](Self::read_simulator) reads it.
+    async fn change_simulator<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Simulator, Timestamp, &mut fastrand::Rng) -> Result<T, Failure>,
+        change: impl FnOnce(&mut Simulator, Timestamp, &mut fastrand::Rng) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        self.simulator()?.change(change)
+        let handle = self.simulator()?.clone();
+        blocking(move || handle.change(change)).await
     }
 
     /// What LearnInk's side knows of a message; `None` if it does not know it.
-    pub(super) fn attempts(&self, message: &str, is_revealed: bool) -> Option<Attempts> {
-        let id = MessageId::parse(message).ok()?;
-        let attempts = |simulator: &Simulator, _| {
-            simulator.message(&id).ok().map(|message| Attempts::of(simulator, message, is_revealed))
+    pub(super) async fn attempts(
+        &self,
+        message: &str,
+        is_revealed: bool,
+    ) -> Result<Option<Attempts>, Failure> {
+        let Ok(id) = MessageId::parse(message) else { return Ok(None) };
+        if self.options.simulator.is_none() {
+            return Ok(None);
+        }
+        let attempts = move |simulator: &Simulator, _| {
+            let message = simulator.message(&id).ok();
+            Ok(message.map(|message| Attempts::of(simulator, message, is_revealed)))
         };
-        self.options.simulator.as_ref()?.read(attempts)
+        self.read_simulator(attempts).await
     }
 
     /// The types of the catalog.
@@ -224,7 +243,9 @@ fn messages_of(count: usize) -> String {
 
 async fn endpoints(State(shared): Console, wants: Wants) -> Response {
     let types = shared.event_types();
-    wants.answer(shared.read_simulator(|simulator, now| Ok(Endpoints::of(simulator, types, now))))
+    wants
+        .answer(shared.read_simulator(move |simulator, now| Ok(Endpoints::of(simulator, types, now))).await)
+        .await
 }
 
 /// The form of an endpoint.
@@ -249,18 +270,20 @@ impl std::fmt::Debug for Hidden {
 }
 
 async fn add(State(shared): Console, wants: Wants, Form(form): Form<EndpointForm>) -> Response {
-    let added = || {
+    let added = async {
         let environment = environment_or_staging(&form.environment)?;
         let (url, types) = (EndpointUrl::parse(form.url.trim())?, shared.types(&form.types)?);
         let secret = secret(&form.secret.0)?;
-        shared.change_simulator(|simulator, now, random| {
-            let id = simulator.add_endpoint(environment, url, secret, now, random);
-            simulator.subscribe(&id, types)?;
-            let done = format!("{} has a new endpoint, `{id}`.", environment.name());
-            Ok(Changed { has_new_secret: true, ..Changed::endpoint(id, done) })
-        })
+        shared
+            .change_simulator(move |simulator, now, random| {
+                let id = simulator.add_endpoint(environment, url, secret, now, random);
+                simulator.subscribe(&id, types)?;
+                let done = format!("{} has a new endpoint, `{id}`.", environment.name());
+                Ok(Changed { has_new_secret: true, ..Changed::endpoint(id, done) })
+            })
+            .await
     };
-    wants.answer(added())
+    wants.answer(added.await).await
 }
 
 async fn change_endpoint(
@@ -269,44 +292,52 @@ async fn change_endpoint(
     Path(endpoint): Path<String>,
     Form(form): Form<EndpointForm>,
 ) -> Response {
-    let changed = || {
+    let changed = async {
         let (url, types) = (EndpointUrl::parse(form.url.trim())?, shared.types(&form.types)?);
-        shared.change_simulator(|simulator, _, _| {
-            let id = EndpointId::named(endpoint);
-            simulator.set_url(&id, url)?;
-            simulator.subscribe(&id, types)?;
-            Ok(Changed::endpoint(id, "The endpoint is changed, from the next attempt and message on."))
-        })
+        shared
+            .change_simulator(move |simulator, _, _| {
+                let id = EndpointId::named(endpoint);
+                simulator.set_url(&id, url)?;
+                simulator.subscribe(&id, types)?;
+                Ok(Changed::endpoint(id, "The endpoint is changed, from the next attempt and message on."))
+            })
+            .await
     };
-    wants.answer(changed())
+    wants.answer(changed.await).await
 }
 
 /// Does something with an endpoint, and says what.
-fn act_on(
+async fn act_on(
     shared: &Shared,
     wants: Wants,
     endpoint: String,
-    act: impl FnOnce(&mut Simulator, &EndpointId) -> Result<(), RequestError>,
-    done: &str,
+    act: fn(&mut Simulator, &EndpointId) -> Result<(), RequestError>,
+    done: &'static str,
 ) -> Response {
     let id = EndpointId::named(endpoint);
-    wants.answer(shared.change_simulator(|simulator, _, _| {
-        act(simulator, &id)?;
-        Ok(Changed::endpoint(id, done))
-    }))
+    wants
+        .answer(
+            shared
+                .change_simulator(move |simulator, _, _| {
+                    act(simulator, &id)?;
+                    Ok(Changed::endpoint(id, done))
+                })
+                .await,
+        )
+        .await
 }
 
 async fn enable(State(shared): Console, wants: Wants, Path(endpoint): Path<String>) -> Response {
     let done = "The endpoint is enabled. It gets the messages that are sent from now on.";
-    act_on(&shared, wants, endpoint, Simulator::enable, done)
+    act_on(&shared, wants, endpoint, Simulator::enable, done).await
 }
 
 async fn disable(State(shared): Console, wants: Wants, Path(endpoint): Path<String>) -> Response {
-    act_on(&shared, wants, endpoint, Simulator::disable, "The endpoint is disabled.")
+    act_on(&shared, wants, endpoint, Simulator::disable, "The endpoint is disabled.").await
 }
 
 async fn remove(State(shared): Console, wants: Wants, Path(endpoint): Path<String>) -> Response {
-    act_on(&shared, wants, endpoint, Simulator::remove_endpoint, "The endpoint is removed.")
+    act_on(&shared, wants, endpoint, Simulator::remove_endpoint, "The endpoint is removed.").await
 }
 
 /// The form of a rotation.
@@ -323,20 +354,23 @@ async fn rotate(
     Path(endpoint): Path<String>,
     Form(form): Form<RotationForm>,
 ) -> Response {
-    let rotated = || {
+    let rotated = async {
         let overlap = given(&form.overlap).map_or(Some(OVERLAP), |text| duration(&text));
         let overlap = overlap.ok_or_else(|| wrong("`overlap` is not a duration such as 2m or 24h"))?;
         let secret = secret(&form.secret.0)?;
-        shared.change_simulator(|simulator, now, _| {
-            let id = EndpointId::named(endpoint);
-            simulator.rotate(&id, secret, overlap, now)?;
-            let until = now.checked_add(overlap).unwrap_or(Timestamp::MAX);
-            let until = until.strftime("%Y-%m-%d %H:%M:%SZ");
-            let done = format!("The secret is rotated. Attempts are signed with both secrets until {until}.");
-            Ok(Changed { has_new_secret: true, ..Changed::endpoint(id, done) })
-        })
+        shared
+            .change_simulator(move |simulator, now, _| {
+                let id = EndpointId::named(endpoint);
+                simulator.rotate(&id, secret, overlap, now)?;
+                let until = now.checked_add(overlap).unwrap_or(Timestamp::MAX);
+                let until = until.strftime("%Y-%m-%d %H:%M:%SZ");
+                let done =
+                    format!("The secret is rotated. Attempts are signed with both secrets until {until}.");
+                Ok(Changed { has_new_secret: true, ..Changed::endpoint(id, done) })
+            })
+            .await
     };
-    wants.answer(rotated())
+    wants.answer(rotated.await).await
 }
 
 /// The form of *Recover Failed Messages*.
@@ -353,29 +387,33 @@ async fn recover(
     Path(endpoint): Path<String>,
     Form(form): Form<WindowForm>,
 ) -> Response {
-    let recovered = || {
+    let recovered = async {
         let since = given(&form.since).ok_or_else(|| wrong("say since when: `since` is a time"))?;
         let since = time(&since).map_err(wrong)?;
         let until = given(&form.until).map(|until| time(&until).map_err(wrong)).transpose()?;
-        shared.change_simulator(|simulator, now, _| {
-            let id = EndpointId::named(endpoint);
-            let count = simulator.recover(&id, since, until, now)?;
-            let done = format!("Recover Failed Messages attempts {} once more.", messages_of(count));
-            Ok(Changed { count: Some(count), ..Changed::endpoint(id, done) })
-        })
+        shared
+            .change_simulator(move |simulator, now, _| {
+                let id = EndpointId::named(endpoint);
+                let count = simulator.recover(&id, since, until, now)?;
+                let done = format!("Recover Failed Messages attempts {} once more.", messages_of(count));
+                Ok(Changed { count: Some(count), ..Changed::endpoint(id, done) })
+            })
+            .await
     };
-    wants.answer(recovered())
+    wants.answer(recovered.await).await
 }
 
 async fn reveal_secret(State(shared): Console, wants: Wants, Path(endpoint): Path<String>) -> Response {
     let types = shared.event_types();
-    let page = shared.read_simulator(|simulator, now| {
-        let endpoint = simulator.endpoint(&EndpointId::named(endpoint))?;
-        let secrets = endpoint.secrets.signing(now).map(|secret| secret.reveal().to_owned()).collect();
-        let revealed = Revealed { endpoint: endpoint.id.clone(), secrets };
-        Ok(Endpoints { revealed: Some(revealed), ..Endpoints::of(simulator, types, now) })
-    });
-    hidden_again(wants.answer(page), ENDPOINTS)
+    let page = shared
+        .read_simulator(move |simulator, now| {
+            let endpoint = simulator.endpoint(&EndpointId::named(endpoint))?;
+            let secrets = endpoint.secrets.signing(now).map(|secret| secret.reveal().to_owned()).collect();
+            let revealed = Revealed { endpoint: endpoint.id.clone(), secrets };
+            Ok(Endpoints { revealed: Some(revealed), ..Endpoints::of(simulator, types, now) })
+        })
+        .await;
+    hidden_again(wants.answer(page).await, ENDPOINTS)
 }
 
 /// The form of the speed.
@@ -386,10 +424,11 @@ struct SpeedForm {
 }
 
 async fn set_speed(State(shared): Console, wants: Wants, Form(form): Form<SpeedForm>) -> Response {
-    let set = || {
-        let factor = number::<u32>("speed", &form.speed)?.ok_or_else(|| wrong("say which speed"))?;
-        let speed = Speed::try_from(factor).map_err(|error| wrong(error.to_string()))?;
-        shared.change_simulator(|simulator, now, _| {
+    let set =
+        async {
+            let factor = number::<u32>("speed", &form.speed)?.ok_or_else(|| wrong("say which speed"))?;
+            let speed = Speed::try_from(factor).map_err(|error| wrong(error.to_string()))?;
+            shared.change_simulator(move |simulator, now, _| {
             simulator.set_speed(speed, now);
             let done = match speed.factor() {
                 1 => "Waits between attempts pass as in LearnInk.".to_owned(),
@@ -398,9 +437,9 @@ async fn set_speed(State(shared): Console, wants: Wants, Form(form): Form<SpeedF
                 }
             };
             Ok(Changed { done, ..Changed::default() })
-        })
-    };
-    wants.answer(set())
+        }).await
+        };
+    wants.answer(set.await).await
 }
 
 /// The form of a fault.
@@ -431,24 +470,28 @@ impl FaultForm {
 }
 
 async fn set_fault(State(shared): Console, wants: Wants, Form(form): Form<FaultForm>) -> Response {
-    let set = || {
+    let set = async {
         let rule = form.rule()?;
-        shared.change_simulator(|simulator, _, _| {
-            simulator.set_fault(rule);
-            let done = rule.map_or_else(
-                || "There is no fault: the receiver answers.".to_owned(),
-                |rule| match rule.extent {
-                    Extent::Next(1) => format!("Injected for the next request: {}.", rule.fault),
-                    Extent::Next(next) => format!("Injected for the next {next} requests: {}.", rule.fault),
-                    Extent::Share(share) => {
-                        format!("Injected for a share of {share} of the requests: {}.", rule.fault)
-                    }
-                },
-            );
-            Ok(Changed { done, ..Changed::default() })
-        })
+        shared
+            .change_simulator(move |simulator, _, _| {
+                simulator.set_fault(rule);
+                let done = rule.map_or_else(
+                    || "There is no fault: the receiver answers.".to_owned(),
+                    |rule| match rule.extent {
+                        Extent::Next(1) => format!("Injected for the next request: {}.", rule.fault),
+                        Extent::Next(next) => {
+                            format!("Injected for the next {next} requests: {}.", rule.fault)
+                        }
+                        Extent::Share(share) => {
+                            format!("Injected for a share of {share} of the requests: {}.", rule.fault)
+                        }
+                    },
+                );
+                Ok(Changed { done, ..Changed::default() })
+            })
+            .await
     };
-    wants.answer(set())
+    wants.answer(set.await).await
 }
 
 /// The form of a scene.
@@ -460,34 +503,46 @@ struct SceneForm {
 }
 
 async fn play(State(shared): Console, wants: Wants, Form(form): Form<SceneForm>) -> Response {
-    let played = || {
+    let played = blocking(move || {
         let scene = Scene::named(form.scene.trim()).map_err(wrong)?;
-        let environment = environment_or_staging(&form.environment)?;
-        let samples = &shared.options.samples;
-        shared.change_simulator(|simulator, now, random| {
-            let events = match scene {
-                Scene::Phone => scenes::phone_comes_online(samples, now, random),
-                Scene::Flood => scenes::flood(samples, now, random),
-                Scene::Reminder => {
-                    let sample = shared.sample(NOTIFICATIONS)?;
-                    scenes::reminder(sample, now, random).into_iter().collect()
-                }
-                Scene::Night => {
-                    let speed = simulator.settings().speed;
-                    let (rule, events) = scenes::down_for_the_night(samples, speed, now, random);
-                    simulator.set_fault(Some(rule));
-                    events
-                }
-            };
-            let count = events.len();
-            for event in events {
+        played(&shared, scene, environment_or_staging(&form.environment)?)
+    });
+    wants.answer(played.await).await
+}
+
+/// Makes the events of a scene, and sends them in groups, so that the pipeline goes on in between.
+fn played(shared: &Shared, scene: Scene, environment: Environment) -> Result<Changed, Failure> {
+    let (handle, samples) = (shared.simulator()?, &shared.options.samples);
+    let (speed, now, mut random) =
+        handle.change(|simulator, now, random| (simulator.settings().speed, now, random.fork()));
+    let (rule, events) = match scene {
+        Scene::Phone => (None, scenes::phone_comes_online(samples, now, &mut random)),
+        Scene::Flood => (None, scenes::flood(samples, now, &mut random)),
+        Scene::Reminder => {
+            let sample = shared.sample(NOTIFICATIONS)?;
+            (None, scenes::reminder(sample, now, &mut random).into_iter().collect())
+        }
+        Scene::Night => {
+            let (rule, events) = scenes::down_for_the_night(samples, speed, now, &mut random);
+            (Some(rule), events)
+        }
+    };
+    if rule.is_some() {
+        handle.change(|simulator, _, _| simulator.set_fault(rule));
+    }
+    let count = events.len();
+    let mut events = events.into_iter();
+    while events.len() > 0 {
+        handle.change(|simulator, now, random| {
+            for event in events.by_ref().take(MOST_SENT_AT_ONCE) {
                 simulator.send(environment, event, now, random);
             }
-            let done = format!("The scene sends {} from {}.", messages_of(count), environment.name());
-            Ok(Changed { done, count: Some(count), ..Changed::default() })
-        })
-    };
-    wants.answer(played())
+        });
+        // Who waits for the simulator is next.
+        std::thread::yield_now();
+    }
+    let done = format!("The scene sends {} from {}.", messages_of(count), environment.name());
+    Ok(Changed { done, count: Some(count), ..Changed::default() })
 }
 
 /// What *Testing* is asked for.
@@ -499,19 +554,21 @@ struct AskedTesting {
 }
 
 async fn testing(State(shared): Console, wants: Wants, Query(asked): Query<AskedTesting>) -> Response {
-    let page = || {
+    let page = async {
         let example = |event_type: String| {
             let Event { event_type, payload } = shared.sample(&event_type)?.clone();
             Ok::<_, Failure>(Example { event_type, payload })
         };
         let example = given(&asked.r#type).map(example).transpose()?;
         let event_types = shared.event_types();
-        shared.read_simulator(|simulator, _| {
-            let endpoints = Choice::all(simulator, learnink_simulator::Endpoint::is_enabled);
-            Ok(Testing { event_types, endpoints, example, endpoint: asked.endpoint.clone() })
-        })
+        shared
+            .read_simulator(move |simulator, _| {
+                let endpoints = Choice::all(simulator, learnink_simulator::Endpoint::is_enabled);
+                Ok(Testing { event_types, endpoints, example, endpoint: asked.endpoint.clone() })
+            })
+            .await
     };
-    wants.answer(page())
+    wants.answer(page.await).await
 }
 
 /// The form of *Send Example*.
@@ -527,40 +584,53 @@ struct ExampleForm {
 }
 
 async fn send_example(State(shared): Console, wants: Wants, Form(form): Form<ExampleForm>) -> Response {
-    let sent = || {
-        let sample = shared.sample(form.r#type.trim())?;
-        // A browser sends the line breaks of a field like this.
-        let payload = given(&form.payload).map(|payload| payload.replace("\r\n", "\n"));
-        let mut payload = payload.unwrap_or_else(|| sample.payload.clone());
-        shared.change_simulator(|simulator, now, random| {
-            let endpoint = endpoint_or_only(simulator, &form.endpoint)?;
-            if given(&form.fresh).is_some() {
-                payload = freshened(&payload, now, &mut || Learner::fresh(random));
-            }
-            let event = Event { event_type: sample.event_type.clone(), payload };
-            let message = simulator.send_example(&endpoint, event, now, random)?.to_string();
-            let done = format!("`{}` is sent as message `{message}`.", sample.event_type);
-            Ok(Changed { message: Some(message), ..Changed::endpoint(endpoint, done) })
-        })
-    };
-    wants.answer(sent())
+    wants.answer(blocking(move || sent(&shared, &form)).await).await
+}
+
+fn sent(shared: &Shared, form: &ExampleForm) -> Result<Changed, Failure> {
+    let Event { event_type, payload } = shared.sample(form.r#type.trim())?.clone();
+    // A browser sends the line breaks of a field like this.
+    let typed = given(&form.payload).map(|payload| payload.replace("\r\n", "\n"));
+    let mut payload = typed.unwrap_or(payload);
+    if payload.len() > LARGEST_PAYLOAD_BYTES {
+        let error = format!("the payload has {} bytes: use {LARGEST_PAYLOAD_BYTES} at most", payload.len());
+        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, error));
+    }
+    let handle = shared.simulator()?;
+    if given(&form.fresh).is_some() {
+        let (now, mut random) = handle.change(|_, now, random| (now, random.fork()));
+        payload = freshened(&payload, now, &mut || Learner::fresh(&mut random));
+    }
+    handle.change(|simulator, now, random| {
+        let endpoint = endpoint_or_only(simulator, &form.endpoint)?;
+        let event = Event { event_type: event_type.clone(), payload };
+        let message = simulator.send_example(&endpoint, event, now, random)?.to_string();
+        let done = format!("`{event_type}` is sent as message `{message}`.");
+        Ok(Changed { message: Some(message), ..Changed::endpoint(endpoint, done) })
+    })
 }
 
 async fn messages(State(shared): Console, wants: Wants, Query(asked): Query<AskedAttempts>) -> Response {
     let types = shared.event_types();
-    wants.answer(shared.read_simulator(|simulator, now| {
-        let filter = asked.filter(now).map_err(wrong)?;
-        Ok(Attempted::of(simulator, asked, &filter, types))
-    }))
+    wants
+        .answer(
+            shared
+                .read_simulator(move |simulator, now| {
+                    let filter = asked.filter(now).map_err(wrong)?;
+                    Ok(Attempted::of(simulator, asked, &filter, types))
+                })
+                .await,
+        )
+        .await
 }
 
 async fn message(State(shared): Console, wants: Wants, Path(message): Path<String>) -> Response {
-    wants.answer(message_page(&shared, message, false).await)
+    wants.answer(message_page(&shared, message, false).await).await
 }
 
 async fn reveal_payload(State(shared): Console, wants: Wants, Path(message): Path<String>) -> Response {
     let path = attempted_path(&message);
-    hidden_again(wants.answer(message_page(&shared, message, true).await), &path)
+    hidden_again(wants.answer(message_page(&shared, message, true).await).await, &path)
 }
 
 async fn message_page(
@@ -569,18 +639,23 @@ async fn message_page(
     is_revealed: bool,
 ) -> Result<AttemptedMessage, Failure> {
     let id = message_id(&message)?;
-    let (attempts, payload) = shared.read_simulator(|simulator, _| {
-        let message = simulator.message(&id)?;
-        Ok((Attempts::of(simulator, message, is_revealed), message.payload.clone()))
-    })?;
-    let payload = if is_revealed {
-        payload::as_signed(payload.as_bytes())
-    } else {
-        payload::without_personal_data(payload.as_bytes())
+    let (attempts, payload) = shared
+        .read_simulator(move |simulator, _| {
+            let message = simulator.message(&id)?;
+            Ok((Attempts::of(simulator, message, is_revealed), message.payload.clone()))
+        })
+        .await?;
+    let now = shared.now();
+    let page = move |history: &History| {
+        let payload = if is_revealed {
+            payload::as_signed(payload.as_bytes())
+        } else {
+            payload::without_personal_data(payload.as_bytes())
+        };
+        let is_received = history.message(&message, now)?.is_some();
+        Ok(AttemptedMessage { message, attempts, payload, is_revealed, is_received })
     };
-    let (now, name) = (shared.now(), message.clone());
-    let is_received = shared.read(move |history| Ok(history.message(&name, now)?.is_some())).await?;
-    Ok(AttemptedMessage { message, attempts, payload, is_revealed, is_received })
+    shared.read(page).await
 }
 
 /// The form of an act on a message at an endpoint.
@@ -601,22 +676,25 @@ async fn resend(
     Path(message): Path<String>,
     Form(form): Form<AttemptForm>,
 ) -> Response {
-    wants.answer(resent(&shared, message, &form).await)
+    wants.answer(resent(&shared, message, &form).await).await
 }
 
 async fn resent(shared: &Shared, message: String, form: &AttemptForm) -> Result<Changed, Failure> {
     let id = message_id(&message)?;
+    let (of, at) = (id.clone(), form.endpoint.clone());
     // Before the window is opened, so that none is opened for nothing.
-    let (endpoint, has_succeeded) = shared.read_simulator(|simulator, _| {
-        let message = simulator.message(&id)?;
-        let endpoint = endpoint_of(message, &form.endpoint)?;
-        if !simulator.endpoint(&endpoint)?.is_enabled() {
-            return Err(RequestError::Disabled(endpoint).into());
-        }
-        let destination = message.destination(&endpoint);
-        let schedule = destination.map(|destination| destination.schedule);
-        Ok((endpoint, schedule == Some(learnink_simulator::Schedule::Succeeded)))
-    })?;
+    let (endpoint, has_succeeded) = shared
+        .read_simulator(move |simulator, _| {
+            let message = simulator.message(&of)?;
+            let endpoint = endpoint_of(message, &at)?;
+            if !simulator.endpoint(&endpoint)?.is_enabled() {
+                return Err(RequestError::Disabled(endpoint).into());
+            }
+            let destination = message.destination(&endpoint);
+            let schedule = destination.map(|destination| destination.schedule);
+            Ok((endpoint, schedule == Some(learnink_simulator::Schedule::Succeeded)))
+        })
+        .await?;
     let ran =
         if given(&form.again).is_some() { Some(open_window(shared, &message, form).await?) } else { None };
     let done = match (&ran, has_succeeded) {
@@ -624,10 +702,12 @@ async fn resent(shared: &Shared, message: String, form: &AttemptForm) -> Result<
         (None, true) => "The message is resent. It had succeeded, so that it counts as a duplicate.",
         (None, false) => "The message is resent.",
     };
-    shared.change_simulator(|simulator, now, _| {
-        simulator.resend(&id, &endpoint, now)?;
-        Ok(Changed { message: Some(message), ran, ..Changed::endpoint(endpoint, done) })
-    })
+    shared
+        .change_simulator(move |simulator, now, _| {
+            simulator.resend(&id, &endpoint, now)?;
+            Ok(Changed { message: Some(message), ran, ..Changed::endpoint(endpoint, done) })
+        })
+        .await
 }
 
 /// Opens a replay window for one message.
@@ -650,16 +730,18 @@ async fn attempt_now(
     Path(message): Path<String>,
     Form(form): Form<AttemptForm>,
 ) -> Response {
-    let attempted = || {
+    let attempted = async {
         let id = message_id(&message)?;
-        shared.change_simulator(|simulator, now, _| {
-            let endpoint = endpoint_of(simulator.message(&id)?, &form.endpoint)?;
-            simulator.attempt_now(&id, &endpoint, now)?;
-            let done = "The wait is over: the next attempt is made now.";
-            Ok(Changed { message: Some(message), ..Changed::endpoint(endpoint, done) })
-        })
+        shared
+            .change_simulator(move |simulator, now, _| {
+                let endpoint = endpoint_of(simulator.message(&id)?, &form.endpoint)?;
+                simulator.attempt_now(&id, &endpoint, now)?;
+                let done = "The wait is over: the next attempt is made now.";
+                Ok(Changed { message: Some(message), ..Changed::endpoint(endpoint, done) })
+            })
+            .await
     };
-    wants.answer(attempted())
+    wants.answer(attempted.await).await
 }
 
 async fn replay(
@@ -668,16 +750,22 @@ async fn replay(
     Path(message): Path<String>,
     Form(form): Form<AttemptForm>,
 ) -> Response {
-    let replayed = || {
+    let replayed = async {
         let id = message_id(&message)?;
-        shared.change_simulator(|simulator, now, _| {
-            let endpoint = endpoint_of(simulator.message(&id)?, &form.endpoint)?;
-            let count = simulator.replay_failed_since(&id, &endpoint, now)?;
-            let done = format!("Replay attempts {} once more.", messages_of(count));
-            Ok(Changed { message: Some(message), count: Some(count), ..Changed::endpoint(endpoint, done) })
-        })
+        shared
+            .change_simulator(move |simulator, now, _| {
+                let endpoint = endpoint_of(simulator.message(&id)?, &form.endpoint)?;
+                let count = simulator.replay_failed_since(&id, &endpoint, now)?;
+                let done = format!("Replay attempts {} once more.", messages_of(count));
+                Ok(Changed {
+                    message: Some(message),
+                    count: Some(count),
+                    ..Changed::endpoint(endpoint, done)
+                })
+            })
+            .await
     };
-    wants.answer(replayed())
+    wants.answer(replayed.await).await
 }
 
 #[cfg(test)]

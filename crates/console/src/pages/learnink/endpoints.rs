@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use learnink_local::terminal::visible;
 use learnink_simulator::{
-    Endpoint, EndpointId, EndpointState, Environment, Extent, Fault, FaultRule, Fingerprint, MessageFilter,
-    Simulator, Speed, Status,
+    Destination, Endpoint, EndpointId, EndpointState, Environment, Extent, Fault, FaultRule, Fingerprint,
+    MessageFilter, Simulator, Speed, Status,
 };
 use maud::{Markup, html};
 use serde::Serialize;
@@ -160,14 +160,20 @@ impl InFront {
 impl Endpoints {
     /// All endpoints.
     pub(crate) fn of(simulator: &Simulator, event_types: Vec<String>, now: Timestamp) -> Self {
+        let endpoints = simulator.endpoints().iter().map(|endpoint| OneEndpoint::of(endpoint, now));
+        let mut endpoints: Vec<_> = endpoints.collect();
+        // All messages once, and not once for each endpoint: the pipeline waits for this.
+        for message in simulator.messages(&MessageFilter::default(), usize::MAX).messages {
+            for at in &message.destinations {
+                if let Some(endpoint) = endpoints.iter_mut().find(|one| one.endpoint == at.endpoint) {
+                    endpoint.add(at);
+                }
+            }
+        }
         Self {
             speed: simulator.settings().speed,
             fault: simulator.settings().fault.as_ref().map(InFront::of),
-            endpoints: simulator
-                .endpoints()
-                .iter()
-                .map(|endpoint| OneEndpoint::of(simulator, endpoint, now))
-                .collect(),
+            endpoints,
             revealed: None,
             event_types,
         }
@@ -175,14 +181,8 @@ impl Endpoints {
 }
 
 impl OneEndpoint {
-    fn of(simulator: &Simulator, endpoint: &Endpoint, now: Timestamp) -> Self {
-        let pending = MessageFilter {
-            endpoint: Some(endpoint.id.clone()),
-            status: Some(Status::Pending),
-            ..MessageFilter::default()
-        };
-        let pending = simulator.messages(&pending, usize::MAX).messages;
-        let next = pending.iter().filter_map(|message| Next::of(message.destination(&endpoint.id)?));
+    /// An endpoint without its messages.
+    fn of(endpoint: &Endpoint, now: Timestamp) -> Self {
         let current = Signing { fingerprint: endpoint.secrets.current().fingerprint(), until: None };
         let previous = endpoint.secrets.previous(now).map(|previous| Signing {
             fingerprint: previous.secret.fingerprint(),
@@ -201,8 +201,18 @@ impl OneEndpoint {
             },
             secrets: std::iter::once(current).chain(previous).collect(),
             created_at: endpoint.created_at,
-            counts: simulator.counts(&endpoint.id),
-            next_attempt: next.min_by_key(|next| next.due_at),
+            counts: BTreeMap::new(),
+            next_attempt: None,
+        }
+    }
+
+    /// Counts a message at this endpoint.
+    fn add(&mut self, at: &Destination) {
+        let status = at.status();
+        *self.counts.entry(status).or_default() += 1;
+        if status == Status::Pending {
+            let next = self.next_attempt.into_iter().chain(Next::of(at));
+            self.next_attempt = next.min_by_key(|next| next.due_at);
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use learnink_simulator::{Fault, Outcome, Status};
 use serde_json::Value;
@@ -244,6 +245,46 @@ async fn a_scene_sends_its_events() {
 }
 
 #[tokio::test]
+async fn the_numbers_of_an_endpoint_are_its_own() {
+    let (rehearsal, _) = Rehearsal::with_endpoint().await;
+    rehearsal.add(Environment::Production, 2);
+    rehearsal.send(time(3600));
+    rehearsal.answer(503);
+    rehearsal.send(time(3600));
+    rehearsal.answer(200);
+    let endpoints = rehearsal.json("/learnink").await["endpoints"].clone();
+    assert_eq!(endpoints[0]["counts"], serde_json::json!({ "pending": 1, "succeeded": 1 }));
+    assert!(endpoints[0]["next_attempt"]["due_at"].is_string(), "{endpoints}");
+    assert_eq!(endpoints[1]["counts"], serde_json::json!({}));
+    assert_eq!(endpoints[1]["next_attempt"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_page_that_waits_for_learninks_side_holds_no_thread_of_the_runtime() {
+    let (rehearsal, _) = Rehearsal::with_endpoint().await;
+    let (held, holds) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let handle = rehearsal.handle.clone();
+    let holder = std::thread::spawn(move || {
+        handle.read(|_, _| {
+            held.send(()).unwrap();
+            released.recv_timeout(Duration::from_mins(1)).unwrap();
+        });
+    });
+    holds.recv().unwrap();
+    // The runtime of this test has one thread.
+    let waiting = rehearsal.world.get("/learnink");
+    let another = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(rehearsal.world.get("/keys").await.status, 200);
+        release.send(()).unwrap();
+    };
+    let (waiting, ()) = tokio::join!(waiting, another);
+    assert_eq!(waiting.status, 200);
+    holder.join().unwrap();
+}
+
+#[tokio::test]
 async fn an_example_can_be_changed_before_it_is_sent() {
     let (rehearsal, endpoint) = Rehearsal::with_endpoint().await;
     let list = rehearsal.json("/learnink/testing").await;
@@ -265,6 +306,8 @@ async fn an_example_can_be_changed_before_it_is_sent() {
     // A payload that is as large as a queue takes.
     let large = "x".repeat(1 << 20);
     assert_eq!(payload(&format!("type=user.course.started&payload={large}")).await, large);
+    let larger = format!("type=user.course.started&payload={large}x");
+    rehearsal.refused("/learnink/testing", &larger, 413, "1048577 bytes").await;
 
     rehearsal.refused("/learnink/testing", "type=order.paid", 404, "the catalog has no type").await;
     rehearsal.refused("/learnink/testing", "type=notifications.sent&endpoint=ep_x", 404, "no endpoint").await;
