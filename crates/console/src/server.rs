@@ -39,6 +39,9 @@ const LARGEST_FORM_BYTES: usize = 64 * 1024;
 /// How many dead letters are grouped.
 const MOST_LETTERS: usize = 10_000;
 
+/// How many commands run at a time. Any page of this machine can have the browser ask for a page that runs one.
+const MOST_COMMANDS: usize = 2;
+
 const STYLE: &str = include_str!("../assets/console.css");
 const SCRIPT: &str = include_str!("../assets/console.js");
 const ICON: &str = include_str!("../assets/icon.svg");
@@ -49,6 +52,7 @@ struct Shared {
     session: Session,
     port: u16,
     streams: Arc<Semaphore>,
+    commands: Semaphore,
     stopped: watch::Receiver<bool>,
 }
 
@@ -62,7 +66,8 @@ pub(crate) fn router(
     stopped: watch::Receiver<bool>,
 ) -> Router {
     let streams = Arc::new(Semaphore::new(live::MOST_STREAMS));
-    let shared = Arc::new(Shared { options, session, port, streams, stopped });
+    let commands = Semaphore::new(MOST_COMMANDS);
+    let shared = Arc::new(Shared { options, session, port, streams, commands, stopped });
     Router::new()
         .route("/", get(list))
         .route("/status", get(status))
@@ -241,8 +246,11 @@ impl Shared {
         blocking(move || Ok(read(&history)?)).await
     }
 
+    /// Runs a command once fewer than [`MOST_COMMANDS`] run.
     async fn run(&self, arguments: Vec<String>, input: Vec<u8>) -> Result<CommandOutput, Failure> {
         let line = desk::line(&arguments);
+        // An error would mean that the semaphore is closed, which nobody does.
+        let _permit = self.commands.acquire().await.ok();
         let cannot = |error| Failure::new(StatusCode::BAD_GATEWAY, format!("cannot run `{line}`: {error}"));
         self.options.desk.run(arguments, input).await.map_err(cannot)
     }

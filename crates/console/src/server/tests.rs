@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -28,6 +28,11 @@ pub(super) struct FakeDesk {
     prints: Mutex<Vec<(&'static str, String)>>,
     /// The exit code of every command.
     pub(super) exit_code: AtomicI32,
+    /// How long a command takes.
+    takes_ms: AtomicU64,
+    running: AtomicUsize,
+    /// How many ran at a time.
+    most_running: AtomicUsize,
 }
 
 impl Desk for FakeDesk {
@@ -38,7 +43,14 @@ impl Desk for FakeDesk {
         self.ran.lock().unwrap().push((line, input));
         let stdout = stdout.unwrap_or_default().into_bytes();
         let exit_code = self.exit_code.load(Ordering::Relaxed);
-        async move { Ok(CommandOutput { exit_code, stdout, stderr: Vec::new() }) }.boxed()
+        async move {
+            let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_running.fetch_max(running, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(self.takes_ms.load(Ordering::Relaxed))).await;
+            self.running.fetch_sub(1, Ordering::Relaxed);
+            Ok(CommandOutput { exit_code, stdout, stderr: Vec::new() })
+        }
+        .boxed()
     }
 }
 
@@ -608,6 +620,18 @@ async fn the_ledger_and_the_acts_are_asked_by_commands() {
     world.post("/acts/close", "window=1f0c").await;
     assert_eq!(world.ran().last().unwrap(), "replay close 1f0c --by=zoe");
     assert!(page.contains("2 of 3") && page.contains("no end") && page.contains("&lt;all&gt;"), "{page}");
+}
+
+#[tokio::test]
+async fn pages_in_a_loop_start_no_more_than_two_commands_at_a_time() {
+    let world = World::with([]).await;
+    world.prints("acts", "[]");
+    world.prints("replay list", "[]");
+    world.desk.takes_ms.store(20, Ordering::Relaxed);
+    let answers = futures_util::future::join_all((0..8).map(|_| world.get("/acts"))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(world.ran().len(), 16);
+    assert_eq!(world.desk.most_running.load(Ordering::Relaxed), MOST_COMMANDS);
 }
 
 #[tokio::test]
