@@ -1,7 +1,8 @@
 //! The acts of an operator, as lines of the `learnink` command.
 //!
-//! The console does nothing itself. A [`Desk`] runs the command of this very program, so that nothing is written
-//! twice, and each act is recorded where `learnink acts` finds it.
+//! An act on the pipeline is a command. A [`Desk`] runs it with this very program, so that nothing is written twice,
+//! and `learnink acts` lists it. An act on LearnInk's side is not a command: it changes the simulator directly, and
+//! `learnink acts` does not list it.
 
 use std::io;
 

@@ -194,7 +194,7 @@ pub fn judge(
         return if key.is(given) { Verdict::Allow } else { Verdict::Refuse(Refusal::Key) };
     }
     let is_safe = matches!(*method, Method::GET | Method::HEAD);
-    // An allow-list: a form on another port of localhost is `same-site`, and an old browser sends nothing.
+    // An allow-list: a form on another port of this host is `same-site`, and an old browser sends nothing.
     if !is_safe && one(headers, &SEC_FETCH_SITE) != Some("same-origin") {
         return Verdict::Refuse(Refusal::Origin);
     }

@@ -1,4 +1,4 @@
-//! What tells an open page that something happened: server-sent events, or an answer that waits.
+//! Notifies open pages of changes: server-sent events, or an answer that waits.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// tabs, the seventh would hang, and no act would get through.
 pub(crate) const MOST_STREAMS: usize = 4;
 
-/// A stream says at most so often that something happened.
+/// The shortest time between two events of a stream.
 const BETWEEN_EVENTS: Duration = Duration::from_millis(200);
 
-/// A stream says so often that nothing happened, because time alone changes states.
+/// A stream sends an event this often even without a change, because some states change with time.
 const BETWEEN_BEATS: Duration = Duration::from_secs(10);
 
 /// The longest that an answer waits.
@@ -34,8 +34,8 @@ struct Stream {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A stream of the numbers of newest entries: one at once, and one after each change, also of LearnInk's side. If too many are open, 204,
-/// which tells a browser not to try again; that page then asks now and then.
+/// A stream of the numbers of newest entries: one at once, and one after each change, also of LearnInk's side. If too
+/// many are open, 204, which tells a browser not to try again; that page then asks now and then.
 pub(crate) fn stream(
     streams: &Arc<Semaphore>,
     changes: watch::Receiver<i64>,

@@ -524,7 +524,7 @@ fn subject(message: &str) -> Result<&str, Failure> {
     let refused = |why: &str| Err(Failure::new(StatusCode::BAD_REQUEST, why));
     let id = message.strip_prefix("sqs.").unwrap_or(message);
     if message.starts_with("request.") {
-        return refused("no message came of this request, so that there is nothing to act on");
+        return refused("this request did not become a message, so you cannot redrive, drop or replay it");
     }
     if id.is_empty() || id.starts_with('-') || id.contains(|c: char| !c.is_ascii_graphic()) {
         return refused("a command would not read this as an id");

@@ -28,7 +28,7 @@ impl Keys {
             KeyHelp { key: "/", does: "search for a message id" },
             KeyHelp { key: "r", does: "redrive" },
             KeyHelp { key: "d", does: "drop" },
-            KeyHelp { key: "p", does: "resend and run again" },
+            KeyHelp { key: "p", does: "open a replay window" },
             KeyHelp { key: "l", does: "load the new messages" },
             KeyHelp { key: "?", does: "this page" },
         ],

@@ -112,7 +112,7 @@ fn of_queue(causes: &[Cause]) -> Markup {
                     (bulk(cause, "redrive", "Redrive",
                         "One is tried first, and the rest follows only if it is done. This may take a minute."))
                     (bulk(cause, "drop", "Drop",
-                        "They are written to a file in the folder of this program, and deleted from the queue."))
+                        "They are written to a file in the folder where `dev` was started, and deleted from the queue."))
                 }
             }
         }

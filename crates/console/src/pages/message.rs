@@ -290,22 +290,22 @@ impl Message {
                     (act(&path, "redrive", "r", "Redrive this dead letter",
                         "It goes back to its queue, and what is not done runs. Redrive it once its cause is put right.", false))
                     (act(&path, "drop", "d", "Drop this dead letter",
-                        "It is written to a file in the folder of this program, and deleted from the queue.", false))
+                        "It is written to a file in the folder where `dev` was started, and deleted from the queue.", false))
                 }
                 @if let Some(learnink) = &self.learnink {
                     (learnink.acts(message))
                     p { a href=(attempted_path(message)) { "Its attempts on LearnInk's side" } }
                 }
                 @if is_known && state != State::Refused {
-                    (act(&path, "replay", "p", "Resend and run again",
-                        "This opens a replay window of two hours. When LearnInk resends the message, its handlers run again; \
-                         without a window it counts as a duplicate.", true))
+                    (act(&path, "replay", "p", "Open a replay window",
+                        "It is open for two hours. If LearnInk resends the message by then, its handlers run again; without a \
+                         window, the message counts as a duplicate.", true))
                     form.act method="post" action={ (path) "/show" } {
                         button { "Ask the ledger" }
                         " what is recorded as done"
                     }
                 }
-                @if is_request { p { "No message came of this request, so that there is nothing to act on." } }
+                @if is_request { p { "This request did not become a message, so you cannot redrive, drop or replay it." } }
             }
         }
     }

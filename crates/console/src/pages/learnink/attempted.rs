@@ -13,12 +13,13 @@ use super::{Choice, MESSAGES, Next, attempted_path, badge, both, links, options}
 /// How many messages a page has.
 pub(crate) const MOST_ROWS: usize = 100;
 
-/// The dates to choose from: name in the URL, name on the page, how long ago they start.
+/// The dates to choose from: name in the URL, name on the page, how long ago they start. Messages are kept for seven
+/// days, so that a month is all of them.
 const DATES: [(&str, &str, SignedDuration); 4] = [
     ("5-hours-ago", "since 5 hours ago", SignedDuration::from_hours(5)),
     ("yesterday", "since yesterday", SignedDuration::from_hours(24)),
     ("last-week", "since last week", SignedDuration::from_hours(7 * 24)),
-    ("last-month", "since last month", SignedDuration::from_hours(30 * 24)),
+    ("last-month", "all that is kept", SignedDuration::from_hours(30 * 24)),
 ];
 
 /// What a URL asks for. All of it is text, as a person may have typed it.

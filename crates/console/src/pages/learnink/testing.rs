@@ -87,7 +87,7 @@ impl Testing {
                         p {
                             label {
                                 input type="checkbox" name="fresh" value="1";
-                                " another learner, and the time of now: handlers may not do old events"
+                                " Use a new learner and the current time, because some handlers skip old events."
                             }
                         }
                         button { "Send Example" }
