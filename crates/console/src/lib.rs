@@ -10,7 +10,7 @@
 //!
 //! The pages are made here, of HTML, one style sheet and one script, and need nothing from elsewhere. Without the
 //! script they do the same, and have to be loaded again to show what is new. Every page also answers JSON, to
-//! `Accept: application/json`.
+//! `Accept: application/json`, and so does every refusal, as `{"error": "..."}`.
 
 pub mod desk;
 pub mod guard;

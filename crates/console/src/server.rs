@@ -10,9 +10,9 @@ use axum::extract::{DefaultBodyLimit, Form, FromRequestParts, Path, Query, Reque
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, LOCATION, SET_COOKIE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, SET_COOKIE};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use jiff::Timestamp;
 use learnink_local::terminal::visible;
 use serde::Deserialize;
@@ -99,6 +99,7 @@ pub(crate) fn router(
 async fn guarded(State(shared): Console, request: Request, next: Next) -> Response {
     let Shared { options, session, port, .. } = &*shared;
     let (key_in_url, location) = without_key(request.uri());
+    let wants = Wants::of(request.headers());
     let verdict = guard::judge(request.method(), request.headers(), key_in_url, &options.key, session, *port);
     let mut response = match verdict {
         Verdict::Allow => next.run(request).await,
@@ -111,10 +112,34 @@ async fn guarded(State(shared): Console, request: Request, next: Next) -> Respon
             (status, format!("{refusal}\n")).into_response()
         }
     };
+    if wants == Wants::Json {
+        response = refusal_as_json(response).await;
+    }
     for (name, value) in guard::response_headers() {
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+/// A refusal of the guard or of axum, which is plain text or empty, as JSON. Other answers stay as they are.
+async fn refusal_as_json(response: Response) -> Response {
+    let status = response.status();
+    let content_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_text = content_type.is_none_or(|content_type| content_type.starts_with(b"text/plain"));
+    if !is_text || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = axum::body::to_bytes(body, LARGEST_FORM_BYTES).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let error = match text.trim_end() {
+        "" => status.to_string(),
+        text => text.to_owned(),
+    };
+    // Others stay, such as `allow`.
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.remove(CONTENT_TYPE);
+    (parts.headers, json(status, &Problem { error })).into_response()
 }
 
 /// The key in the query of a URL, and the same URL without it, on this server.
@@ -144,10 +169,7 @@ impl<S: Sync> FromRequestParts<S> for Wants {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let accept = parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        // A browser asks for HTML first, and takes anything.
-        let is_json = accept.contains("application/json") && !accept.contains("text/html");
-        Ok(if is_json { Self::Json } else { Self::Html })
+        Ok(Self::of(&parts.headers))
     }
 }
 
@@ -182,6 +204,13 @@ impl From<HistoryError> for Failure {
 }
 
 impl Wants {
+    fn of(headers: &HeaderMap) -> Self {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        // A browser asks for HTML first, and takes anything.
+        let is_json = accept.contains("application/json") && !accept.contains("text/html");
+        if is_json { Self::Json } else { Self::Html }
+    }
+
     async fn answer<P: Page + Send + 'static>(self, page: Result<P, Failure>) -> Response {
         match page {
             Ok(page) => self.page(StatusCode::OK, page).await,

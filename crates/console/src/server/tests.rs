@@ -293,6 +293,34 @@ async fn a_command_posts_with_the_key_and_needs_no_browser() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_json_to_who_asks_for_json() {
+    let world = World::with([]).await;
+    let json = "accept: application/json\r\n";
+    let form = "content-type: application/x-www-form-urlencoded\r\n";
+    let bearer = format!("authorization: Bearer {}\r\n{json}", world.key);
+    for (line, headers, status) in [
+        ("GET /", json.to_owned(), 401),
+        ("GET /", format!("{json}host: evil.example\r\n"), 421),
+        ("POST /acts/close", json.to_owned(), 403),
+        ("GET /status?after=x", bearer.clone(), 400),
+        ("GET /messages/%ff", bearer.clone(), 400),
+        ("GET /acts/close", bearer.clone(), 405),
+        ("POST /acts/close", format!("{bearer}{form}content-length: 0\r\n"), 422),
+        ("POST /acts/close", format!("{bearer}content-length: 0\r\n"), 415),
+    ] {
+        let answer = world.send(line, &headers, "").await;
+        assert_eq!(answer.status, status, "{line} {headers}: {}", answer.body);
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{line}");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(!error.is_empty() && !error.ends_with('\n'), "{error:?}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{line}");
+    }
+    assert_eq!(world.send("GET /acts/close", &bearer, "").await.header("allow"), Some("POST"));
+    let text = world.send("GET /", "", "").await;
+    assert!(text.header("content-type").unwrap().starts_with("text/plain"), "{}", text.headers);
+}
+
+#[tokio::test]
 async fn only_loopback_is_served() {
     let (folder, opened) = history([]);
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
