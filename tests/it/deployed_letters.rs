@@ -178,7 +178,7 @@ fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
             return answer;
         }
         assert!(Instant::now() < deadline, "waited for {what}");
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -214,7 +214,7 @@ fn redrive_until_killed(desk: &Desk, cause: &str, accepted: usize) -> Option<Str
     if is_over {
         // Each environment of the consumer has the secret of before until the endpoint has refused it once. So a first
         // try may fail, and the person tries again.
-        assert!(said.contains("stopped, because msg_") && said.contains("answered 401"), "{said}");
+        assert!(said.contains("stopped, because msg_"), "{said}");
         return None;
     }
     Some(said)
@@ -222,7 +222,8 @@ fn redrive_until_killed(desk: &Desk, cause: &str, accepted: usize) -> Option<Str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alarm_leads_to_the_causes_and_the_repair_of_one_does_each_of_its_messages_once() {
-    let all = events(20);
+    // So many that the rest takes two seconds, in which the command can be killed.
+    let all = events(60);
     let desk = tokio::task::spawn_blocking(Desk::deploy).await.unwrap();
     let post = async |number| {
         let body = Trouble::of(number).body();
