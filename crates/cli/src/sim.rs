@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{ArgGroup, Args};
 use jiff::Timestamp;
+use learnink_console::encoded;
 use learnink_simulator::{Environment, Status};
 use learnink_webhook::MessageId;
 use serde::de::DeserializeOwned;
@@ -455,11 +456,11 @@ async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
 }
 
 fn of_endpoint(id: &str, act: &str) -> Request {
-    Request::post(&["/learnink/endpoints/", &api::encoded(id), "/", act].concat())
+    Request::post(&["/learnink/endpoints/", &encoded(id), "/", act].concat())
 }
 
 fn of_message(id: &MessageId, act: &str) -> Request {
-    Request::post(&["/learnink/messages/", &api::encoded(id.as_str()), "/", act].concat())
+    Request::post(&["/learnink/messages/", &encoded(id.as_str()), "/", act].concat())
 }
 
 fn add(args: &AddArgs) -> anyhow::Result<Request> {
@@ -527,7 +528,7 @@ async fn message(args: &MessageArgs) -> anyhow::Result<()> {
     let answer = if args.reveal {
         api.send(&of_message(&args.id, "reveal")).await?
     } else {
-        api.get(&format!("/learnink/messages/{}", api::encoded(args.id.as_str())), &[]).await?
+        api.get(&format!("/learnink/messages/{}", encoded(args.id.as_str())), &[]).await?
     };
     args.common.show(&answer, |message: Message| message.print())
 }

@@ -17,7 +17,7 @@ use ring::hmac;
 const KEY_BYTES: usize = 32;
 
 /// The file of the key, in the state folder.
-const KEY_FILE: &str = "console-key";
+pub const KEY_FILE: &str = "console-key";
 
 /// The parameter of the link that has the key.
 pub const KEY_PARAMETER: &str = "key";

@@ -21,6 +21,8 @@ pub mod payload;
 mod server;
 pub mod simulation;
 
+pub use pages::encoded;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;

@@ -139,8 +139,8 @@ pub(crate) fn message_path(message: &str) -> String {
     format!("/messages/{}", encoded(message))
 }
 
-/// Text as a part of a path or a query.
-pub(crate) fn encoded(text: &str) -> String {
+/// Text as a part of a path, a query or a form.
+pub fn encoded(text: &str) -> String {
     use std::fmt::Write;
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

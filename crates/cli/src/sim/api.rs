@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use learnink_console::encoded;
+use learnink_console::guard::KEY_FILE;
 use learnink_local::state::{self, Service};
 use learnink_local::terminal::quoted;
 use serde::Deserialize;
@@ -11,9 +13,6 @@ use serde_json::Value;
 
 use super::start_it;
 use crate::client::client;
-
-/// The file with the console's key, in the state folder.
-const KEY_FILE: &str = "console-key";
 
 /// How long an answer may take. A resend may run another command first.
 const TIME_LIMIT: Duration = Duration::from_mins(1);
@@ -167,20 +166,6 @@ fn only(endpoints: Vec<String>) -> anyhow::Result<String> {
             anyhow::bail!("there are several endpoints; name one with --endpoint: {}", several.join(", "))
         }
     }
-}
-
-/// Text as a part of a path, a query or a form.
-pub(super) fn encoded(text: &str) -> String {
-    use std::fmt::Write;
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a `String` does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
 }
 
 fn encoded_form(form: &[(&'static str, String)]) -> String {
