@@ -37,6 +37,11 @@ enum Read<'a> {
     Other(&'static str),
 }
 
+/// The payload with everything in it after a reveal, and without personal data otherwise.
+pub(crate) fn masked_unless(body: &[u8], is_revealed: bool) -> Payload {
+    if is_revealed { as_signed(body) } else { without_personal_data(body) }
+}
+
 /// The payload without personal data: ids, the type and the times, and `***` for everything else.
 pub fn without_personal_data(body: &[u8]) -> Payload {
     let (what, text) = match read(body) {

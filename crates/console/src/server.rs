@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::Options;
-use crate::desk::{self, Cause, CommandOutput, Consent, LetterAct, Ran};
+use crate::desk::{self, Cause, Consent, LetterAct, Ran};
 use crate::guard::{self, KEY_PARAMETER, Session, Verdict};
 use crate::history::{Filter, Happening, History, HistoryError, MessageHistory, Row};
 use crate::live;
@@ -275,13 +275,14 @@ impl Shared {
         blocking(move || Ok(read(&history)?)).await
     }
 
-    /// Runs a command once fewer than [`MOST_COMMANDS`] run.
-    async fn run(&self, arguments: Vec<String>, input: Vec<u8>) -> Result<CommandOutput, Failure> {
+    /// Runs a command once fewer than [`MOST_COMMANDS`] run. Returns it as it is shown, and all that it printed.
+    async fn run(&self, arguments: Vec<String>, input: Vec<u8>) -> Result<(Ran, Vec<u8>), Failure> {
         let line = desk::line(&arguments);
         // An error would mean that the semaphore is closed, which nobody does.
         let _permit = self.commands.acquire().await.ok();
         let cannot = |error| Failure::new(StatusCode::BAD_GATEWAY, format!("cannot run `{line}`: {error}"));
-        self.options.desk.run(arguments, input).await.map_err(cannot)
+        let output = self.options.desk.run(arguments.clone(), input).await.map_err(cannot)?;
+        Ok((Ran::new(&arguments, &output), output.stdout))
     }
 
     /// What a command prints as JSON, and its notes.
@@ -290,13 +291,12 @@ impl Shared {
         arguments: Vec<String>,
         input: Vec<u8>,
     ) -> Result<(T, String), Failure> {
-        let output = self.run(arguments.clone(), input).await?;
-        let ran = Ran::new(&arguments, &output);
+        let (ran, stdout) = self.run(arguments, input).await?;
         let unreadable = |_| {
             let Ran { command, exit_code, stderr, .. } = &ran;
             Failure::new(StatusCode::BAD_GATEWAY, format!("`{command}` ended with {exit_code}: {stderr}"))
         };
-        let value = serde_json::from_slice(&output.stdout).map_err(unreadable)?;
+        let value = serde_json::from_slice(&stdout).map_err(unreadable)?;
         Ok((value, ran.stderr))
     }
 
@@ -447,11 +447,7 @@ fn shown(
     });
     let Some((seq, request)) = wanted else { return Ok(None) };
     let Some(content) = history.content(seq)? else { return Ok(None) };
-    let payload = if is_revealed {
-        payload::as_signed(&content.body)
-    } else {
-        payload::without_personal_data(&content.body)
-    };
+    let payload = payload::masked_unless(&content.body, is_revealed);
     Ok(Some(Shown { seq, request, headers: headers(&content.headers, is_revealed), payload, is_revealed }))
 }
 
@@ -517,9 +513,7 @@ async fn redrive(
     Path(message): Path<String>,
     Form(form): Form<ActForm>,
 ) -> Response {
-    let arguments =
-        subject(&message).map(|id| desk::letters(LetterAct::Redrive, id, shared.consent(&form.reason)));
-    wants.answer(done(&shared, arguments, message_path(&message)).await).await
+    act_on_letter(&shared, wants, LetterAct::Redrive, &message, &form).await
 }
 
 async fn drop_letter(
@@ -528,9 +522,19 @@ async fn drop_letter(
     Path(message): Path<String>,
     Form(form): Form<ActForm>,
 ) -> Response {
-    let arguments =
-        subject(&message).map(|id| desk::letters(LetterAct::Drop, id, shared.consent(&form.reason)));
-    wants.answer(done(&shared, arguments, message_path(&message)).await).await
+    act_on_letter(&shared, wants, LetterAct::Drop, &message, &form).await
+}
+
+/// Acts on the dead letters of one message.
+async fn act_on_letter(
+    shared: &Shared,
+    wants: Wants,
+    act: LetterAct,
+    message: &str,
+    form: &ActForm,
+) -> Response {
+    let arguments = subject(message).map(|id| desk::letters(act, id, shared.consent(&form.reason)));
+    wants.answer(done(shared, arguments, message_path(message)).await).await
 }
 
 async fn replay(
@@ -567,9 +571,8 @@ async fn done(
     arguments: Result<Vec<String>, Failure>,
     back: String,
 ) -> Result<Done, Failure> {
-    let arguments = arguments?;
-    let output = shared.run(arguments.clone(), Vec::new()).await?;
-    Ok(Done { ran: Ran::new(&arguments, &output), back })
+    let (ran, _) = shared.run(arguments?, Vec::new()).await?;
+    Ok(Done { ran, back })
 }
 
 async fn dead_letters(State(shared): Console, wants: Wants) -> Response {

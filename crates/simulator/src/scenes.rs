@@ -9,7 +9,7 @@ use crate::fault::{Extent, Fault, FaultRule};
 use crate::schedule::Speed;
 
 /// The type of the events that LearnInk itself sends, and not a learner's phone.
-const NOTIFICATIONS: &str = "notifications.sent";
+pub const NOTIFICATIONS: &str = "notifications.sent";
 
 /// How many events the phone has kept.
 const EVENTS_OF_A_PHONE: usize = 20;

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use learnink_simulator::endpoint::UnusableUrl;
-use learnink_simulator::scenes;
+use learnink_simulator::scenes::{self, NOTIFICATIONS};
 use learnink_simulator::secret::{OVERLAP, UnusableSecret};
 use learnink_simulator::{
     EndpointId, EndpointUrl, Environment, Event, Extent, FaultRule, Handle, Learner, Message, RequestError,
@@ -47,9 +47,6 @@ const RETRY_AFTER_S: u32 = 60;
 
 /// Why a replay window is opened before a resend, without another reason.
 const RESENT: &str = "resent, to run the handlers again";
-
-/// The type of *Reminder to 500 learners*.
-const NOTIFICATIONS: &str = "notifications.sent";
 
 /// The pages of LearnInk's side and what their forms do.
 pub(super) fn router() -> Router<Arc<Shared>> {
@@ -647,11 +644,7 @@ async fn message_page(
         .await?;
     let now = shared.now();
     let page = move |history: &History| {
-        let payload = if is_revealed {
-            payload::as_signed(payload.as_bytes())
-        } else {
-            payload::without_personal_data(payload.as_bytes())
-        };
+        let payload = payload::masked_unless(payload.as_bytes(), is_revealed);
         let is_received = history.message(&message, now)?.is_some();
         Ok(AttemptedMessage { message, attempts, payload, is_revealed, is_received })
     };
@@ -714,8 +707,7 @@ async fn resent(shared: &Shared, message: String, form: &AttemptForm) -> Result<
 async fn open_window(shared: &Shared, message: &str, form: &AttemptForm) -> Result<Ran, Failure> {
     let reason = given(&form.reason).unwrap_or_else(|| RESENT.to_owned());
     let arguments = desk::replay(super::subject(message)?, shared.consent(&reason));
-    let output = shared.run(arguments.clone(), Vec::new()).await?;
-    let ran = Ran::new(&arguments, &output);
+    let (ran, _) = shared.run(arguments, Vec::new()).await?;
     if ran.exit_code == 0 {
         return Ok(ran);
     }

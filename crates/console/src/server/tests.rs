@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::desk::Desk;
+use crate::desk::{CommandOutput, Desk};
 use crate::guard::Key;
 use crate::history::tests::{BODY, SIGNATURE, call, history, now, record, request};
 use crate::history::{Call, Entry, Opened, QueueName};
