@@ -1,6 +1,6 @@
 //! What happened to each message, in one file of the state folder.
 //!
-//! Whoever observes the pipeline hands an [`Entry`] to a [`Recorder`], which never waits: one thread writes the
+//! The observer of the pipeline hands an [`Entry`] to a [`Recorder`], which never waits: one thread writes the
 //! entries to `SQLite`, several in a transaction, and what it cannot take is dropped and counted. Readers open
 //! connections of their own ([`History`]).
 //!

@@ -75,7 +75,7 @@ impl PageArgs {
             }
             Err(error) => {
                 let problem = learnink_webhook::error::with_causes(&error);
-                let notices = vec![format!("no page, because there is no history: {problem}")];
+                let notices = vec![format!("no page, because the history cannot be opened: {problem}")];
                 (Page { notices, ..Page::default() }, None)
             }
         }

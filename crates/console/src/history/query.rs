@@ -56,9 +56,9 @@ pub struct Summary {
     pub state: State,
     /// When it is delivered again, if it is coming back.
     pub until: Option<Timestamp>,
-    /// How many requests had it, also those that are no longer kept.
+    /// The number of its requests, including those that are no longer kept.
     pub attempts: u64,
-    /// How many deliveries the consumer was done with, also those that are no longer kept.
+    /// The number of its deliveries that the consumer has ended, including those that are no longer kept.
     pub deliveries: u64,
     /// Why it is not done, in words.
     pub why: Option<String>,

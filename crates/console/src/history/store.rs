@@ -114,7 +114,7 @@ impl Store {
     }
 
     /// Writes all or nothing, removes what is beyond the limits, and returns the number of the newest entry. A document
-    /// is named by its kind and id, and removed if there is no JSON.
+    /// has a kind and an id; `None` in place of its JSON removes it.
     pub(super) fn write(
         &mut self,
         entries: Vec<Entry>,
