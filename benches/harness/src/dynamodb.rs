@@ -1,4 +1,4 @@
-//! The part of DynamoDB that the consumer uses: every claim is granted and every write is made. Also counts which
+//! The part of DynamoDB that the consumers use: every claim is granted and every write is made. Also counts which
 //! requests of a batch followed each other.
 //! Source: Amazon DynamoDB API reference.
 
@@ -13,12 +13,15 @@ use crate::stub::{error, parse};
 /// The table that the stub has claims in.
 pub(crate) const LEDGER_TABLE: &str = "ledger";
 
+/// The table in which Powertools for AWS Lambda keeps what is in progress and what is done.
+pub(crate) const IDEMPOTENCY_TABLE: &str = "idempotency";
+
 /// DynamoDB refuses more statements in one request.
 /// Source: Amazon DynamoDB API reference, `BatchExecuteStatement`.
 const MOST_STATEMENTS: usize = 25;
 
 /// One request, from its arrival until its answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Call {
     /// When it arrived.
     pub(crate) arrived: Instant,
@@ -33,6 +36,50 @@ impl Call {
     pub(crate) fn names(&self, name: &str) -> bool {
         self.body.windows(name.len()).any(|part| part == name.as_bytes())
     }
+
+    /// What Powertools for AWS Lambda does with it in its table; `None` for another request.
+    pub(crate) fn powertools_step(&self) -> Option<PowertoolsStep> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Request {
+            table_name: String,
+            item: Option<Entry>,
+            key: Option<Entry>,
+            update_expression: Option<IgnoredAny>,
+        }
+
+        #[derive(Deserialize)]
+        struct Entry {
+            id: Id,
+        }
+
+        #[derive(Deserialize)]
+        struct Id {
+            #[serde(rename = "S")]
+            text: String,
+        }
+
+        let request = serde_json::from_slice::<Request>(&self.body).ok();
+        let request = request.filter(|request| request.table_name == IDEMPOTENCY_TABLE)?;
+        match (request.item, request.key, request.update_expression) {
+            (Some(item), None, None) => Some(PowertoolsStep::Claim(item.id.text)),
+            (None, Some(key), Some(_)) => Some(PowertoolsStep::Settle(key.id.text)),
+            (None, Some(key), None) => Some(PowertoolsStep::Release(key.id.text)),
+            _ => None,
+        }
+    }
+}
+
+/// A request of Powertools for AWS Lambda to its table, with the entry's id, which it derives from the idempotency
+/// key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PowertoolsStep {
+    /// `PutItem`: the work begins.
+    Claim(String),
+    /// `UpdateItem`: it is done.
+    Settle(String),
+    /// `DeleteItem`: it failed, and may begin again.
+    Release(String),
 }
 
 /// How many sequential round trips these requests took: the length of the longest chain in which each arrived
@@ -55,7 +102,7 @@ pub(crate) fn answer(operation: &str, body: &[u8]) -> Result<Value, Value> {
     match operation {
         "BatchExecuteStatement" => batch_execute_statement(body),
         "UpdateItem" => Ok(json!({"Attributes": {}})),
-        "GetItem" | "PutItem" => Ok(json!({})),
+        "DeleteItem" | "GetItem" | "PutItem" => Ok(json!({})),
         _ => Err(error("UnknownOperationException", operation)),
     }
 }
@@ -144,6 +191,7 @@ mod tests {
         assert_eq!(answer("UpdateItem", b"{}").unwrap(), json!({"Attributes": {}}));
         assert_eq!(answer("PutItem", b"{}").unwrap(), json!({}));
         assert_eq!(answer("GetItem", b"{}").unwrap(), json!({}));
+        assert_eq!(answer("DeleteItem", b"{}").unwrap(), json!({}));
         assert_eq!(answer("Scan", b"{}").unwrap_err()["__type"], "UnknownOperationException");
     }
 
@@ -154,5 +202,24 @@ mod tests {
         let call = Call { arrived: now, answered: now, body };
         assert!(call.names("msg_1") && call.names(LEDGER_TABLE));
         assert!(!call.names("msg_2") && !call.names("learners"));
+    }
+
+    #[test]
+    fn the_steps_of_powertools_are_told_apart_in_its_own_table() {
+        let step = |body: Value| {
+            let now = Instant::now();
+            Call { arrived: now, answered: now, body: body.to_string().into_bytes() }.powertools_step()
+        };
+        let id = json!({"id": {"S": "consumer#1"}});
+        let (claimed, settled, released) = (
+            step(json!({"TableName": "idempotency", "Item": id, "ConditionExpression": "a"})),
+            step(json!({"TableName": "idempotency", "Key": id, "UpdateExpression": "SET a = :a"})),
+            step(json!({"TableName": "idempotency", "Key": id})),
+        );
+        assert_eq!(claimed, Some(PowertoolsStep::Claim("consumer#1".to_owned())));
+        assert_eq!(settled, Some(PowertoolsStep::Settle("consumer#1".to_owned())));
+        assert_eq!(released, Some(PowertoolsStep::Release("consumer#1".to_owned())));
+        assert_eq!(step(json!({"TableName": "learners", "Key": id, "UpdateExpression": "SET a = :a"})), None);
+        assert_eq!(step(json!({"Statements": []})), None);
     }
 }

@@ -1,26 +1,31 @@
 //! `bench`: the cost of the receiver, compared with a receiver as in tutorials; and the cost of the consumer,
-//! alone and with the deployed handlers.
+//! alone and with the deployed handlers. Or the cost of both, compared with peers in Node.js and Python.
 //!
 //! All functions run as on Lambda, in turn: a Runtime API, a clean environment, and two cores by default, which
 //! they share with the AWS stub and this process if there are no more. Times depend on the machine and its load.
-//! Ratios inside one run depend on them much less, so the receiver's targets are ratios. The consumer is not
-//! compared with anything.
+//! Ratios inside one run depend on them much less, so the receiver's targets are ratios. The consumer is compared
+//! only with peers.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`measure`] | the rounds, and the checks of every invocation |
-//! | [`process`] | the functions, and one process as Lambda runs it |
+//! | [`process`], [`throttle`], [`interrupt`] | the functions, and one process as Lambda runs it |
+//! | [`peers`] | the functions in Node.js and Python |
 //! | [`runtime_api`], [`stub`], [`sqs`], [`dynamodb`], [`http`] | the services that functions call |
 //! | [`events`], [`batch`] | the functions' inputs |
 //! | [`system`], [`artifact`] | CPU time, memory, cores; the size of the upload |
-//! | [`statistics`], [`summary`], [`targets`], [`report`] | the evaluation |
+//! | [`statistics`], [`summary`], [`targets`], [`report`], [`plot`], [`page`] | the evaluation |
 
 mod artifact;
 mod batch;
 mod dynamodb;
 mod events;
 mod http;
+mod interrupt;
 mod measure;
+mod page;
+mod peers;
+mod plot;
 mod process;
 mod report;
 mod runtime_api;
@@ -30,22 +35,27 @@ mod stub;
 mod summary;
 mod system;
 mod targets;
+mod throttle;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use clap::builder::ArgPredicate;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use crate::batch::RECORDS;
 use crate::dynamodb::LEDGER_TABLE;
 use crate::events::WebhookSender;
+use crate::interrupt::Running;
 use crate::measure::{Bench, Plan};
-use crate::process::{Environment, Function, Input};
+use crate::page::Comparison;
+use crate::peers::Peers;
+use crate::process::{Code, Environment, Function, Input};
 use crate::stub::{SECRET_ID, Stub};
 use crate::summary::Summary;
 use crate::system::{Cores, Spinners};
@@ -60,9 +70,15 @@ const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// The function that the others are compared with.
 const BASELINE: &str = "tutorial";
 
+/// How many invocations of a new size are made before those that count.
+const WARM_UP: usize = 30;
+
 /// The receiver's variable in `template.yaml`, besides those for the queue and the secret.
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "33554432");
 const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "67108864");
+
+/// The signing secret as `template.yaml` does not pass it, so that no time is spent on Secrets Manager.
+const SECRET_IN_ENVIRONMENT: (&str, &str) = ("LEARNINK_SIGNING_SECRET", SIGNING_SECRET);
 
 /// The functions that the targets are about.
 const RECEIVER: &str = "receiver";
@@ -105,6 +121,12 @@ tampered one has to be refused. Every batch has to be answered with `{\"batchIte
 each of its records was claimed and settled in the ledger, and a record of another format version has
 to come back. Anything else ends the run.
 
+With --peers, the receivers and consumers of benches/peers take turns with ours instead, in one run:
+Svix's package and the AWS SDK, and Powertools for AWS Lambda with batch processing and idempotency,
+in Node.js and in Python. All do the same work, and every answer is checked in the same way. The
+receivers are also started with 128 MB: init has a whole core, as on Lambda, and what follows has
+128/1769 of one, in periods of 20 ms.
+
 The exit code is 0 when every target is met, 1 when one is missed, and 2 when there is no measurement."
 )]
 struct Arguments {
@@ -128,7 +150,10 @@ struct Arguments {
     cold: usize,
     /// Warm invocations of each function in each round, for each size
     #[arg(long, value_name = "N", default_value = "300")]
-    #[arg(default_value_if("quick", ArgPredicate::IsPresent, "100"))]
+    #[arg(default_value_ifs([
+        ("quick", ArgPredicate::IsPresent, "100"),
+        ("peers", ArgPredicate::IsPresent, "150"),
+    ]))]
     #[arg(value_parser = at_least_one)]
     warm: usize,
     /// Sizes of the receiver's webhooks; a target is judged when its size is among them
@@ -148,8 +173,20 @@ struct Arguments {
     json: Option<PathBuf>,
     /// Measure another build's receiver, consumer and bench-consumer beside ours, such as the
     /// target/release of the version before
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "peers")]
     before: Option<PathBuf>,
+    /// Measure beside functions in Node.js and Python, which scripts/bench installs
+    #[arg(long)]
+    peers: bool,
+    /// Draw the comparison with the peers into this file
+    #[arg(long, value_name = "FILE", requires = "peers")]
+    svg: Option<PathBuf>,
+    /// Replace the comparison with the peers in this Markdown file, between its markers
+    #[arg(long, value_name = "FILE", requires = "peers")]
+    page: Option<PathBuf>,
+    /// The installed peers; scripts/bench gives it
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    peers_folder: PathBuf,
     /// Our binary; scripts/bench gives it
     #[arg(long, value_name = "FILE", hide = true)]
     receiver: PathBuf,
@@ -181,7 +218,7 @@ fn size(text: &str) -> Result<usize, String> {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    match run(&Arguments::parse()) {
         Ok(verdicts) if verdicts.iter().any(Verdict::is_failure) => ExitCode::FAILURE,
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -191,46 +228,66 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
+fn run(arguments: &Arguments) -> anyhow::Result<Vec<Verdict>> {
+    let running = Running::kill_on_interrupt()?;
     let all_cores = system::allowed_cores()?;
     let cores = Cores::split(&all_cores, arguments.cores);
     let spinners = Spinners::start(&all_cores);
     // Before there are other threads: they stay on their parent's cores.
     system::move_this_thread(&cores.own)?;
 
-    let plan = Plan {
-        rounds: arguments.rounds,
-        cold: arguments.cold,
-        warm: arguments.warm,
-        sizes_bytes: arguments.sizes,
-    };
     fs::create_dir_all(&arguments.logs).context("creating the folder for logs")?;
     let stub = Stub::start(&arguments.certificates, SIGNING_SECRET)?;
-    let before = arguments.before.as_deref();
-    let receivers = receivers(&stub, arguments.receiver, arguments.tutorial, before);
-    let receiver_count = receivers.len();
-    let optional = consumers_with_handlers(&stub, &arguments.consumer);
-    let functions =
-        [receivers, consumers(&stub, arguments.bench_consumer, arguments.consumer, before)].concat();
     let environment = Environment {
         aws_url: stub.url(),
         root_certificates: fs::canonicalize(arguments.certificates.join("bundle.pem"))
             .context("no root certificates")?,
-        logs: arguments.logs,
+        logs: arguments.logs.clone(),
         cores: cores.function.clone(),
+        running,
         clock: now,
     };
-    let invocations: usize = functions.iter().map(|function| plan.invocations(function.input)).sum();
-    let progress = progress(invocations + plan.rounds * plan.cold * optional.len())?;
-    let sender = WebhookSender::new(SIGNING_SECRET, 0, now)?;
-    let mut bench = Bench { plan, environment, stub, sender, progress };
+    let mut bench = Bench {
+        plan: Plan {
+            rounds: arguments.rounds,
+            cold: arguments.cold,
+            warm_up: if arguments.peers { peers::WARM_UP } else { WARM_UP },
+            warm: arguments.warm,
+            sizes_bytes: arguments.sizes.clone(),
+        },
+        environment,
+        stub,
+        sender: WebhookSender::new(SIGNING_SECRET, 0, now)?,
+        progress: progress()?,
+    };
+    let verdicts = if arguments.peers {
+        run_beside_peers(&mut bench, arguments)
+    } else {
+        run_beside_tutorial(&mut bench, arguments)
+    }?;
+    if !cores.are_apart() {
+        println!("\nNote: functions shared their cores with what they talk to, which shows in the times.");
+    }
+    if let Err(error) = &spinners {
+        println!("\nNote: idle cores were left to halt, which adds to all times ({error:#}).");
+    }
+    Ok(verdicts)
+}
+
+/// The receivers beside a tutorial's, and the consumers alone.
+fn run_beside_tutorial(bench: &mut Bench, arguments: &Arguments) -> anyhow::Result<Vec<Verdict>> {
+    let before = arguments.before.as_deref();
+    let receivers = receivers(&bench.stub, arguments, before);
+    let receiver_count = receivers.len();
+    let optional = consumers_with_handlers(&bench.stub, &arguments.consumer);
+    let functions = [receivers, consumers(&bench.stub, arguments, before)].concat();
+    bench.expect(bench.plan.invocations_of(&functions) + bench.plan.starts() * optional.len())?;
     let summaries = bench.run(&functions)?;
     let starts = bench.run_starts(&optional)?;
     bench.progress.finish_and_clear();
 
     if let Some(file) = &arguments.json {
-        let json = serde_json::to_string_pretty(&summaries)?;
-        fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
+        write(file, &(serde_json::to_string_pretty(&summaries)? + "\n"))?;
     }
     let named = |name| {
         let summary = summaries.iter().find(|summary| summary.name == name);
@@ -244,47 +301,117 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
     print_consumers(&bench.plan, consumers, &on_consumer);
     println!("\nStarts of the consumer, by the handlers that are switched on:\n");
     println!("{}", report::start_table(&starts));
-    if !cores.are_apart() {
-        println!("\nNote: functions shared their cores with what they talk to, which shows in the times.");
-    }
-    if let Err(error) = &spinners {
-        println!("\nNote: idle cores were left to halt, which adds to all times ({error:#}).");
-    }
     ensure!(receiver.cold_cpu_ms > 0.0, "the CPU clock stands still");
     Ok(on_receiver.into_iter().chain(on_consumer).collect())
 }
 
-/// The receivers that are measured, the baseline first.
-fn receivers(stub: &Stub, receiver: PathBuf, tutorial: PathBuf, before: Option<&Path>) -> Vec<Function> {
+/// The receivers and consumers beside peers in other languages.
+fn run_beside_peers(bench: &mut Bench, arguments: &Arguments) -> anyhow::Result<Vec<Verdict>> {
+    let stub = &bench.stub;
     let queue_url = queue_url(stub, "messages");
-    let function = |name, program, variables: &[_]| function(name, program, Input::Webhook, variables);
-    let deployed = |secret| {
-        let template = [("LEARNINK_QUEUE_URL", &*queue_url), MMAP_THRESHOLD, TRIM_THRESHOLD];
-        [&template[..], &[secret]].concat()
+    let peers = Peers::new(&arguments.peers_folder, &arguments.certificates, SIGNING_SECRET, &queue_url)?;
+    let receivers = peers.receivers(deployed_receiver(stub, arguments), tutorial(stub, arguments));
+    let no_op_consumers =
+        peers.no_op_consumers(consumer_with(stub, CONSUMER, arguments.bench_consumer.clone(), &[]));
+    let consumers =
+        peers.consumers_with_table(consumer_with(stub, "consumer", arguments.consumer.clone(), &[]));
+    let groups = [&receivers, &no_op_consumers, &consumers];
+    let functions = groups.map(|group| group.functions.clone()).concat();
+    let at_smallest_memory = (1 + peers::WARM_AT_SMALLEST_MEMORY) * bench.plan.starts();
+    bench.expect(bench.plan.invocations_of(&functions) + at_smallest_memory * receivers.functions.len())?;
+
+    let before = system::load_averages()?;
+    let summaries = bench.run(&functions)?;
+    let at_memory = bench.run_at_memory(
+        &receivers.functions,
+        peers::SMALLEST_MEMORY_MB,
+        peers::WARM_AT_SMALLEST_MEMORY,
+    )?;
+    let after = system::load_averages()?;
+    bench.progress.finish_and_clear();
+
+    if let Some(file) = &arguments.json {
+        let json = json!({ "functions": summaries, "at_memory": at_memory });
+        write(file, &(serde_json::to_string_pretty(&json)? + "\n"))?;
+    }
+    let [ours, node, python] = *no_op_consumers.of(&summaries)? else {
+        bail!("the consumer is compared with two peers");
     };
-    let (in_environment, in_secrets_manager) =
-        (("LEARNINK_SIGNING_SECRET", SIGNING_SECRET), ("LEARNINK_SIGNING_SECRET_ID", SECRET_ID));
+    let verdicts = Verdict::on_consumer_beside(ours, node, python);
+    let mut with_summaries = Vec::new();
+    for group in groups {
+        with_summaries.push((group, group.of(&summaries)?));
+    }
+    let comparison = page::markdown(&Comparison {
+        plan: &bench.plan,
+        versions: peers.versions()?,
+        loads: [before, after],
+        groups: with_summaries,
+        at_memory: (&receivers, &at_memory),
+        verdicts: &verdicts,
+    });
+    println!("{comparison}");
+    if let Some(file) = &arguments.svg {
+        let panels = peers::panels(&receivers, &no_op_consumers, &summaries, &at_memory)?;
+        write(file, &plot::svg("What the functions cost, beside peers in Node.js and Python", &panels))?;
+    }
+    if let Some(file) = &arguments.page {
+        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let text = page::replace(&text, &comparison)
+            .with_context(|| format!("replacing the comparison in {}", file.display()))?;
+        write(file, &text)?;
+    }
+    Ok(verdicts)
+}
+
+fn write(file: &Path, content: &str) -> anyhow::Result<()> {
+    fs::write(file, content).with_context(|| format!("writing {}", file.display()))
+}
+
+/// The receivers that are measured, the baseline first.
+fn receivers(stub: &Stub, arguments: &Arguments, before: Option<&Path>) -> Vec<Function> {
     let mut receivers = vec![
-        function(BASELINE, tutorial, &[("WEBHOOK_SECRET", SIGNING_SECRET), ("QUEUE_URL", &queue_url)]),
-        function(RECEIVER, receiver.clone(), &deployed(in_environment)),
-        function("receiver, Secrets Manager", receiver, &deployed(in_secrets_manager)),
+        tutorial(stub, arguments),
+        deployed_receiver(stub, arguments),
+        receiver_with(
+            stub,
+            "receiver, Secrets Manager",
+            arguments.receiver.clone(),
+            ("LEARNINK_SIGNING_SECRET_ID", SECRET_ID),
+        ),
     ];
-    receivers.extend(
-        before.map(|folder| function("receiver, before", folder.join("receiver"), &deployed(in_environment))),
-    );
+    receivers.extend(before.map(|folder| {
+        receiver_with(stub, "receiver, before", folder.join("receiver"), SECRET_IN_ENVIRONMENT)
+    }));
     receivers
 }
 
-/// The consumers that are measured, the one that the targets are about first.
-fn consumers(
+fn tutorial(stub: &Stub, arguments: &Arguments) -> Function {
+    let variables = [("WEBHOOK_SECRET", SIGNING_SECRET), ("QUEUE_URL", &queue_url(stub, "messages"))];
+    function(BASELINE, arguments.tutorial.clone(), Input::Webhook, &variables)
+}
+
+/// Our receiver, with its secret in the environment.
+fn deployed_receiver(stub: &Stub, arguments: &Arguments) -> Function {
+    receiver_with(stub, RECEIVER, arguments.receiver.clone(), SECRET_IN_ENVIRONMENT)
+}
+
+fn receiver_with(
     stub: &Stub,
-    bench_consumer: PathBuf,
-    consumer: PathBuf,
-    before: Option<&Path>,
-) -> Vec<Function> {
+    name: &'static str,
+    program: PathBuf,
+    secret: (&'static str, &str),
+) -> Function {
+    let queue_url = queue_url(stub, "messages");
+    let variables = [("LEARNINK_QUEUE_URL", &*queue_url), MMAP_THRESHOLD, TRIM_THRESHOLD, secret];
+    function(name, program, Input::Webhook, &variables)
+}
+
+/// The consumers that are measured, the one that the targets are about first.
+fn consumers(stub: &Stub, arguments: &Arguments, before: Option<&Path>) -> Vec<Function> {
     let mut consumers = vec![
-        consumer_with(stub, CONSUMER, bench_consumer, &[]),
-        consumer_with(stub, "consumer", consumer, &[]),
+        consumer_with(stub, CONSUMER, arguments.bench_consumer.clone(), &[]),
+        consumer_with(stub, "consumer", arguments.consumer.clone(), &[]),
     ];
     if let Some(folder) = before {
         for (name, program) in
@@ -343,7 +470,7 @@ fn function(
     variables: &[(&'static str, &str)],
 ) -> Function {
     let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    Function { name, program, input, variables }
+    Function { name, code: Code::Binary(program), input, variables }
 }
 
 fn queue_url(stub: &Stub, queue: &str) -> String {
@@ -372,9 +499,9 @@ fn print_consumers(plan: &Plan, summaries: &[Summary], verdicts: &[Verdict]) {
 }
 
 /// A bar on standard error, if that is a terminal.
-fn progress(invocations: usize) -> anyhow::Result<ProgressBar> {
+fn progress() -> anyhow::Result<ProgressBar> {
     let style = ProgressStyle::with_template("{bar:40} {percent:>3} %, {eta} left, {msg}")?;
-    Ok(ProgressBar::new(invocations.try_into()?).with_style(style))
+    Ok(ProgressBar::no_length().with_style(style))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the edge, where the clock is read")]
@@ -396,11 +523,12 @@ mod tests {
     #[test]
     fn a_quick_run_is_shorter_unless_told_otherwise() {
         let parse = |options: &str| {
-            let given =
-                "bench --receiver r --tutorial t --consumer c --bench-consumer b --certificates c --logs l";
+            let given = "bench --receiver r --tutorial t --consumer c --bench-consumer b --certificates c --logs l \
+                 --peers-folder p";
             Arguments::try_parse_from(given.split(' ').chain(options.split_whitespace())).unwrap()
         };
         assert_eq!((parse("").rounds, parse("").warm), (5, 300));
+        assert_eq!((parse("--peers").warm, parse("--peers --quick").warm), (150, 100));
         let quick = parse("--quick --warm 7 --sizes 400,1000");
         assert_eq!((quick.rounds, quick.warm), (2, 7));
         assert_eq!(quick.sizes, [400, 1000]);

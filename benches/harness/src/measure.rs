@@ -3,6 +3,8 @@
 //! A run fails if a webhook is lost, a wrong one is queued or a forged one is accepted, or if a record fails, is
 //! not claimed and settled, or is lost.
 
+use std::collections::BTreeSet;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -10,20 +12,22 @@ use indicatif::ProgressBar;
 use serde::Deserialize;
 
 use crate::batch::{RECORD_BYTES, RECORDS, batch, sqs_message_id};
-use crate::dynamodb::{Call, LEDGER_TABLE, round_trips};
+use crate::dynamodb::{Call, LEDGER_TABLE, PowertoolsStep, round_trips};
 use crate::events::{Integrity, Webhook, WebhookSender};
 use crate::process::{Environment, Function, Input, Process};
 use crate::runtime_api::Answer;
 use crate::statistics::{median, percentile};
 use crate::stub::Stub;
-use crate::summary::{Start, Summary, Warm};
+use crate::summary::{AtMemory, Start, Summary, Warm};
 
-/// How many invocations of a new size are made before those that count.
-const WARM_UP: usize = 30;
+/// During this many invocations of the warm-up, round trips are counted.
+const COUNTED_ROUND_TRIPS: usize = 10;
 
-/// How long DynamoDB takes to answer during the warm-up, when round trips are counted: long enough that
-/// independent requests are in flight at the same time.
+/// How long DynamoDB takes to answer then: long enough that independent requests are in flight at the same time.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
+
+/// The time between webhooks when a function has little memory. It gets a new share of a core meanwhile.
+const BETWEEN_WEBHOOKS: Duration = Duration::from_millis(40);
 
 /// CPU time is read after this many invocations: on a busy machine, the median of many short intervals is more
 /// accurate than one long one.
@@ -36,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     /// How often a function is started in each round; the last process continues with the warm invocations.
     pub(crate) cold: usize,
+    /// How many invocations of a new size are made before those that count.
+    pub(crate) warm_up: usize,
     /// How many warm invocations count, for each size and in each round.
     pub(crate) warm: usize,
     /// The sizes of the receivers' webhooks, in bytes. Batches have their own size.
@@ -44,15 +50,25 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// The number of invocations of a function.
-    pub(crate) fn invocations(&self, input: Input) -> usize {
-        self.rounds * (self.cold + self.sizes_bytes(input).len() * (WARM_UP + self.warm))
+    fn invocations(&self, input: Input) -> usize {
+        self.rounds * (self.cold + self.sizes_bytes(input).len() * (self.warm_up + self.warm))
+    }
+
+    /// The number of invocations of these functions.
+    pub(crate) fn invocations_of(&self, functions: &[Function]) -> usize {
+        functions.iter().map(|function| self.invocations(function.input)).sum()
+    }
+
+    /// How often each function is started.
+    pub(crate) const fn starts(&self) -> usize {
+        self.rounds * self.cold
     }
 
     /// The sizes of a function's webhooks, in bytes.
     fn sizes_bytes(&self, input: Input) -> &[usize] {
         match input {
             Input::Webhook => &self.sizes_bytes,
-            Input::Batch => &[RECORD_BYTES],
+            Input::Batch | Input::PowertoolsBatch => &[RECORD_BYTES],
         }
     }
 }
@@ -102,6 +118,16 @@ struct Success {
 }
 
 impl Bench {
+    /// Says how many invocations and mere starts there will be, for the progress.
+    ///
+    /// # Errors
+    ///
+    /// When the number is out of range.
+    pub(crate) fn expect(&self, steps: usize) -> anyhow::Result<()> {
+        self.progress.set_length(steps.try_into()?);
+        Ok(())
+    }
+
     /// Measures the functions, and returns the results in the same order.
     ///
     /// # Errors
@@ -139,7 +165,7 @@ impl Bench {
     /// When a function does not start.
     pub(crate) fn run_starts(&mut self, functions: &[Function]) -> anyhow::Result<Vec<Start>> {
         let mut starts = vec![(Vec::new(), Vec::new()); functions.len()];
-        for _ in 0..self.plan.rounds * self.plan.cold {
+        for _ in 0..self.plan.starts() {
             for (function, (init_ms, init_cpu_ms)) in functions.iter().zip(&mut starts) {
                 let (process, init) = Process::start(function, &self.environment)?;
                 init_ms.push(milliseconds(init));
@@ -153,6 +179,54 @@ impl Bench {
             Ok(Start { name: function.name, init_ms, init_cpu_ms })
         };
         functions.iter().zip(starts).map(start).collect()
+    }
+
+    /// Cold starts of the receivers with this much memory, each with a first webhook and `warm` more. Returns the
+    /// results in the same order.
+    ///
+    /// Init has the whole core, as on Lambda; the rest has the memory's share.
+    /// Source: Serverless Land, "Effectively running Java on Serverless", "Utilize initialization phase".
+    ///
+    /// # Errors
+    ///
+    /// When a function does not do what it should.
+    pub(crate) fn run_at_memory(
+        &mut self,
+        functions: &[Function],
+        memory_mb: u32,
+        warm: usize,
+    ) -> anyhow::Result<Vec<AtMemory>> {
+        let size_bytes = *self.plan.sizes_bytes.first().context("no sizes")?;
+        let mut samples = vec![(Vec::new(), Vec::new(), Vec::new(), Vec::new()); functions.len()];
+        for _ in 0..self.plan.starts() {
+            for (function, (init, first, cold, later)) in functions.iter().zip(&mut samples) {
+                self.progress.set_message(format!("{memory_mb} MB, {}", function.name));
+                let (mut process, start) = Process::start(function, &self.environment)?;
+                process.throttle(memory_mb);
+                let webhook = self.invoke(function, &mut process, size_bytes)?.latency;
+                init.push(milliseconds(start));
+                first.push(milliseconds(webhook));
+                cold.push(milliseconds(start + webhook));
+                for _ in 0..warm {
+                    thread::sleep(BETWEEN_WEBHOOKS);
+                    later.push(milliseconds(self.invoke(function, &mut process, size_bytes)?.latency));
+                }
+            }
+        }
+        let at_memory =
+            |(function, (init, first, cold, later)): (&Function, (Vec<_>, Vec<_>, Vec<_>, Vec<_>))| {
+                let median = |values: &[f64]| median(values).context("nothing was measured");
+                Ok(AtMemory {
+                    name: function.name,
+                    memory_mb,
+                    init_ms: median(&init)?,
+                    first_request_ms: median(&first)?,
+                    cold_ms: median(&cold)?,
+                    warm_ms: median(&later)?,
+                    warm_p99_ms: percentile(&later, 99).context("nothing was measured")?,
+                })
+            };
+        functions.iter().zip(samples).map(at_memory).collect()
     }
 
     /// One process: a cold start, the first invocation, and the warm ones if it is their turn.
@@ -191,12 +265,16 @@ impl Bench {
         size_bytes: usize,
         samples: &mut WarmSamples,
     ) -> anyhow::Result<()> {
+        let counted = self.plan.warm_up.min(COUNTED_ROUND_TRIPS);
         self.stub.slow_down_dynamodb(ROUND_TRIP);
-        for _ in 0..WARM_UP {
+        for _ in 0..counted {
             let calls = self.invoke(function, process, size_bytes)?.calls;
             samples.dynamodb_round_trips.push(count(round_trips(&calls))?);
         }
         self.stub.slow_down_dynamodb(Duration::ZERO);
+        for _ in counted..self.plan.warm_up {
+            self.invoke(function, process, size_bytes)?;
+        }
         let mut left = self.plan.warm;
         while left > 0 {
             let chunk = left.min(CHUNK);
@@ -237,10 +315,7 @@ impl Bench {
             }
             Input::Batch => {
                 let webhooks = self.webhooks(size_bytes)?;
-                let invocation = process.invoke(batch(&webhooks)?.to_string().into_bytes())?;
-                let failed = failed_records(invocation.answer)?;
-                ensure!(failed.is_empty(), "of {RECORDS} records, {} failed", failed.len());
-                let calls = self.stub.take_calls();
+                let (latency, calls) = self.invoke_with_batch(process, &webhooks)?;
                 let to_ledger: Vec<_> = calls.iter().filter(|call| call.names(LEDGER_TABLE)).collect();
                 for webhook in &webhooks {
                     let times = to_ledger.iter().filter(|call| call.names(&webhook.id)).count();
@@ -249,10 +324,28 @@ impl Bench {
                         "a record was in {times} requests to the ledger, not claimed and settled"
                     );
                 }
-                ensure!(self.stub.take_messages().is_empty(), "a genuine record was dead-lettered");
-                Ok(Success { latency: invocation.latency, calls })
+                Ok(Success { latency, calls })
+            }
+            Input::PowertoolsBatch => {
+                let webhooks = self.webhooks(size_bytes)?;
+                let (latency, calls) = self.invoke_with_batch(process, &webhooks)?;
+                check_powertools_steps(&calls)?;
+                Ok(Success { latency, calls })
             }
         }
+    }
+
+    /// Sends a batch in which no record may fail. Returns how long the answer took, and the requests to DynamoDB.
+    fn invoke_with_batch(
+        &mut self,
+        process: &mut Process,
+        webhooks: &[Webhook],
+    ) -> anyhow::Result<(Duration, Vec<Call>)> {
+        let invocation = process.invoke(batch(webhooks)?.to_string().into_bytes())?;
+        let failed = failed_records(invocation.answer)?;
+        ensure!(failed.is_empty(), "of {RECORDS} records, {} failed", failed.len());
+        ensure!(self.stub.take_messages().is_empty(), "a genuine record was dead-lettered");
+        Ok((invocation.latency, self.stub.take_calls()))
     }
 
     fn webhooks(&mut self, size_bytes: usize) -> anyhow::Result<Vec<Webhook>> {
@@ -286,6 +379,17 @@ impl Bench {
                 self.stub.take_calls();
                 Ok(())
             }
+            Input::PowertoolsBatch => {
+                let mut batch = batch(&self.webhooks(size_bytes)?)?;
+                *batch.pointer_mut("/Records/3/body").context("a record has no body")? = "{".into();
+                let failed = failed_records(process.invoke(batch.to_string().into_bytes())?.answer)?;
+                ensure!(failed == [sqs_message_id(3)], "a record that is not JSON was not left alone");
+                let calls = self.stub.take_calls();
+                let released = calls.iter().filter_map(Call::powertools_step);
+                let released = released.filter(|step| matches!(step, PowertoolsStep::Release(_))).count();
+                ensure!(released == 1, "a record failed, and {released} were released");
+                Ok(())
+            }
         }
     }
 
@@ -302,7 +406,7 @@ impl Bench {
                 dynamodb_round_trips: median(&samples.dynamodb_round_trips)?,
             })
         });
-        let zip_bytes = crate::artifact::zip_bytes(&function.program, &self.environment.logs)?;
+        let zip_bytes = crate::artifact::zip_bytes(&function.code, &self.environment.logs)?;
         Ok(Summary {
             name: function.name,
             init_ms: median(&samples.init_ms)?,
@@ -315,6 +419,26 @@ impl Bench {
             zip_kb: f64::from(u32::try_from(zip_bytes)?) / 1000.0,
         })
     }
+}
+
+/// Checks that Powertools for AWS Lambda has claimed and settled each record, and released none.
+fn check_powertools_steps(calls: &[Call]) -> anyhow::Result<()> {
+    let (mut claimed, mut settled) = (BTreeSet::new(), BTreeSet::new());
+    for step in calls.iter().filter_map(Call::powertools_step) {
+        let is_new = match step {
+            PowertoolsStep::Claim(id) => claimed.insert(id),
+            PowertoolsStep::Settle(id) => settled.insert(id),
+            PowertoolsStep::Release(_) => bail!("a record that did not fail was released"),
+        };
+        ensure!(is_new, "a record was claimed or settled twice");
+    }
+    ensure!(
+        claimed.len() == RECORDS && claimed == settled,
+        "of {RECORDS} records, {} were claimed and {} settled",
+        claimed.len(),
+        settled.len()
+    );
+    Ok(())
 }
 
 /// The HTTP status in a receiver's answer.
@@ -370,6 +494,10 @@ fn count(number: usize) -> anyhow::Result<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use serde_json::json;
+
     use super::*;
 
     fn response(body: &str) -> Answer {
@@ -396,8 +524,37 @@ mod tests {
 
     #[test]
     fn the_plan_counts_every_invocation() {
-        let plan = Plan { rounds: 2, cold: 3, warm: 10, sizes_bytes: vec![400, 10_000] };
-        assert_eq!(plan.invocations(Input::Webhook), 2 * (3 + 2 * (WARM_UP + 10)));
-        assert_eq!(plan.invocations(Input::Batch), 2 * (3 + WARM_UP + 10));
+        let plan = Plan { rounds: 2, cold: 3, warm_up: 30, warm: 10, sizes_bytes: vec![400, 10_000] };
+        assert_eq!(plan.invocations(Input::Webhook), 2 * (3 + 2 * (30 + 10)));
+        assert_eq!(plan.invocations(Input::Batch), 2 * (3 + 30 + 10));
+    }
+
+    /// Requests to the table of Powertools for AWS Lambda.
+    fn powertools_calls(ids: impl IntoIterator<Item = usize>, is_claim: bool) -> Vec<Call> {
+        let call = |id: usize| {
+            let entry = json!({"id": {"S": id.to_string()}});
+            let body = if is_claim {
+                json!({"TableName": "idempotency", "Item": entry})
+            } else {
+                json!({"TableName": "idempotency", "Key": entry, "UpdateExpression": "SET a = :a"})
+            };
+            let now = Instant::now();
+            Call { arrived: now, answered: now, body: body.to_string().into_bytes() }
+        };
+        ids.into_iter().map(call).collect()
+    }
+
+    #[test]
+    fn each_record_has_to_be_claimed_and_settled_once() {
+        let claims = powertools_calls(0..RECORDS, true);
+        let all = [claims, powertools_calls(0..RECORDS, false)].concat();
+        check_powertools_steps(&all).unwrap();
+        for missing in [0, RECORDS] {
+            let mut calls = all.clone();
+            calls.remove(missing);
+            assert!(check_powertools_steps(&calls).is_err());
+        }
+        let twice = [all, powertools_calls([3], true)].concat();
+        assert!(check_powertools_steps(&twice).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! One process of a function, as Lambda runs it: a clean environment, a Runtime API, cores of its own.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::interrupt::Running;
 use crate::runtime_api::{Invocation, RuntimeApi};
+use crate::throttle::Throttle;
 use crate::{Clock, system};
 
 /// The memory that every function is told to have, in MB: the smallest usual size for webhooks.
@@ -25,21 +28,70 @@ pub(crate) struct Environment {
     pub(crate) logs: PathBuf,
     /// The function's cores.
     pub(crate) cores: Vec<usize>,
+    /// The functions that are running.
+    pub(crate) running: Running,
     /// The time.
     pub(crate) clock: Clock,
 }
 
-/// A binary that is measured.
+/// A function that is measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Function {
     /// Its name in tables.
     pub(crate) name: &'static str,
-    /// The binary.
-    pub(crate) program: PathBuf,
+    /// Its code.
+    pub(crate) code: Code,
     /// Its input.
     pub(crate) input: Input,
     /// Its variables besides Lambda's.
     pub(crate) variables: Vec<(&'static str, String)>,
+}
+
+/// What is uploaded, and how Lambda starts it.
+#[derive(Debug, Clone)]
+pub(crate) enum Code {
+    /// A binary, for an OS-only runtime.
+    Binary(PathBuf),
+    /// A folder with a handler, for a managed runtime.
+    Handler {
+        /// The folder.
+        folder: PathBuf,
+        /// The handler's name, such as `receiver.handler`.
+        handler: &'static str,
+        /// The interpreter.
+        interpreter: PathBuf,
+        /// Its arguments before the handler's name: AWS's client of the Runtime API.
+        runtime: Vec<OsString>,
+    },
+}
+
+impl Code {
+    /// The command that runs it, and its working folder.
+    fn command(&self) -> anyhow::Result<(Command, PathBuf)> {
+        let absolute = |path: &Path| {
+            fs::canonicalize(path).with_context(|| format!("no function at {}", path.display()))
+        };
+        match self {
+            Self::Binary(program) => {
+                let program = absolute(program)?;
+                let folder = program.parent().unwrap_or(Path::new("/")).to_owned();
+                Ok((Command::new(program), folder))
+            }
+            Self::Handler { folder, handler, interpreter, runtime } => {
+                let mut command = Command::new(absolute(interpreter)?);
+                command.args(runtime).arg(handler);
+                Ok((command, absolute(folder)?))
+            }
+        }
+    }
+
+    /// The value of `_HANDLER`.
+    fn handler(&self) -> &'static str {
+        match self {
+            Self::Binary(_) => "bootstrap",
+            Self::Handler { handler, .. } => handler,
+        }
+    }
 }
 
 /// A function's input, and its expected result.
@@ -49,6 +101,8 @@ pub(crate) enum Input {
     Webhook,
     /// A batch of records, all of which have to be claimed and settled when the answer names none.
     Batch,
+    /// The same for a function that claims and settles as Powertools for AWS Lambda does.
+    PowertoolsBatch,
 }
 
 /// A running process. It is killed when this value is dropped, as Lambda does.
@@ -57,6 +111,8 @@ pub(crate) struct Process {
     child: Child,
     api: RuntimeApi,
     log: PathBuf,
+    running: Running,
+    throttle: Option<Throttle>,
 }
 
 impl Process {
@@ -66,25 +122,23 @@ impl Process {
     ///
     /// When it cannot be started or does not get ready; the error names the file with its output.
     pub(crate) fn start(function: &Function, environment: &Environment) -> anyhow::Result<(Self, Duration)> {
-        let program = fs::canonicalize(&function.program)
-            .with_context(|| format!("no function at {}", function.program.display()))?;
-        let folder = program.parent().unwrap_or(Path::new("/"));
+        let (mut command, folder) = function.code.command()?;
         let log = environment.logs.join(format!("{}.log", function.name.replace([' ', ','], "-")));
         let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let api = RuntimeApi::start(environment.clock)?;
-        let mut command = Command::new(&program);
         command
-            .current_dir(folder)
+            .current_dir(&folder)
             .env_clear()
-            .envs(lambda_variables(folder, &api.address()))
+            .envs(lambda_variables(&folder, function.code.handler(), &api.address()))
             .envs(stub_variables(environment))
             .envs(function.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
         let started = Instant::now();
-        let child = system::spawn_on(&environment.cores, &mut command)?;
-        let mut process = Self { child, api, log };
+        let running = environment.running.clone();
+        let child = running.start(|| system::spawn_on(&environment.cores, &mut command), Child::id)?;
+        let mut process = Self { child, api, log, running, throttle: None };
         let is_alive = || matches!(process.child.try_wait(), Ok(None));
         let ready = process.api.wait_until_ready(is_alive).with_context(|| wrote(&process.log))?;
         Ok((process, ready.duration_since(started)))
@@ -98,6 +152,11 @@ impl Process {
     pub(crate) fn invoke(&mut self, event: Vec<u8>) -> anyhow::Result<Invocation> {
         let is_alive = || matches!(self.child.try_wait(), Ok(None));
         self.api.invoke(event, is_alive).with_context(|| wrote(&self.log))
+    }
+
+    /// From now on, the process has only the share of a core that Lambda gives with this much memory.
+    pub(crate) fn throttle(&mut self, memory_mb: u32) {
+        self.throttle = Some(Throttle::start(self.child.id(), memory_mb));
     }
 
     /// CPU time so far.
@@ -142,6 +201,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // Before the process is reaped, because another one could get its id.
+        drop(self.throttle.take());
+        self.running.forget(self.child.id());
         // It may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
@@ -152,9 +214,9 @@ fn wrote(log: &Path) -> String {
     format!("what the function wrote is in {}", log.display())
 }
 
-/// The variables that Lambda sets on an OS-only runtime.
+/// The variables that Lambda sets on every runtime.
 /// Source: AWS Lambda developer guide, "Defined runtime environment variables".
-fn lambda_variables(folder: &Path, runtime_api: &str) -> Vec<(&'static str, String)> {
+fn lambda_variables(folder: &Path, handler: &str, runtime_api: &str) -> Vec<(&'static str, String)> {
     let variables = [
         ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
         ("AWS_DEFAULT_REGION", "eu-west-1"),
@@ -172,7 +234,7 @@ fn lambda_variables(folder: &Path, runtime_api: &str) -> Vec<(&'static str, Stri
         ("LANG", "en_US.UTF-8"),
         ("PATH", "/usr/local/bin:/usr/bin:/bin:/opt/bin"),
         ("TZ", ":UTC"),
-        ("_HANDLER", "bootstrap"),
+        ("_HANDLER", handler),
     ];
     let mut variables = variables.map(|(name, value)| (name, value.to_owned())).to_vec();
     // As long as a real one: it is part of every request and its signature.

@@ -1,8 +1,10 @@
 //! The report: Markdown tables that are also readable in a terminal.
 
+use std::fmt;
+
 use crate::batch::{RECORD_BYTES, RECORDS};
 use crate::statistics::ratio;
-use crate::summary::{Start, Summary, Warm};
+use crate::summary::{AtMemory, Start, Summary, Warm};
 use crate::targets::{Verdict, Weight};
 
 /// The placeholder for an empty cell.
@@ -112,6 +114,78 @@ pub(crate) fn start_table(starts: &[Start]) -> String {
     table.render()
 }
 
+/// A row of a table of functions side by side.
+pub(crate) struct Figure {
+    name: String,
+    digits: usize,
+    value: Box<Value>,
+}
+
+/// A function's figure, if it was measured.
+type Value = dyn Fn(&Summary) -> Option<f64>;
+
+impl Figure {
+    /// A row with this name. `digits` of a value are shown after the point.
+    pub(crate) fn new(
+        name: impl Into<String>,
+        digits: usize,
+        value: impl Fn(&Summary) -> Option<f64> + 'static,
+    ) -> Self {
+        Self { name: name.into(), digits, value: Box::new(value) }
+    }
+}
+
+impl fmt::Debug for Figure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Figure").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Functions side by side, one figure a row. The last columns are the first function's shares of the others.
+pub(crate) fn beside_table(
+    name: &str,
+    labels: &[&str],
+    summaries: &[&Summary],
+    figures: &[Figure],
+) -> String {
+    let compared: Vec<String> = labels.iter().skip(1).map(|label| format!("× {label}")).collect();
+    let mut header = vec![name];
+    header.extend(labels);
+    header.extend(compared.iter().map(String::as_str));
+    let mut table = Table::new(&header);
+    for figure in figures {
+        let values: Vec<_> = summaries.iter().map(|summary| (figure.value)(summary)).collect();
+        let ours = values.first().copied().flatten();
+        let mut row = vec![figure.name.clone()];
+        row.extend(values.iter().map(|value| decimal(*value, figure.digits)));
+        let shares = values.iter().skip(1).map(|value| ours.zip(*value));
+        row.extend(shares.map(|pair| times(pair.and_then(|(ours, other)| ratio(ours, other)))));
+        table.row(row);
+    }
+    table.render()
+}
+
+/// Receivers with little memory, one a row; `×` is the share of the first function's cold start.
+pub(crate) fn at_memory_table(labels: &[&str], functions: &[AtMemory]) -> String {
+    let memory_mb = functions.first().map_or(0, |function| function.memory_mb);
+    let first = format!("at {memory_mb} MB");
+    let mut table =
+        Table::new(&[&first, "init ms", "first webhook ms", "together ms", "×", "warm p50 ms", "p99 ms"]);
+    let ours = functions.first().map(|function| function.cold_ms);
+    for (label, function) in labels.iter().zip(functions) {
+        table.row(vec![
+            (*label).to_owned(),
+            format!("{:.1}", function.init_ms),
+            format!("{:.1}", function.first_request_ms),
+            format!("{:.1}", function.cold_ms),
+            times(ours.and_then(|ours| ratio(ours, function.cold_ms))),
+            format!("{:.1}", function.warm_ms),
+            format!("{:.1}", function.warm_p99_ms),
+        ]);
+    }
+    table.render()
+}
+
 /// The headings for the limit and the measured value, in a table of targets that are shares of the baseline.
 pub(crate) const SHARES: [&str; 2] = ["at most ×", "×"];
 
@@ -137,11 +211,15 @@ pub(crate) fn target_table([limit, measured]: [&str; 2], verdicts: &[Verdict]) -
 }
 
 fn times(share: Option<f64>) -> String {
-    share.map_or_else(|| NOTHING.to_owned(), |share| format!("{share:.2}"))
+    decimal(share, 2)
+}
+
+fn decimal(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| NOTHING.to_owned(), |value| format!("{value:.digits$}"))
 }
 
 /// A size in the form of the targets: `400 B`, `10 kB`.
-fn size(bytes: usize) -> String {
+pub(crate) fn size(bytes: usize) -> String {
     if bytes.is_multiple_of(1000) { format!("{} kB", bytes / 1000) } else { format!("{bytes} B") }
 }
 
@@ -254,6 +332,41 @@ mod tests {
         | --------------------------------- | ------: | -------: | --: |
         | CPU per batch, ms                 |    2.50 |     0.50 | yes |
         | round trips to DynamoDB per batch |    2.00 |     3.00 |  NO |
+        ");
+    }
+
+    #[test]
+    fn peers_stand_side_by_side() {
+        let [node, ours] = [Summary::sample("node", 10.0), Summary::sample("ours", 1.0)];
+        let figures = [
+            Figure::new("cold CPU ms", 1, |summary| Some(summary.cold_cpu_ms)),
+            Figure::new("1 kB, CPU µs", 0, |summary| summary.warm(1000).map(|warm| warm.cpu_us)),
+        ];
+        insta::assert_snapshot!(beside_table("receiver", &["ours", "Node.js"], &[&ours, &node], &figures), @r"
+        | receiver     | ours | Node.js | × Node.js |
+        | ------------ | ---: | ------: | --------: |
+        | cold CPU ms  | 37.0 |   370.0 |      0.10 |
+        | 1 kB, CPU µs |    – |       – |         – |
+        ");
+    }
+
+    #[test]
+    fn little_memory_is_a_long_wait() {
+        let function = |name, cold_ms| AtMemory {
+            name,
+            memory_mb: 128,
+            init_ms: cold_ms * 0.75,
+            first_request_ms: cold_ms * 0.25,
+            cold_ms,
+            warm_ms: 1.0,
+            warm_p99_ms: 2.0,
+        };
+        let functions = [function("receiver", 8.0), function("receiver, Python", 1600.0)];
+        insta::assert_snapshot!(at_memory_table(&["receiver", "Python"], &functions), @r"
+        | at 128 MB | init ms | first webhook ms | together ms |    × | warm p50 ms | p99 ms |
+        | --------- | ------: | ---------------: | ----------: | ---: | ----------: | -----: |
+        | receiver  |     6.0 |              2.0 |         8.0 | 1.00 |         1.0 |    2.0 |
+        | Python    |  1200.0 |            400.0 |      1600.0 | 0.01 |         1.0 |    2.0 |
         ");
     }
 

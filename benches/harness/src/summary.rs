@@ -53,6 +53,25 @@ pub(crate) struct Start {
     pub(crate) init_cpu_ms: f64,
 }
 
+/// A receiver's cold start and its webhooks with little memory: medians.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct AtMemory {
+    /// The function's name.
+    pub(crate) name: &'static str,
+    /// The memory that its share of a core is for.
+    pub(crate) memory_mb: u32,
+    /// From the start of the process until it asks for its first event.
+    pub(crate) init_ms: f64,
+    /// How long the first answer takes.
+    pub(crate) first_request_ms: f64,
+    /// Both together: how long the sender waits for it.
+    pub(crate) cold_ms: f64,
+    /// How long a later answer takes.
+    pub(crate) warm_ms: f64,
+    /// Its 99th percentile.
+    pub(crate) warm_p99_ms: f64,
+}
+
 impl Summary {
     /// The medians for webhooks of that size, if it was measured.
     pub(crate) fn warm(&self, size_bytes: usize) -> Option<&Warm> {

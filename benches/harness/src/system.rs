@@ -1,4 +1,4 @@
-//! Calls to the operating system: CPU time, peak memory, and the cores of processes.
+//! Calls to the operating system: CPU time, peak memory, the cores of processes, and signals.
 //!
 //! The figures are Linux's. On other systems everything compiles, so that the rest of the workspace can be checked
 //! there, and the first call fails.
@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context, anyhow};
 
-pub(crate) use os::{allowed_cores, cpu_time, move_this_thread};
+pub(crate) use os::{allowed_cores, block_interrupts, cpu_time, kill, move_this_thread, pause, resume};
 
 /// The split of the cores.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,17 @@ pub(crate) fn peak_memory_kib(pid: u32) -> anyhow::Result<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = line.and_then(|line| line.split_whitespace().next());
     peak.and_then(|peak| peak.parse().ok()).context("no peak memory in /proc/<pid>/status")
+}
+
+/// The machine's load: the average number of processes that ran or waited for a core, over one minute, five and
+/// fifteen.
+///
+/// # Errors
+///
+/// When Linux does not say.
+pub(crate) fn load_averages() -> anyhow::Result<String> {
+    let load = fs::read_to_string("/proc/loadavg").context("reading the machine's load")?;
+    Ok(load.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
 }
 
 /// Starts a command on these cores.
@@ -111,6 +122,7 @@ mod os {
 
     use anyhow::Context;
     use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use nix::sys::signal::{self, SigSet, Signal};
     use nix::time::clock_getcpuclockid;
     use nix::unistd::Pid;
 
@@ -147,6 +159,64 @@ mod os {
         sched_setaffinity(Pid::from_raw(0), &set)
             .with_context(|| format!("moving a thread to the cores {cores:?}"))
     }
+
+    /// Stops a process until [`resume`].
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub(crate) fn pause(pid: u32) -> anyhow::Result<()> {
+        send(Signal::SIGSTOP, pid)
+    }
+
+    /// Lets a stopped process continue. Does nothing to one that is running.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub(crate) fn resume(pid: u32) -> anyhow::Result<()> {
+        send(Signal::SIGCONT, pid)
+    }
+
+    /// Ends a process, even a stopped one.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub(crate) fn kill(pid: u32) -> anyhow::Result<()> {
+        send(Signal::SIGKILL, pid)
+    }
+
+    fn send(signal: Signal, pid: u32) -> anyhow::Result<()> {
+        signal::kill(Pid::from_raw(pid.try_into()?), signal).with_context(|| format!("sending {signal}"))
+    }
+
+    /// The signals that ask this process to end.
+    #[derive(Debug)]
+    pub(crate) struct Interrupts(SigSet);
+
+    impl Interrupts {
+        /// Waits for one of them.
+        ///
+        /// # Errors
+        ///
+        /// When the system call fails.
+        pub(crate) fn wait(&self) -> anyhow::Result<()> {
+            self.0.wait().context("waiting for a signal")?;
+            Ok(())
+        }
+    }
+
+    /// From now on, these signals do not end this process. Threads and processes inherit that.
+    ///
+    /// # Errors
+    ///
+    /// When the system call fails.
+    pub(crate) fn block_interrupts() -> anyhow::Result<Interrupts> {
+        let interrupts = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+        interrupts.thread_block().context("blocking signals")?;
+        Ok(Interrupts(interrupts))
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -165,6 +235,32 @@ mod os {
 
     pub(crate) fn move_this_thread(_: &[usize]) -> anyhow::Result<()> {
         bail!("threads are moved on Linux only")
+    }
+
+    pub(crate) fn pause(_: u32) -> anyhow::Result<()> {
+        bail!("processes are stopped on Linux only")
+    }
+
+    pub(crate) fn resume(_: u32) -> anyhow::Result<()> {
+        bail!("processes are continued on Linux only")
+    }
+
+    pub(crate) fn kill(_: u32) -> anyhow::Result<()> {
+        bail!("processes are killed on Linux only")
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Interrupts;
+
+    impl Interrupts {
+        #[expect(clippy::unused_self, reason = "as on Linux")]
+        pub(crate) fn wait(&self) -> anyhow::Result<()> {
+            bail!("signals are waited for on Linux only")
+        }
+    }
+
+    pub(crate) fn block_interrupts() -> anyhow::Result<Interrupts> {
+        bail!("signals are blocked on Linux only")
     }
 }
 

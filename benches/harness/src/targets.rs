@@ -1,5 +1,5 @@
-//! The limits of the receiver's cost, as shares of the tutorial's cost; and those of the consumer's cost, as
-//! figures.
+//! The limits of the receiver's cost, as shares of the tutorial's cost; those of the consumer's cost, as figures; and
+//! those of its cost as shares of what peers cost.
 
 use crate::batch::RECORD_BYTES;
 use crate::statistics::ratio;
@@ -55,6 +55,12 @@ static CONSUMER: [Target; 2] = [
     }),
 ];
 
+/// The consumer's limit, as a share of the cost of a consumer with Powertools on Node.js, and on Python.
+static CONSUMER_BESIDE_NODE: Target =
+    required("CPU per batch, × Powertools on Node.js", 0.10, |summary| warm_cpu(summary, RECORD_BYTES));
+static CONSUMER_BESIDE_PYTHON: Target =
+    required("CPU per batch, × Powertools on Python", 0.08, |summary| warm_cpu(summary, RECORD_BYTES));
+
 const fn required(name: &'static str, limit: f64, figure: fn(&Summary) -> Option<f64>) -> Target {
     Target { name, limit, weight: Weight::Required, figure }
 }
@@ -66,8 +72,21 @@ fn warm_cpu(summary: &Summary, size_bytes: usize) -> Option<f64> {
 impl Verdict {
     /// The verdicts on a receiver compared with the baseline, one for each target.
     pub(crate) fn on_receiver(summary: &Summary, baseline: &Summary) -> Vec<Self> {
-        let share = |target: &Target| ratio((target.figure)(summary)?, (target.figure)(baseline)?);
-        RECEIVER.iter().map(|target| Self { target, measured: share(target) }).collect()
+        RECEIVER.iter().map(|target| Self::on_share(target, summary, baseline)).collect()
+    }
+
+    /// The verdicts on a consumer compared with the peers.
+    pub(crate) fn on_consumer_beside(summary: &Summary, node: &Summary, python: &Summary) -> Vec<Self> {
+        vec![
+            Self::on_share(&CONSUMER_BESIDE_NODE, summary, node),
+            Self::on_share(&CONSUMER_BESIDE_PYTHON, summary, python),
+        ]
+    }
+
+    fn on_share(target: &'static Target, summary: &Summary, baseline: &Summary) -> Self {
+        let figure = target.figure;
+        let measured = figure(summary).zip(figure(baseline));
+        Self { target, measured: measured.and_then(|(value, baseline)| ratio(value, baseline)) }
     }
 
     /// The verdicts on a consumer, one for each target.
@@ -110,6 +129,18 @@ mod tests {
         assert_eq!(failures(&on_consumer(0.6)), [""; 0]);
         assert_eq!(failures(&on_consumer(5.0)), ["round trips to DynamoDB per batch"]);
         assert_eq!(failures(&on_consumer(5.1)), ["CPU per batch, ms", "round trips to DynamoDB per batch"]);
+    }
+
+    #[test]
+    fn a_consumer_is_judged_beside_each_peer() {
+        let [node, python] = ["Node.js", "Python"].map(|name| Summary::sample(name, 10.0));
+        let beside = |scale| {
+            let consumer = Summary::sample("consumer", scale);
+            failures(&Verdict::on_consumer_beside(&consumer, &node, &python))
+        };
+        assert_eq!(beside(0.8), [""; 0]);
+        assert_eq!(beside(1.0), ["CPU per batch, × Powertools on Python"]);
+        assert_eq!(beside(1.1).len(), 2);
     }
 
     #[test]
