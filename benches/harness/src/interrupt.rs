@@ -1,8 +1,8 @@
-//! Ctrl-C: no function outlives the bench. One that is stopped by its [throttle](crate::throttle) would not notice
-//! that the bench is gone.
+//! Ctrl-C: no process outlives the bench. A function that is stopped by its [throttle](crate::throttle) would not
+//! notice that the bench is gone.
 
 use std::collections::BTreeSet;
-use std::process;
+use std::process::{self, Child};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -11,12 +11,12 @@ use crate::system;
 /// What a shell reports for a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
-/// The functions that are running now.
+/// The processes that are running now.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Running(Arc<Mutex<BTreeSet<u32>>>);
 
 impl Running {
-    /// Kills the functions and ends this process when it is interrupted, terminated or loses its terminal. To be
+    /// Kills the processes and ends this one when it is interrupted, terminated or loses its terminal. To be
     /// called before there are other threads, which would take the signal.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl Running {
         let to_kill = running.clone();
         thread::spawn(move || {
             if interrupt.wait().is_ok() {
-                // Held until the end, so that no function starts any more.
+                // Held until the end, so that none starts any more.
                 let pids = to_kill.lock();
                 for pid in pids.iter() {
                     drop(system::kill(*pid));
@@ -39,23 +39,19 @@ impl Running {
         Ok(running)
     }
 
-    /// Starts a function with `start`, which returns its process id among others.
+    /// Starts a process with `start`.
     ///
     /// # Errors
     ///
     /// When `start` fails.
-    pub(crate) fn start<T>(
-        &self,
-        start: impl FnOnce() -> anyhow::Result<T>,
-        pid: impl FnOnce(&T) -> u32,
-    ) -> anyhow::Result<T> {
+    pub(crate) fn start(&self, start: impl FnOnce() -> anyhow::Result<Child>) -> anyhow::Result<Child> {
         let mut pids = self.lock();
-        let started = start()?;
-        pids.insert(pid(&started));
-        Ok(started)
+        let child = start()?;
+        pids.insert(child.id());
+        Ok(child)
     }
 
-    /// Forgets a function. To be called before it is reaped, because another process could get its id.
+    /// Forgets a process. To be called before it is reaped, because another process could get its id.
     pub(crate) fn forget(&self, pid: u32) {
         self.lock().remove(&pid);
     }

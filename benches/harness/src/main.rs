@@ -77,7 +77,7 @@ const WARM_UP: usize = 30;
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "33554432");
 const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "67108864");
 
-/// The signing secret as `template.yaml` does not pass it, so that no time is spent on Secrets Manager.
+/// The variable with which the receiver does not call Secrets Manager.
 const SECRET_IN_ENVIRONMENT: (&str, &str) = ("LEARNINK_SIGNING_SECRET", SIGNING_SECRET);
 
 /// The functions that the targets are about.
@@ -232,7 +232,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<Vec<Verdict>> {
     let running = Running::kill_on_interrupt()?;
     let all_cores = system::allowed_cores()?;
     let cores = Cores::split(&all_cores, arguments.cores);
-    let spinners = Spinners::start(&all_cores);
+    let spinners = Spinners::start(&all_cores, &running);
     // Before there are other threads: they stay on their parent's cores.
     system::move_this_thread(&cores.own)?;
 
@@ -317,7 +317,8 @@ fn run_beside_peers(bench: &mut Bench, arguments: &Arguments) -> anyhow::Result<
         peers.consumers_with_table(consumer_with(stub, "consumer", arguments.consumer.clone(), &[]));
     let groups = [&receivers, &no_op_consumers, &consumers];
     let functions = groups.map(|group| group.functions.clone()).concat();
-    let at_smallest_memory = (1 + peers::WARM_AT_SMALLEST_MEMORY) * bench.plan.starts();
+    let webhooks = 1 + bench.plan.warm_up + peers::WARM_AT_SMALLEST_MEMORY;
+    let at_smallest_memory = webhooks * bench.plan.starts();
     bench.expect(bench.plan.invocations_of(&functions) + at_smallest_memory * receivers.functions.len())?;
 
     let before = system::load_averages()?;

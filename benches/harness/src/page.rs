@@ -12,6 +12,13 @@ use crate::targets::Verdict;
 const BEGINS: &str = "<!-- scripts/bench --peers -->\n";
 const ENDS: &str = "<!-- end of scripts/bench --peers -->\n";
 
+const AT_SMALLEST_MEMORY: &str = "\
+### At 128 MB
+
+The receivers with the share of a core that Lambda gives to a function with 128 MB: 128/1769, in periods of 20 ms. Init
+has a whole core, as on Lambda. `together` is how long the sender waits for the answer to the first webhook, and `warm`
+how long for a later one, when the function is warm and webhooks are further apart than a period.";
+
 /// What a run beside peers has shown.
 #[derive(Debug)]
 pub(crate) struct Comparison<'a> {
@@ -45,9 +52,10 @@ pub(crate) fn markdown(comparison: &Comparison<'_>) -> String {
         let figures = group.figures(&plan.sizes_bytes);
         parts.push(report::beside_table(group.name, &group.labels, summaries, &figures));
     }
-    let (receivers, functions) = at_memory;
-    parts.push(report::at_memory_table(&receivers.labels, functions));
     parts.push(report::target_table(report::SHARES, verdicts));
+    let (receivers, functions) = at_memory;
+    parts.push(AT_SMALLEST_MEMORY.to_owned());
+    parts.push(report::at_memory_table(&receivers.labels, functions));
     parts.join("\n\n")
 }
 

@@ -20,10 +20,11 @@ pub(crate) const WARM_UP: usize = 100;
 /// The memory of the smallest function, in MB.
 pub(crate) const SMALLEST_MEMORY_MB: u32 = 128;
 
-/// How many webhooks follow the first at that memory.
+/// How many webhooks count at that memory, once a function is warm.
 pub(crate) const WARM_AT_SMALLEST_MEMORY: usize = 10;
 
-/// The names of the peers in tables, in the order of [`Group::functions`] after ours.
+/// The functions' names in tables.
+const OURS: &str = "ours";
 const NODE: &str = "Node.js";
 const PYTHON: &str = "Python";
 
@@ -111,7 +112,7 @@ impl Peers {
         Group {
             name: "receiver",
             functions: vec![ours, tutorial, node, python],
-            labels: vec!["receiver", "tutorial", NODE, PYTHON],
+            labels: vec![OURS, "tutorial", NODE, PYTHON],
         }
     }
 
@@ -143,7 +144,7 @@ impl Peers {
         let input = Input::PowertoolsBatch;
         let node = self.node(node, "consumer", input, &variables);
         let python = self.python(python, "consumer", "consumer.handler", input, &variables);
-        Group { name, functions: vec![ours, node, python], labels: vec!["consumer", NODE, PYTHON] }
+        Group { name, functions: vec![ours, node, python], labels: vec![OURS, NODE, PYTHON] }
     }
 
     fn node(
@@ -178,7 +179,7 @@ impl Peers {
     ) -> Function {
         let python = self.folder.join("python");
         let runtime = [
-            ("AWS_EXECUTION_ENV", "AWS_Lambda_python3.14".to_owned()),
+            ("AWS_EXECUTION_ENV", "AWS_Lambda_python3.11".to_owned()),
             ("PYTHONPATH", python.join("runtime").display().to_string()),
         ];
         let code = Code::Handler {

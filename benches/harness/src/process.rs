@@ -28,7 +28,7 @@ pub(crate) struct Environment {
     pub(crate) logs: PathBuf,
     /// The function's cores.
     pub(crate) cores: Vec<usize>,
-    /// The functions that are running.
+    /// The processes that an interrupt has to kill.
     pub(crate) running: Running,
     /// The time.
     pub(crate) clock: Clock,
@@ -137,7 +137,7 @@ impl Process {
             .stderr(output);
         let started = Instant::now();
         let running = environment.running.clone();
-        let child = running.start(|| system::spawn_on(&environment.cores, &mut command), Child::id)?;
+        let child = running.start(|| system::spawn_on(&environment.cores, &mut command))?;
         let mut process = Self { child, api, log, running, throttle: None };
         let is_alive = || matches!(process.child.try_wait(), Ok(None));
         let ready = process.api.wait_until_ready(is_alive).with_context(|| wrote(&process.log))?;
@@ -157,6 +157,11 @@ impl Process {
     /// From now on, the process has only the share of a core that Lambda gives with this much memory.
     pub(crate) fn throttle(&mut self, memory_mb: u32) {
         self.throttle = Some(Throttle::start(self.child.id(), memory_mb));
+    }
+
+    /// From now on, the process has all of its cores again.
+    pub(crate) fn unthrottle(&mut self) {
+        self.throttle = None;
     }
 
     /// CPU time so far.
@@ -202,7 +207,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Before the process is reaped, because another one could get its id.
-        drop(self.throttle.take());
+        self.unthrottle();
         self.running.forget(self.child.id());
         // It may have ended by itself.
         drop(self.child.kill());

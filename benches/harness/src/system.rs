@@ -9,6 +9,8 @@ use std::thread;
 
 use anyhow::{Context, anyhow};
 
+use crate::interrupt::Running;
+
 pub(crate) use os::{allowed_cores, block_interrupts, cpu_time, kill, move_this_thread, pause, resume};
 
 /// The split of the cores.
@@ -78,7 +80,10 @@ pub(crate) fn spawn_on(cores: &[usize], command: &mut Command) -> anyhow::Result
 /// Without them, waking a virtual machine's core adds as much to an invocation as the function does,
 /// and to every function alike.
 #[derive(Debug)]
-pub(crate) struct Spinners(Vec<Child>);
+pub(crate) struct Spinners {
+    children: Vec<Child>,
+    running: Running,
+}
 
 /// Spins while the process `$0` exists: it may be killed, and then nothing else would stop this.
 const SPIN: &str = r#"
@@ -94,13 +99,13 @@ impl Spinners {
     /// # Errors
     ///
     /// When `chrt` (util-linux) is missing. The measurement can go on without it.
-    pub(crate) fn start(cores: &[usize]) -> anyhow::Result<Self> {
+    pub(crate) fn start(cores: &[usize], running: &Running) -> anyhow::Result<Self> {
         let own_pid = std::process::id().to_string();
-        let mut spinners = Self(Vec::new());
+        let mut spinners = Self { children: Vec::new(), running: running.clone() };
         for core in cores {
             let mut command = Command::new("chrt");
             command.args(["--idle", "0", "sh", "-c", SPIN, &own_pid]).stdin(Stdio::null());
-            spinners.0.push(spawn_on(&[*core], &mut command)?);
+            spinners.children.push(running.start(|| spawn_on(&[*core], &mut command))?);
         }
         Ok(spinners)
     }
@@ -108,7 +113,8 @@ impl Spinners {
 
 impl Drop for Spinners {
     fn drop(&mut self) {
-        for spinner in &mut self.0 {
+        for spinner in &mut self.children {
+            self.running.forget(spinner.id());
             // It may have ended by itself.
             drop(spinner.kill());
             drop(spinner.wait());
