@@ -144,7 +144,7 @@ struct Arguments {
         long,
         value_name = "N",
         default_value = "4",
-        default_value_if("quick", ArgPredicate::IsPresent, "3")
+        default_value_ifs([("quick", ArgPredicate::IsPresent, "3"), ("peers", ArgPredicate::IsPresent, "3")])
     )]
     #[arg(value_parser = at_least_one)]
     cold: usize,
@@ -152,7 +152,7 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value = "300")]
     #[arg(default_value_ifs([
         ("quick", ArgPredicate::IsPresent, "100"),
-        ("peers", ArgPredicate::IsPresent, "150"),
+        ("peers", ArgPredicate::IsPresent, "100"),
     ]))]
     #[arg(value_parser = at_least_one)]
     warm: usize,
@@ -529,7 +529,7 @@ mod tests {
             Arguments::try_parse_from(given.split(' ').chain(options.split_whitespace())).unwrap()
         };
         assert_eq!((parse("").rounds, parse("").warm), (5, 300));
-        assert_eq!((parse("--peers").warm, parse("--peers --quick").warm), (150, 100));
+        assert_eq!((parse("--peers").rounds, parse("--peers").cold, parse("--peers").warm), (5, 3, 100));
         let quick = parse("--quick --warm 7 --sizes 400,1000");
         assert_eq!((quick.rounds, quick.warm), (2, 7));
         assert_eq!(quick.sizes, [400, 1000]);

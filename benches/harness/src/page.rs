@@ -40,9 +40,9 @@ pub(crate) struct Comparison<'a> {
 pub(crate) fn markdown(comparison: &Comparison<'_>) -> String {
     let Comparison { plan, versions, loads: [before, after], groups, at_memory, verdicts } = comparison;
     let mut parts = vec![format!(
-        "Medians of {} rounds: {} cold starts, and {} warm invocations of each size after {} in each round that do not \
-         count. The machine's load averages (1, 5, 15 minutes) were {before} before the run and {after} after it. \
-         {versions}",
+        "Medians of {} rounds: {} cold starts, and {} warm invocations of each size. In each round, {} more come before \
+         them, to warm up.\nThe machine's load averages (1, 5, 15 minutes) were {before} before the run and {after} \
+         after it.\n{versions}",
         plan.rounds,
         plan.starts(),
         plan.rounds * plan.warm,
