@@ -44,6 +44,7 @@ mod ledger_contract;
 mod ledger_faults;
 mod letters;
 mod lists;
+mod load;
 mod odd_events;
 mod on_call_page;
 mod partiql;
