@@ -25,7 +25,14 @@ use crate::table::{Row, RowKey, TableError, read_all, set_if_less, set_if_newer}
 /// The handler's name in the ledger.
 const NAME: &str = "progress";
 
-/// The handler. Its table is `LEARNINK_LEARNERS_TABLE`.
+/// The variable that holds how long a row is kept after the learner's last activity in the course, in days.
+const RETENTION: &str = "LEARNINK_LEARNERS_RETENTION_DAYS";
+
+/// The seconds of a day.
+const DAY_S: i64 = 24 * 60 * 60;
+
+/// The handler. Its table is `LEARNINK_LEARNERS_TABLE`. `LEARNINK_LEARNERS_RETENTION_DAYS` says how long a row is kept
+/// after its last activity; without it, and with 0, rows are kept forever.
 ///
 /// # Errors
 ///
@@ -33,7 +40,11 @@ const NAME: &str = "progress";
 pub fn router(env: &Env) -> Result<Router, ConfigError> {
     let table: String =
         env.required("LEARNINK_LEARNERS_TABLE", "the name of the learners' DynamoDB table")?;
-    let learners = Learners::new(env.tables()?, table);
+    let retention_days = env.text(RETENTION).map_or(Ok(0), |days| days.parse::<u16>());
+    let retention_days = retention_days.map_err(|_| {
+        ConfigError::unusable(RETENTION, "it is not a whole number of days, from 0 to 65535".to_owned())
+    })?;
+    let learners = Learners::new(env.tables()?, table).kept_for_days(retention_days);
     Ok(Router::new().on(NAME, record::<CourseStarted>).with_state(learners))
 }
 
@@ -117,12 +128,27 @@ pub struct LearnersCourse {
 pub struct Learners {
     client: Client,
     table: String,
+    /// How long a row is kept after its last activity; 0 is forever.
+    retention_days: u16,
 }
 
 impl Learners {
     /// The table named `table`.
     pub fn new(aws: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
-        Self { client: Client::new(aws), table: table.into() }
+        Self { client: Client::new(aws), table: table.into(), retention_days: 0 }
+    }
+
+    /// The same table, in which a row expires this many days after the learner's last activity in the course; 0 keeps
+    /// it forever. A row gets its time, or loses it, with the next activity.
+    #[must_use]
+    pub fn kept_for_days(self, retention_days: u16) -> Self {
+        Self { retention_days, ..self }
+    }
+
+    /// When the row of an activity expires, in seconds since the epoch; `None` for never.
+    fn expires_at_s(&self, activity: &EventOrder) -> Option<i64> {
+        let kept_s = i64::from(self.retention_days) * DAY_S;
+        (kept_s > 0).then(|| activity.occurred_at_ms.div_euclid(1000).saturating_add(kept_s))
     }
 
     /// Records an activity, as two conditional writes that may be repeated, or arrive in any order: the latest
@@ -142,7 +168,9 @@ impl Learners {
         // A longer one could make the row too large to be written, and is ignored.
         let custom_id = who.custom_id.filter(|id| id.len() <= LONGEST_ID_BYTES);
         let custom_id = custom_id.map(|id| AttributeValue::S(id.to_owned()));
-        let latest = set_if_newer(&self.client, &row, [("custom_id", custom_id)], version);
+        let expires_at = self.expires_at_s(version).map(|at| AttributeValue::N(at.to_string()));
+        let attributes = [("custom_id", custom_id), ("expires_at", expires_at)];
+        let latest = set_if_newer(&self.client, &row, attributes, version);
         let earliest = async {
             if activity == Activity::Start {
                 set_if_less(&self.client, &row, "first_started_at_ms", version.occurred_at_ms).await?;
