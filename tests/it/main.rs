@@ -50,6 +50,7 @@ mod on_call_page;
 mod partiql;
 mod pipeline;
 mod privacy;
+mod project;
 mod push;
 mod queue_contract;
 mod recorded;
