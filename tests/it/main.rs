@@ -40,6 +40,7 @@ mod killed;
 mod lambda;
 mod laptop;
 mod last_delivery;
+mod learners;
 mod ledger_contract;
 mod ledger_faults;
 mod letters;
