@@ -42,7 +42,7 @@ use clap::builder::ArgPredicate;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::batch::RECORDS;
-use crate::dynamodb::LEDGER_TABLE;
+use crate::dynamodb::{KNOWN_LEARNERS_TABLE, LEARNERS_TABLE, LEDGER_TABLE};
 use crate::events::WebhookSender;
 use crate::measure::{Bench, Plan};
 use crate::process::{Environment, Function, Input};
@@ -67,6 +67,7 @@ const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "67108864");
 /// The functions that the targets are about.
 const RECEIVER: &str = "receiver";
 const CONSUMER: &str = "consumer, no-op handler";
+const DEPLOYED_CONSUMER: &str = "consumer";
 
 /// Measure what the Lambdas cost: the receiver beside a receiver as tutorials write it, and the consumer.
 ///
@@ -92,13 +93,14 @@ What is measured:
                       answer, so that requests side by side are seen side by side
 
 The receiver is sent webhooks of each size. The consumer is sent batches of ten records of the
-smallest webhook there is, `user.course.started`, each with an id of its own: once with the handlers
-that are deployed, one of which writes to DynamoDB for each record, and once with a handler that does
-nothing, which leaves the engine and its ledger.
+smallest webhook there is, `user.course.started`, each with an id of its own: with a handler that does
+nothing, which leaves the engine and its ledger; with the handlers that are deployed, one of which
+writes a row for each record; and with these once more, for learners who all have a row already.
 
 The receiver's targets are shares of what the tutorial's costs. The consumer's are absolute, for the
 handler that does nothing: 2.5 ms of CPU for a batch, the only target that depends on the machine,
-and 2 round trips.
+and 2 round trips. With the handlers that are deployed, and learners who are new, a batch may cost
+twice the CPU, and one round trip more.
 
 Every webhook has to be answered with 200 and leave exactly its own payload on the queue, and a
 tampered one has to be refused. Every batch has to be answered with `{\"batchItemFailures\":[]}` after
@@ -236,12 +238,14 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
         let summary = summaries.iter().find(|summary| summary.name == name);
         summary.with_context(|| format!("`{name}` is missing"))
     };
-    let (baseline, receiver, consumer) = (named(BASELINE)?, named(RECEIVER)?, named(CONSUMER)?);
+    let (baseline, receiver) = (named(BASELINE)?, named(RECEIVER)?);
+    let (consumer, deployed_consumer) = (named(CONSUMER)?, named(DEPLOYED_CONSUMER)?);
     let on_receiver = Verdict::on_receiver(receiver, baseline);
     let on_consumer = Verdict::on_consumer(consumer);
+    let on_deployed_consumer = Verdict::on_deployed_consumer(deployed_consumer, consumer);
     let (receivers, consumers) = summaries.split_at_checked(receiver_count).unwrap_or_default();
     print_receivers(&bench.plan, receivers, baseline, &on_receiver);
-    print_consumers(&bench.plan, consumers, &on_consumer);
+    print_consumers(&bench.plan, consumers, &on_consumer, &on_deployed_consumer);
     println!("\nStarts of the consumer, by the handlers that are switched on:\n");
     println!("{}", report::start_table(&starts));
     if !cores.are_apart() {
@@ -251,13 +255,13 @@ fn run(arguments: Arguments) -> anyhow::Result<Vec<Verdict>> {
         println!("\nNote: idle cores were left to halt, which adds to all times ({error:#}).");
     }
     ensure!(receiver.cold_cpu_ms > 0.0, "the CPU clock stands still");
-    Ok(on_receiver.into_iter().chain(on_consumer).collect())
+    Ok(on_receiver.into_iter().chain(on_consumer).chain(on_deployed_consumer).collect())
 }
 
 /// The receivers that are measured, the baseline first.
 fn receivers(stub: &Stub, receiver: PathBuf, tutorial: PathBuf, before: Option<&Path>) -> Vec<Function> {
     let queue_url = queue_url(stub, "messages");
-    let function = |name, program, variables: &[_]| function(name, program, Input::Webhook, variables);
+    let function = |name, program, variables: &[_]| function(name, program, Input::Webhook, None, variables);
     let deployed = |secret| {
         let template = [("LEARNINK_QUEUE_URL", &*queue_url), MMAP_THRESHOLD, TRIM_THRESHOLD];
         [&template[..], &[secret]].concat()
@@ -283,14 +287,22 @@ fn consumers(
     before: Option<&Path>,
 ) -> Vec<Function> {
     let mut consumers = vec![
-        consumer_with(stub, CONSUMER, bench_consumer, &[]),
-        consumer_with(stub, "consumer", consumer, &[]),
+        consumer_with(stub, CONSUMER, bench_consumer, None, &[]),
+        consumer_with(stub, DEPLOYED_CONSUMER, consumer.clone(), Some(LEARNERS_TABLE), &[]),
+        consumer_with(
+            stub,
+            "consumer, known learners",
+            consumer,
+            Some(KNOWN_LEARNERS_TABLE),
+            &[("LEARNINK_LEARNERS_TABLE", KNOWN_LEARNERS_TABLE)],
+        ),
     ];
     if let Some(folder) = before {
-        for (name, program) in
-            [("consumer, no-op handler, before", "bench-consumer"), ("consumer, before", "consumer")]
-        {
-            consumers.push(consumer_with(stub, name, folder.join(program), &[]));
+        for (name, program, writes_to) in [
+            ("consumer, no-op handler, before", "bench-consumer", None),
+            ("consumer, before", "consumer", Some(LEARNERS_TABLE)),
+        ] {
+            consumers.push(consumer_with(stub, name, folder.join(program), writes_to, &[]));
         }
     }
     consumers
@@ -314,7 +326,8 @@ fn consumers_with_handlers(stub: &Stub, consumer: &Path) -> Vec<Function> {
         ("`bus`", &bus),
         ("all three", &all),
     ];
-    let function = |(name, variables)| consumer_with(stub, name, consumer.to_owned(), variables);
+    let function =
+        |(name, variables)| consumer_with(stub, name, consumer.to_owned(), Some(LEARNERS_TABLE), variables);
     handlers.into_iter().map(function).collect()
 }
 
@@ -322,6 +335,7 @@ fn consumer_with(
     stub: &Stub,
     name: &'static str,
     program: PathBuf,
+    writes_to: Option<&'static str>,
     others: &[(&'static str, &str)],
 ) -> Function {
     let (queue_url, dead_letter_queue_url) = (queue_url(stub, "messages"), queue_url(stub, "dead-letters"));
@@ -330,20 +344,21 @@ fn consumer_with(
         ("LEARNINK_DEAD_LETTER_QUEUE_URL", &dead_letter_queue_url),
         ("LEARNINK_MAX_RECEIVE_COUNT", "7"),
         ("LEARNINK_LEDGER_TABLE", LEDGER_TABLE),
-        ("LEARNINK_LEARNERS_TABLE", "learners"),
+        ("LEARNINK_LEARNERS_TABLE", LEARNERS_TABLE),
         ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown-events"),
     ];
-    function(name, program, Input::Batch, &[&variables, others].concat())
+    function(name, program, Input::Batch, writes_to, &[&variables, others].concat())
 }
 
 fn function(
     name: &'static str,
     program: PathBuf,
     input: Input,
+    writes_to: Option<&'static str>,
     variables: &[(&'static str, &str)],
 ) -> Function {
     let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    Function { name, program, input, variables }
+    Function { name, program, input, writes_to, variables }
 }
 
 fn queue_url(stub: &Stub, queue: &str) -> String {
@@ -364,11 +379,13 @@ fn print_receivers(plan: &Plan, summaries: &[Summary], baseline: &Summary, verdi
     println!("{}\n", report::target_table(report::SHARES, verdicts));
 }
 
-fn print_consumers(plan: &Plan, summaries: &[Summary], verdicts: &[Verdict]) {
+fn print_consumers(plan: &Plan, summaries: &[Summary], verdicts: &[Verdict], on_deployed: &[Verdict]) {
     println!("The same of the consumer, in {} batches of {RECORDS} records.\n", plan.rounds * plan.warm);
     println!("{}\n", report::batch_table(summaries));
     println!("Targets for `{CONSUMER}`; that for CPU is absolute, and depends on the machine:\n");
-    println!("{}", report::target_table(report::ABSOLUTE, verdicts));
+    println!("{}\n", report::target_table(report::ABSOLUTE, verdicts));
+    println!("Targets for `{DEPLOYED_CONSUMER}`, as shares of `{CONSUMER}`:\n");
+    println!("{}", report::target_table(report::SHARES, on_deployed));
 }
 
 /// A bar on standard error, if that is a terminal.

@@ -1,5 +1,5 @@
-//! The limits of the receiver's cost, as shares of the tutorial's cost; and those of the consumer's cost, as
-//! figures.
+//! The limits of the receiver's cost, as shares of the tutorial's cost; those of the consumer's engine, as figures; and
+//! those of the deployed consumer, as shares of its engine.
 
 use crate::batch::RECORD_BYTES;
 use crate::statistics::ratio;
@@ -55,6 +55,15 @@ static CONSUMER: [Target; 2] = [
     }),
 ];
 
+/// The deployed consumer's limits, as shares of the engine with a no-op handler.
+static DEPLOYED_CONSUMER: [Target; 2] = [
+    required("CPU per batch", 2.0, |summary| warm_cpu(summary, RECORD_BYTES)),
+    // Claims, rows and settlements follow each other.
+    required("round trips to DynamoDB per batch", 1.5, |summary| {
+        summary.warm(RECORD_BYTES).map(|warm| warm.dynamodb_round_trips)
+    }),
+];
+
 const fn required(name: &'static str, limit: f64, figure: fn(&Summary) -> Option<f64>) -> Target {
     Target { name, limit, weight: Weight::Required, figure }
 }
@@ -66,8 +75,17 @@ fn warm_cpu(summary: &Summary, size_bytes: usize) -> Option<f64> {
 impl Verdict {
     /// The verdicts on a receiver compared with the baseline, one for each target.
     pub(crate) fn on_receiver(summary: &Summary, baseline: &Summary) -> Vec<Self> {
+        Self::on_shares(&RECEIVER, summary, baseline)
+    }
+
+    /// The verdicts on the deployed consumer compared with its engine, one for each target.
+    pub(crate) fn on_deployed_consumer(summary: &Summary, engine: &Summary) -> Vec<Self> {
+        Self::on_shares(&DEPLOYED_CONSUMER, summary, engine)
+    }
+
+    fn on_shares(targets: &'static [Target], summary: &Summary, baseline: &Summary) -> Vec<Self> {
         let share = |target: &Target| ratio((target.figure)(summary)?, (target.figure)(baseline)?);
-        RECEIVER.iter().map(|target| Self { target, measured: share(target) }).collect()
+        targets.iter().map(|target| Self { target, measured: share(target) }).collect()
     }
 
     /// The verdicts on a consumer, one for each target.
@@ -110,6 +128,15 @@ mod tests {
         assert_eq!(failures(&on_consumer(0.6)), [""; 0]);
         assert_eq!(failures(&on_consumer(5.0)), ["round trips to DynamoDB per batch"]);
         assert_eq!(failures(&on_consumer(5.1)), ["CPU per batch, ms", "round trips to DynamoDB per batch"]);
+    }
+
+    #[test]
+    fn a_deployed_consumer_is_judged_by_its_engine() {
+        let engine = Summary::sample("consumer, no-op handler", 1.0);
+        let on_deployed = |scale| Verdict::on_deployed_consumer(&Summary::sample("consumer", scale), &engine);
+        assert_eq!(failures(&on_deployed(1.5)), [""; 0]);
+        assert_eq!(failures(&on_deployed(2.0)), ["round trips to DynamoDB per batch"]);
+        assert_eq!(failures(&on_deployed(2.1)), ["CPU per batch", "round trips to DynamoDB per batch"]);
     }
 
     #[test]
