@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router as HttpRouter;
@@ -10,8 +12,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use learnink_aws::Env;
 use learnink_connectors::progress::{Activity, LearnerAndCourse, Learners};
 use learnink_connectors::{RowKey, TableError, set_if_less, set_if_newer};
+use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
 use learnink_local::sdk_config;
 use learnink_tests::engine::Engine;
 use learnink_webhook::MessageId;
@@ -20,6 +24,9 @@ use learnink_webhook::newest::EventOrder;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+
+use crate::laptop::started;
+use crate::records::{RECEIVED_AT_S, batch, record as record_of};
 
 /// An event about a learner's activity in a course.
 #[derive(Debug, Clone)]
@@ -144,12 +151,18 @@ impl Script {
         Self { batches: Arc::new(Mutex::new(answers.into())), ..Self::default() }
     }
 
-    async fn start(&self) -> Learners {
+    /// Starts it, and returns how to reach it.
+    async fn start(&self) -> SdkConfig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let server = HttpRouter::new().fallback(answer).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, server).await });
-        Learners::new(&sdk_config(&endpoint), "learners")
+        sdk_config(&endpoint)
+    }
+
+    /// Starts it, and returns a table of learners there.
+    async fn learners(&self) -> Learners {
+        Learners::new(&self.start().await, "learners")
     }
 
     /// The operations that were called, each with the first words of its statements.
@@ -212,10 +225,37 @@ async fn record(learners: &Learners, events: &[Event]) -> Vec<Result<(), String>
 }
 
 #[tokio::test]
+async fn a_batch_of_new_messages_is_claimed_written_and_settled_with_one_request_each() {
+    let all = || json!(vec![json!({}); 10]);
+    let script = Script::of([all(), all(), all()]);
+    let aws = script.start().await;
+    let tables =
+        [("LEARNINK_LEARNERS_TABLE", "learners"), ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown-events")];
+    let consumer = Consumer::new(
+        learnink_handlers::router(&Env::of(tables).with_tables(aws.clone())).unwrap(),
+        DynamoDbLedger::new(&aws, "ledger"),
+        SqsQueues::new(&aws, "none", "none"),
+        7,
+        || 0.5,
+    );
+    let records = (0..10).map(|number| {
+        let body = started(&format!("learner-{number}"), "course", "2022-11-04T09:58:58.233Z");
+        let mut record = record_of(&format!("sqs-{number}"), &format!("msg_{number}"), body);
+        record.attributes.insert("ApproximateReceiveCount".to_owned(), "1".to_owned());
+        record
+    });
+    let now = Timestamp::from_second(RECEIVED_AT_S).unwrap();
+    let invocation = Invocation::new("1", now, Duration::from_secs(20));
+    let report = consumer.consume(&batch(records.collect()), &invocation).await;
+    assert!(report.records.iter().all(|record| record.outcome == Outcome::Processed), "{report:?}");
+    assert_eq!(script.calls(), ["INSERT", "INSERT", "UPDATE"].map(|verb| [verb; 10].join(" ")));
+}
+
+#[tokio::test]
 async fn learners_who_are_new_in_a_course_are_one_request_with_one_write_each() {
     let script = Script::of([json!(vec![json!({}); 10])]);
     let events: Vec<_> = (0..10).map(|learner| start(learner, 5)).collect();
-    assert_eq!(record(&script.start().await, &events).await, vec![Ok(()); 10]);
+    assert_eq!(record(&script.learners().await, &events).await, vec![Ok(()); 10]);
     assert_eq!(script.calls(), [["INSERT"; 10].join(" ")]);
 }
 
@@ -224,7 +264,7 @@ async fn events_about_the_same_learner_and_course_are_one_write() {
     let script = Script::of([json!([{}])]);
     let events = [5, 4, 6].into_iter().enumerate();
     let events: Vec<_> = events.map(|(message, at_ms)| Event { message, ..start(0, at_ms) }).collect();
-    assert_eq!(record(&script.start().await, &events).await, vec![Ok(()); 3]);
+    assert_eq!(record(&script.learners().await, &events).await, vec![Ok(()); 3]);
     let calls = script.calls.lock().unwrap();
     // The latest activity and the earliest start.
     let expected = json!([
@@ -237,7 +277,7 @@ async fn events_about_the_same_learner_and_course_are_one_write() {
 #[tokio::test]
 async fn a_learner_who_starts_a_course_again_is_an_insert_and_an_update() {
     let script = Script::of([json!([refused("DuplicateItem"), {}]), json!([{}])]);
-    assert_eq!(record(&script.start().await, &[start(0, 5), start(1, 5)]).await, vec![Ok(()); 2]);
+    assert_eq!(record(&script.learners().await, &[start(0, 5), start(1, 5)]).await, vec![Ok(()); 2]);
     assert_eq!(script.calls(), ["INSERT INSERT", "UPDATE"]);
 }
 
@@ -251,7 +291,7 @@ async fn an_event_that_says_nothing_new_is_written_no_further_and_one_that_does_
         (4, 6, 2),
     ] {
         let script = Script::of([json!([refused("DuplicateItem")]), json!([found(last_ms, first_ms)])]);
-        assert_eq!(record(&script.start().await, &[start(0, 5)]).await, [Ok(())]);
+        assert_eq!(record(&script.learners().await, &[start(0, 5)]).await, [Ok(())]);
         let expected = [&["INSERT", "UPDATE"][..], &["UpdateItem"].repeat(separate)].concat();
         assert_eq!(script.calls(), expected, "{last_ms} {first_ms}");
     }
@@ -262,12 +302,12 @@ async fn a_statement_that_is_not_carried_out_is_written_separately() {
     for answers in [json!([{}, refused("ThrottlingError"), {}]), json!([{}, refused("AccessDenied"), {}])] {
         let script = Script::of([answers]);
         let events = [start(0, 5), start(1, 5), start(2, 5)];
-        assert_eq!(record(&script.start().await, &events).await, [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(record(&script.learners().await, &events).await, [Ok(()), Ok(()), Ok(())]);
         assert_eq!(script.calls(), ["INSERT INSERT INSERT", "UpdateItem", "UpdateItem"]);
     }
     // And one without an answer.
     let script = Script::of([json!([{}])]);
-    assert_eq!(record(&script.start().await, &[start(0, 5), start(1, 5)]).await, [Ok(()), Ok(())]);
+    assert_eq!(record(&script.learners().await, &[start(0, 5), start(1, 5)]).await, [Ok(()), Ok(())]);
     assert_eq!(script.calls(), ["INSERT INSERT", "UpdateItem", "UpdateItem"]);
 }
 
@@ -275,7 +315,7 @@ async fn a_statement_that_is_not_carried_out_is_written_separately() {
 async fn a_row_that_dynamodb_does_not_take_fails_its_own_event_alone() {
     // The request is refused as a whole.
     let script = Script { refused: Some("learner-1"), ..Script::default() };
-    let recorded = record(&script.start().await, &[start(0, 5), start(1, 5), start(2, 5)]).await;
+    let recorded = record(&script.learners().await, &[start(0, 5), start(1, 5), start(2, 5)]).await;
     let error = "could not write to the table `learners`: AWS answered 400 (ValidationException)";
     assert_eq!(recorded, [Ok(()), Err(error.to_owned()), Ok(())]);
 }
