@@ -24,9 +24,9 @@ use tokio::sync::oneshot;
 /// use learnink_webhook::group::Group;
 ///
 /// # async fn example() {
-/// let lengths = Group::new(async |words: Vec<&str>| words.iter().map(|word| word.len()).collect());
+/// let doubled = Group::new(async |numbers: Vec<u32>| numbers.iter().map(|number| number * 2).collect());
 /// // One call, with both.
-/// assert_eq!(join(lengths.ask("one"), lengths.ask("three")).await, (Some(3), Some(5)));
+/// assert_eq!(join(doubled.ask(1), doubled.ask(2)).await, (Some(2), Some(4)));
 /// # }
 /// ```
 pub struct Group<Q, A> {
