@@ -39,7 +39,7 @@ use crate::Consumer;
 use crate::breaker::Trials;
 use crate::claims::{Acquired, Batch, LONGEST_PAUSE};
 use crate::dead_letter::PAYLOAD_MISMATCH;
-use crate::ending::{Deliveries, Ending, RetryAfter};
+use crate::ending::{Deliveries, Ending, RetryAfter, conclude};
 use crate::invocation::Invocation;
 use crate::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, payload_sha256};
 use crate::ledger::{Ledger, StoredWindow};
@@ -487,50 +487,15 @@ impl<L: Ledger + Send + 'static, Q: Queues> Consumer<L, Q> {
             Either::Right(((), _)) => return None,
         };
         let done = &mut acquired.history.done;
-        done.extend(log.after(0));
-        let ended_of =
-            |task: &Task| report.handlers.iter().find(|run| run.key == task.key).map(|run| &run.ended);
-        let (ended, unfinished): (Vec<_>, Vec<_>) =
-            acquired.tasks.iter().partition(|task| ended_of(task).is_some_and(Ended::is_done));
-        let kind_of = |task: &Task| ended_of(task).and_then(Ended::kind);
-        for task in ended {
-            task.forget_list(done);
-            done.extend(task.completes.iter().cloned());
-        }
-        for task in &unfinished {
-            let made_progress = log.has_progress_of(&task.key);
-            // If nothing failed, the delivery does not count.
-            if made_progress || kind_of(task) != Some(FailureKind::Unfinished) {
-                task.note_delivery(made_progress, done);
-            }
-        }
-        let ending = match Ending::of(&report.handlers) {
+        let (count, most) = (record.receive_count(), self.max_receive_count);
+        let ending = match conclude(&acquired.tasks, &report.handlers, &log, count, most, done) {
             // The window of a replay was closed, or asks for none of the handlers.
             Ending::Processed if acquired.tasks.is_empty() => delivery.end_without_work(Ending::Ignored),
             Ending::Processed => delivery.end_without_work(Ending::Processed),
-            ending => {
-                let without_progress = unfinished.iter().filter_map(|task| match kind_of(task) {
-                    Some(FailureKind::Permanent) => None,
-                    Some(FailureKind::Unfinished) => Some(Some(0)),
-                    _ => Some(task.without_progress(done)),
-                });
-                let without_progress: Vec<_> = without_progress.collect();
-                let (count, most) = (record.receive_count(), self.max_receive_count);
-                // After progress, a list does not wait longer because of its earlier deliveries.
-                let failures =
-                    without_progress.iter().map(|failed| failed.map_or(count, |failed| failed + 1)).max();
-                ending.failed(failures).within(Deliveries::of(count, most, without_progress))
-            }
+            ending => ending,
         };
         if let (None, Some(window)) = (ending.failure(), &delivery.message.window) {
             done.insert(run_key(window));
-        }
-        if let Ending::DeadLetter(_) = ending {
-            // A redrive tries everything that is not done, with as many attempts as a new message.
-            for task in unfinished {
-                task.forget_refusals(done);
-                task.forget_deliveries(done);
-            }
         }
         Some(ending)
     }

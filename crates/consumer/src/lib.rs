@@ -13,6 +13,7 @@
 //! | [`acts`] | what operators did with messages |
 //! | [`replay`] | replay windows, under which an operator runs finished work again |
 //! | [`backoff`] | how long a failed delivery waits |
+//! | [`ending`] | how a record ends, from how its handlers ended |
 //! | [`dead_letter`] | why a message is on the dead-letter queue |
 //! | [`queues`] | the dead-letter queue, what is sent again, and how long a failed message waits |
 //! | [`config`] | the configuration, from environment variables |
@@ -25,7 +26,7 @@ mod breaker;
 mod claims;
 pub mod config;
 pub mod dead_letter;
-mod ending;
+pub mod ending;
 mod invocation;
 pub mod lambda;
 pub mod ledger;
