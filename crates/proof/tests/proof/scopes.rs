@@ -28,10 +28,8 @@ const CLAIMS: Scope = Scope {
     records: 1,
 };
 
-/// As deployed, but for one rule.
 const ONE_CLOCK: Scope = Scope { clocks: &[0], ..CLAIMS };
 
-/// Two sends under all that consumers do, where the ledger answers.
 const SENT_TWICE: Scope =
     Scope { sends: 2, requests: Requests::Fail { late: 0 }, failures: true, records: 2, ..ONE_CLOCK };
 
@@ -52,8 +50,15 @@ const TWO_HANDLERS: Scope = Scope {
     ..ONE_CLOCK
 };
 
-const PARTS: Scope =
-    Scope { handlers: &["push"], list: List::Parts, owners: 1, requests: Requests::AreAnswered, ..ONE_CLOCK };
+const PARTS: Scope = Scope {
+    handlers: &["push"],
+    list: List::Parts,
+    owners: 1,
+    max_receive_count: 1,
+    requests: Requests::AreAnswered,
+    redrives: 1,
+    ..ONE_CLOCK
+};
 
 const REDRIVEN: Scope = Scope {
     owners: 1,
@@ -104,7 +109,7 @@ fn holds(name: &str, scope: Scope) {
 }
 
 macro_rules! scopes {
-    ($($(#[$large:meta])? $test:ident: $scope:expr;)+) => {
+    ($($test:ident: $scope:expr;)+) => {
         $(#[test]
         fn $test() {
             holds(stringify!($test), $scope);
@@ -117,6 +122,7 @@ scopes! {
     every_promise_holds_for_a_message_sent_twice: SENT_TWICE;
     every_promise_holds_with_three_consumers: THREE_CONSUMERS;
     every_promise_holds_for_a_list: LIST;
+    every_promise_holds_for_a_list_in_parts: PARTS;
     every_promise_holds_for_two_handlers_with_refusals_and_a_redrive: TWO_HANDLERS;
     everything_is_done_in_the_end_after_as_many_redrives_as_it_takes: REDRIVEN;
     every_promise_holds_under_a_replay_window: WINDOW;
@@ -141,7 +147,7 @@ fn every_promise_holds_in_the_larger_scopes() {
         ("a window", Scope { clocks: &[0, -1], requests: Requests::Fail { late: 0 }, ..WINDOW }),
         ("a window that closes", Scope { window: WindowScope::Resend { closes: true }, ..WINDOW }),
         ("a run", Scope { clocks: &[0, -1], requests: Requests::Fail { late: 0 }, ..RUN }),
-        ("parts", PARTS),
+        ("parts", Scope { max_receive_count: 2, redrives: 0, ..PARTS }),
     ];
     for (name, scope) in more {
         holds(name, scope);
