@@ -480,3 +480,57 @@ fn broken(error: hyper::Error) -> ConnectorError {
     }
     ConnectorError::other(error.into(), Some(ErrorKind::TransientError))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(url: &str) -> Option<Origin> {
+        Origin::of(&url.parse().unwrap())
+    }
+
+    #[test]
+    fn the_host_of_a_request_has_a_port_unless_it_is_the_schemes_own() {
+        for (url, host) in [
+            ("https://sqs.eu-west-1.amazonaws.com/", "sqs.eu-west-1.amazonaws.com"),
+            ("https://localhost:443/", "localhost"),
+            ("http://localhost:80", "localhost"),
+            ("http://localhost:443/", "localhost:443"),
+            ("http://[::1]:4566/", "[::1]:4566"),
+            ("https://[::1]/", "[::1]"),
+        ] {
+            assert_eq!(origin(url).unwrap().host(), host);
+        }
+    }
+
+    #[test]
+    fn a_certificate_names_an_address_without_brackets() {
+        for (url, name) in [("https://[::1]:443/", "::1"), ("https://127.0.0.1/", "127.0.0.1")] {
+            assert_eq!(origin(url).unwrap().server_name().unwrap().to_str(), name);
+        }
+    }
+
+    #[test]
+    fn only_http_and_https_have_an_origin() {
+        for url in ["ftp://localhost/", "localhost:443", "/path"] {
+            assert_eq!(origin(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_written_with_its_path_and_its_host() {
+        let addressed = |uri: &str, host: Option<&str>| {
+            let mut request = Request::builder().uri(uri);
+            if let Some(host) = host {
+                request = request.header(HOST, host);
+            }
+            let request = request.body(SdkBody::empty()).unwrap();
+            let request = addressed(request, &origin("https://localhost:8443").unwrap()).unwrap();
+            (request.uri().to_string(), request.headers()[HOST].to_str().unwrap().to_owned())
+        };
+        let expected = |uri: &str, host: &str| (uri.to_owned(), host.to_owned());
+        assert_eq!(addressed("https://localhost:8443", None), expected("/", "localhost:8443"));
+        assert_eq!(addressed("https://localhost:8443/a?b=c", None), expected("/a?b=c", "localhost:8443"));
+        assert_eq!(addressed("https://localhost:8443/", Some("signed")), expected("/", "signed"));
+    }
+}
