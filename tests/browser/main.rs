@@ -12,11 +12,15 @@
 mod stand;
 mod web_driver;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::response::Html;
-use axum::routing::get;
+use axum::routing::{get, post};
+use learnink_tests::signing;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -67,6 +71,116 @@ async fn the_cause_of_a_refusal_is_on_the_page_of_the_request() {
         let text = browser.text().await;
         assert!(text.contains("refused") && text.contains(cause), "{cause}: {text}");
     }
+    browser.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_break_that_was_not_signed_is_named_on_the_page_of_the_request() {
+    let dev = Dev::start();
+    let browser = Browser::start(&[]).await;
+    browser.goto(&dev.link).await;
+    let signed = learnink_tests::read("events/user.course.started.json");
+    let headers = signing::headers(&dev.secret, "msg_longer", signing::now_s(), signed.as_bytes());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = headers
+        .iter()
+        .fold(client.post(&dev.endpoint), |request, (name, value)| request.header(*name, value));
+    assert_eq!(request.body(format!("{signed}\n")).send().await.unwrap().status(), 401);
+
+    browser.goto(&format!("{}/messages/msg_longer", dev.console)).await;
+    eventually("the refusal", async || browser.text().await.contains("401")).await;
+    browser.tab_to("button", "Check the signature").await;
+    browser.press(ENTER).await;
+    eventually("the diagnosis", async || {
+        browser.text().await.contains("The body has a line break at its end that was not signed")
+    })
+    .await;
+    browser.quit().await;
+}
+
+/// How many letters the page has of each of three causes; `LETTERS=430` has ten times as many.
+fn letters() -> [usize; 3] {
+    let all: usize = std::env::var("LETTERS").map_or(43, |letters| letters.parse().unwrap());
+    [all * 7 / 10, all * 2 / 10, all - all * 7 / 10 - all * 2 / 10]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_cause_of_three_is_redriven_and_another_is_dropped_and_restored() {
+    let is_repaired = Arc::new(AtomicBool::new(false));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let push = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", push.local_addr().unwrap());
+    let router = Router::new().route(
+        "/",
+        post({
+            let (is_repaired, sent) = (is_repaired.clone(), sent.clone());
+            async move || {
+                if !is_repaired.load(Ordering::SeqCst) {
+                    return StatusCode::UNPROCESSABLE_ENTITY;
+                }
+                sent.fetch_add(1, Ordering::SeqCst);
+                StatusCode::OK
+            }
+        }),
+    );
+    tokio::spawn(async move { axum::serve(push, router).await });
+    let secret = "whsec_c2hvd24gdG8gbm9ib2R5LCBvZiB0aGUgdGVzdA==";
+    let variables =
+        [("LEARNINK_PUSH", "endpoint"), ("LEARNINK_PUSH_URL", &url), ("LEARNINK_PUSH_SECRET", secret)];
+    let dev = Dev::start_with(&variables);
+    let [refused, unreadable, empty] = letters();
+    let many =
+        |count: usize| ["--concurrency".to_owned(), "16".to_owned(), "--count".to_owned(), count.to_string()];
+    for (body, count) in [
+        (&*learnink_tests::read("events/notifications.sent.json"), refused),
+        ("not JSON", unreadable),
+        (r#"{"object":"event","type":"user.course.started","api_version":"2022-11-15","data":{}}"#, empty),
+    ] {
+        dev.send_body(body, &many(count).each_ref().map(String::as_str));
+    }
+
+    let browser = Browser::start(&[]).await;
+    browser.goto(&dev.link).await;
+    let look = async || {
+        browser.goto(&format!("{}/dead-letters", dev.console)).await;
+        browser.tab_to("button", "Look at the queue").await;
+        browser.press(ENTER).await;
+        eventually("the queue", async || browser.text().await.contains("On the queue")).await;
+        browser.text().await
+    };
+    // Two counts may be alike.
+    let has = |text: &str, verb: &str, count: usize| {
+        text.contains(&format!("{verb} {count} dead letters of cause"))
+    };
+    eventually("all letters", async || {
+        let text = look().await;
+        letters().iter().all(|count| has(&text, "Redrive", *count))
+    })
+    .await;
+
+    is_repaired.store(true, Ordering::SeqCst);
+    let act = async |verb: &str, count: usize| {
+        let title = format!("{verb} {count} dead letters of cause");
+        browser.tab_to("summary", &title).await;
+        browser.press(ENTER).await;
+        browser.tab_to("button", &title).await;
+        browser.press(ENTER).await;
+    };
+    act("Redrive", refused).await;
+    eventually("every notification", async || sent.load(Ordering::SeqCst) == refused).await;
+    eventually("the others alone", async || {
+        let text = look().await;
+        !has(&text, "Redrive", refused) && has(&text, "Redrive", unreadable) && has(&text, "Redrive", empty)
+    })
+    .await;
+
+    act("Drop", unreadable).await;
+    eventually("one cause", async || !has(&look().await, "Drop", unreadable)).await;
+    let files = dev.files("dead-letters-");
+    assert_eq!(files.len(), 1, "{files:?}");
+    dev.learnink(&["dlq", "restore", &files[0], "--yes"]);
+    eventually("two causes", async || has(&look().await, "Drop", unreadable)).await;
+    assert_eq!(sent.load(Ordering::SeqCst), refused, "nothing is sent twice");
     browser.quit().await;
 }
 

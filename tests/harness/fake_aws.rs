@@ -1,7 +1,7 @@
 //! An AWS that fails on purpose: the calls of SQS and Secrets Manager that the receiver uses.
 //!
 //! It speaks HTTP over a bare socket, because it has to break the rules of HTTP servers: close a connection in the
-//! middle, announce more than it sends, keep a caller waiting.
+//! middle, announce more than it sends, answer twice, keep a caller waiting.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,10 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use learnink_aws::Connections;
 use learnink_local::sdk_config;
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// The fate of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +41,22 @@ pub enum Fate {
     Nonsense,
     /// The answer breaks off.
     CutOff,
+    /// The answer breaks off before its headers have ended.
+    HeadCutOff,
+    /// The answer is not HTTP.
+    NotHttp,
+    /// The answer goes on and on, a byte at a time.
+    Endless,
+    /// The answer is 1 TB long.
+    Huge,
+    /// It is carried out, and the answer comes in chunks of a few bytes.
+    Chunked,
+    /// It is carried out, and the answer is HTTP/1.0, which ends with the connection.
+    Http10,
+    /// It is carried out, and the connection closes after the answer, which says so.
+    Closing,
+    /// It is carried out and answered twice.
+    AnsweredTwice,
 }
 
 impl Fate {
@@ -42,7 +64,14 @@ impl Fate {
     pub const fn stores(self) -> bool {
         matches!(
             self,
-            Self::Answered | Self::DoneThenFailed(..) | Self::DoneThenDropped | Self::DoneThenSilent
+            Self::Answered
+                | Self::DoneThenFailed(..)
+                | Self::DoneThenDropped
+                | Self::DoneThenSilent
+                | Self::Chunked
+                | Self::Http10
+                | Self::Closing
+                | Self::AnsweredTwice
         )
     }
 }
@@ -65,6 +94,9 @@ struct State {
     secrets: HashMap<&'static str, String>,
     calls: HashMap<String, usize>,
     connections: usize,
+    closed: usize,
+    /// How many of the next requests are not read to their end.
+    unread: usize,
     /// How long a connection may be idle before it is closed.
     idle: Duration,
 }
@@ -74,13 +106,44 @@ struct State {
 pub struct FakeAws {
     endpoint: String,
     state: Arc<Mutex<State>>,
+    tls: Option<TlsAcceptor>,
+    /// Ends the connections that wait for a request.
+    closing: Arc<Notify>,
+}
+
+/// A certificate that nobody trusts unless they are told to.
+pub struct TestCertificate {
+    /// The certificate as PEM, for those who trust it.
+    pub pem: String,
+    tls: TlsAcceptor,
+}
+
+impl TestCertificate {
+    /// One for this machine: by name, and by address.
+    pub fn for_this_machine() -> Self {
+        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).expect("the names are valid");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("the key was just made");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|config| {
+                config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key)
+            });
+        let config = config.expect("the certificate was just made");
+        Self { pem: made.cert.pem(), tls: TlsAcceptor::from(Arc::new(config)) }
+    }
 }
 
 impl FakeAws {
     /// Starts one that answers every call.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let aws = Self::at(&listener);
+        Self::start_at("127.0.0.1", None).await
+    }
+
+    /// The same at another address of this machine, with TLS if it has a certificate.
+    pub async fn start_at(address: &str, certificate: Option<&TestCertificate>) -> Self {
+        let listener = TcpListener::bind(format!("{address}:0")).await.expect("a port is free");
+        let aws = Self::at(&listener, certificate.map(|certificate| certificate.tls.clone()));
         tokio::spawn(aws.clone().accept(listener));
         aws
     }
@@ -93,7 +156,7 @@ impl FakeAws {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime can be built").block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-                let aws = Self::at(&listener);
+                let aws = Self::at(&listener, None);
                 // If nobody waits for it, the test has ended.
                 let _ = sender.send(aws.clone());
                 aws.accept(listener).await;
@@ -102,7 +165,7 @@ impl FakeAws {
         started.recv().expect("it starts")
     }
 
-    fn at(listener: &TcpListener) -> Self {
+    fn at(listener: &TcpListener, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().expect("a listener has an address");
         let state = State {
             destiny: Box::new(|_| Fate::Answered),
@@ -110,17 +173,36 @@ impl FakeAws {
             secrets: HashMap::new(),
             calls: HashMap::new(),
             connections: 0,
+            closed: 0,
+            unread: 0,
             idle: Duration::from_mins(1),
         };
-        Self { endpoint: format!("http://{address}"), state: Arc::new(Mutex::new(state)) }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Self {
+            endpoint: format!("{scheme}://{address}"),
+            state: Arc::new(Mutex::new(state)),
+            tls,
+            closing: Arc::default(),
+        }
     }
 
     async fn accept(self, listener: TcpListener) {
         while let Ok((stream, _)) = listener.accept().await {
             self.lock().connections += 1;
+            // Or a second answer would wait until the next request is sent, and pass for its answer.
+            let _ = stream.set_nodelay(true);
             let aws = self.clone();
-            // Connections that end badly are the purpose of this.
-            tokio::spawn(async move { aws.serve(stream).await });
+            tokio::spawn(async move {
+                // Connections that end badly are the purpose of this.
+                let _ = match &aws.tls {
+                    None => aws.serve(stream).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => aws.serve(stream).await,
+                        Err(error) => Err(error),
+                    },
+                };
+                aws.lock().closed += 1;
+            });
         }
     }
 
@@ -129,9 +211,9 @@ impl FakeAws {
         &self.endpoint
     }
 
-    /// How to reach it.
+    /// How to reach it, with the HTTP client of the Lambdas.
     pub fn sdk_config(&self) -> SdkConfig {
-        sdk_config(&self.endpoint)
+        over_connections(&self.endpoint)
     }
 
     /// The URL of its queue.
@@ -162,6 +244,16 @@ impl FakeAws {
         self.lock().idle = idle;
     }
 
+    /// Closes the connections that wait for a request.
+    pub fn close_connections(&self) {
+        self.closing.notify_waiters();
+    }
+
+    /// Reads only a part of the next `requests` requests, and then closes their connections.
+    pub fn leave_unread(&self, requests: usize) {
+        self.lock().unread = requests;
+    }
+
     /// What was stored, in order.
     pub fn stored(&self) -> Vec<StoredMessage> {
         self.lock().stored.clone()
@@ -177,16 +269,25 @@ impl FakeAws {
         self.lock().connections
     }
 
+    /// How many of them it has closed.
+    pub fn closed(&self) -> usize {
+        self.lock().closed
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
         let mut received = Vec::new();
         loop {
             let idle = self.lock().idle;
-            let read = tokio::time::timeout(idle, read_request(&mut stream, &mut received)).await;
-            let Ok(Some((operation, body))) = read.unwrap_or(Ok(None)) else { return Ok(()) };
+            let read = tokio::select! {
+                read = self.read_request(&mut stream, &mut received) => read,
+                () = tokio::time::sleep(idle) => Ok(None),
+                () = self.closing.notified() => Ok(None),
+            };
+            let Ok(Some((operation, body))) = read else { return Ok(()) };
             let (fate, status, answer) = self.decide_and_do(&operation, &body);
             let error = |code: &str| json!({ "__type": code, "message": "on purpose" }).to_string();
             match fate {
@@ -198,8 +299,76 @@ impl FakeAws {
                 Fate::CutOff => return respond(&mut stream, 200, &answer.to_string(), 100).await,
                 Fate::Dropped | Fate::DoneThenDropped => return Ok(()),
                 Fate::Silent | Fate::DoneThenSilent => std::future::pending().await,
+                Fate::HeadCutOff => return stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-").await,
+                Fate::NotHttp => stream.write_all(b"220 mail.example.org ready\r\n").await?,
+                Fate::Endless => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+                    loop {
+                        stream.write_all(b"1\r\n \r\n").await?;
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                Fate::Huge => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1099511627776\r\n\r\n").await?;
+                    loop {
+                        stream.write_all(&[b' '; 64 * 1024]).await?;
+                    }
+                }
+                Fate::Chunked => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+                    for chunk in answer.to_string().as_bytes().chunks(7) {
+                        let framed = [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
+                        stream.write_all(&framed).await?;
+                    }
+                    stream.write_all(b"0\r\n\r\n").await?;
+                }
+                Fate::Http10 => {
+                    return stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{answer}").as_bytes()).await;
+                }
+                Fate::Closing => {
+                    let head = format!("content-length: {}\r\nconnection: close", answer.to_string().len());
+                    return stream
+                        .write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{answer}").as_bytes())
+                        .await;
+                }
+                Fate::AnsweredTwice => {
+                    respond(&mut stream, status, &answer.to_string(), 0).await?;
+                    respond(&mut stream, status, &answer.to_string(), 0).await?;
+                }
             }
         }
+    }
+
+    /// The operation and the JSON of the next call, or `None` if the connection ends.
+    async fn read_request(
+        &self,
+        stream: &mut (impl AsyncRead + Unpin),
+        received: &mut Vec<u8>,
+    ) -> io::Result<Option<(String, Value)>> {
+        loop {
+            if let Some((head, length)) = head(received) {
+                if let Some(others) = self.unread_left() {
+                    self.lock().unread = others;
+                    return Ok(None);
+                }
+                let end = head.len() + length;
+                if let Some(body) = received.get(head.len()..end) {
+                    let body = serde_json::from_slice(body).unwrap_or_default();
+                    let target = header(&head, "x-amz-target").unwrap_or_default();
+                    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+                    received.drain(..end);
+                    return Ok(Some((operation, body)));
+                }
+            }
+            if stream.read_buf(received).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How many requests are left unread after this one, if this one is.
+    fn unread_left(&self) -> Option<usize> {
+        self.lock().unread.checked_sub(1)
     }
 
     fn decide_and_do(&self, operation: &str, body: &Value) -> (Fate, u16, Value) {
@@ -231,25 +400,6 @@ fn stored(body: &Value) -> StoredMessage {
     StoredMessage { body: text(&body["MessageBody"]), attributes: attributes.collect() }
 }
 
-/// The operation and the JSON of the next call, or `None` if the connection ends.
-async fn read_request(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<(String, Value)>> {
-    loop {
-        if let Some((head, length)) = head(received) {
-            let end = head.len() + length;
-            if let Some(body) = received.get(head.len()..end) {
-                let body = serde_json::from_slice(body).unwrap_or_default();
-                let target = header(&head, "x-amz-target").unwrap_or_default();
-                let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-                received.drain(..end);
-                return Ok(Some((operation, body)));
-            }
-        }
-        if stream.read_buf(received).await? == 0 {
-            return Ok(None);
-        }
-    }
-}
-
 /// The head of a request with its blank line, and the length of the body after it.
 fn head(received: &[u8]) -> Option<(String, usize)> {
     let end = received.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
@@ -265,10 +415,20 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Answers, and announces `missing` bytes more than it sends.
-async fn respond(stream: &mut TcpStream, status: u16, body: &str, missing: usize) -> io::Result<()> {
+async fn respond(
+    stream: &mut (impl AsyncWrite + Unpin),
+    status: u16,
+    body: &str,
+    missing: usize,
+) -> io::Result<()> {
     let length = body.len() + missing;
     let answer = format!(
         "HTTP/1.1 {status} Status\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     stream.write_all(answer.as_bytes()).await
+}
+
+/// The configuration for an emulator at `endpoint`, with the HTTP client of the Lambdas instead of the laptop's.
+pub fn over_connections(endpoint: &str) -> SdkConfig {
+    sdk_config(endpoint).into_builder().http_client(Connections::default()).build()
 }

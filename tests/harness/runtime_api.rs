@@ -91,6 +91,22 @@ impl Function {
         self.process.kill().await.expect("the process is ours");
     }
 
+    /// Freezes the process, as Lambda does with an environment between two invocations: SIGSTOP.
+    pub async fn freeze(&self) {
+        self.signal("-STOP").await;
+    }
+
+    /// Lets the process continue: SIGCONT.
+    pub async fn thaw(&self) {
+        self.signal("-CONT").await;
+    }
+
+    async fn signal(&self, signal: &str) {
+        let id = self.process.id().expect("the process runs").to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await;
+        assert!(sent.expect("the machine has `kill`").success());
+    }
+
     /// Passes an event to the function and waits for the result.
     pub async fn invoke(&mut self, event: Value) -> Outcome {
         self.events.send(event).await.expect("the Runtime API runs");

@@ -121,7 +121,9 @@ fn checkout(folder: &Path) {
         fs::create_dir_all(folder.join(name)).unwrap();
     }
     build(&folder.join(".aws-sam/build"));
-    fs::copy(root().join("samconfig.toml"), folder.join("samconfig.toml")).unwrap();
+    for name in ["samconfig.toml", "deploy-role.yaml"] {
+        fs::copy(root().join(name), folder.join(name)).unwrap();
+    }
     write_program(&folder.join("scripts/check"), "[ \"$1\" = tools ]");
     symlink(root().join(".venv"), folder.join(".venv")).unwrap();
     for (name, script) in stand_ins(folder) {
@@ -141,7 +143,7 @@ fn script(folder: &Path, page: &str) -> String {
         match heading.as_str() {
             "Production" if commands.contains("learnink doctor") => script.push_str(CROSSWISE),
             "New code" => script.push_str(UNCHANGED),
-            "From GitHub" if commands.contains("create-role") => script.push_str(ROLE),
+            "From GitHub" if commands.contains("deploy-role.yaml") => script.push_str(ROLE),
             _ => {}
         }
     }
@@ -160,7 +162,7 @@ aws lambda get-alias --function-name learnink-webhooks-staging-consumer --name l
 
 /// The role that GitHub's jobs assume.
 const ROLE: &str = "
-aws iam get-role --role-name learnink-webhooks-staging-deploy --query Role.AssumeRolePolicyDocument
+aws iam get-role --role-name deploy-learnink-webhooks-staging --query Role.AssumeRolePolicyDocument
 ";
 
 /// Sends each stack a webhook that the other one would accept.
@@ -177,8 +179,9 @@ fn whoever_follows_the_deploy_page_gets_there_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     checkout(folder);
-    let _stacks = ["learnink-webhooks-staging", "learnink-webhooks-production"]
-        .map(|name| Temporary { name, region: "eu-west-1" });
+    let _stacks =
+        ["learnink-webhooks-staging", "learnink-webhooks-production", "deploy-learnink-webhooks-staging"]
+            .map(|name| Temporary { name, region: "eu-west-1" });
     let mut bash = with_aws(Path::new("bash"));
     bash.current_dir(folder).env("HOME", folder.join("home")).env("USER", "you");
     bash.env("STAGING_SECRET", SECRET).env("PRODUCTION_SECRET", PRODUCTION_SECRET);
@@ -252,9 +255,9 @@ fn a_deploy_that_github_runs_again_is_another_release() {
     assert_eq!(
         overridden("2"),
         [
-            r#""Release=0123456789.2 Stage=staging""#,
-            r#""Release=0123456789.2 Stage=staging""#,
-            r#""Release=0123456789.2 Stage=production GradualRollout=true""#,
+            r#""Release=0123456789.2 Boundary=on Stage=staging""#,
+            r#""Release=0123456789.2 Boundary=on Stage=staging""#,
+            r#""Release=0123456789.2 Boundary=on Stage=production GradualRollout=true""#,
         ]
     );
     assert_ne!(overridden("1"), overridden("2"));

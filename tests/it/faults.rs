@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use learnink_receiver::{GatewayEvent, Receipt, Receiver, SigningSecrets, SqsQueue, Verifier};
-use learnink_tests::fake_aws::{FakeAws, Fate, StoredMessage};
+use learnink_tests::fake_aws::{FakeAws, Fate, StoredMessage, TestCertificate, over_connections};
 use learnink_tests::signing::{self, OTHER_SECRET, SECRET};
 use learnink_webhook::Message;
 use serde_json::json;
@@ -67,6 +67,10 @@ async fn every_failure_of_sqs_is_answered_503_with_its_reason_and_a_time_to_come
         (Fate::DoneThenDropped, "unreachable"),
         (Fate::Nonsense, "unconfirmed"),
         (Fate::CutOff, "unconfirmed"),
+        (Fate::HeadCutOff, "unreachable"),
+        (Fate::NotHttp, "unreachable"),
+        (Fate::Endless, "timed_out"),
+        (Fate::Huge, "unconfirmed"),
     ];
     let answers = join_all(table.map(|(fate, _)| answer(fate))).await;
     for ((fate, reason), answer) in table.into_iter().zip(answers) {
@@ -77,7 +81,7 @@ async fn every_failure_of_sqs_is_answered_503_with_its_reason_and_a_time_to_come
 #[tokio::test]
 async fn a_queue_where_nobody_listens_is_answered_503() {
     let aws = FakeAws::start().await;
-    let closed = learnink_local::sdk_config("http://127.0.0.1:1");
+    let closed = over_connections("http://127.0.0.1:1");
     let secrets = SigningSecrets::fixed(Verifier::new(SECRET).unwrap());
     let receiver = Receiver::new(secrets, SqsQueue::new(&closed, aws.queue_url()));
     let receipt = receive(&receiver, "msg_1", "{}").await;
@@ -113,6 +117,79 @@ async fn a_connection_that_was_closed_while_the_environment_was_frozen_costs_no_
         // The whole thread, so that nothing here notices what happens to the connection meanwhile.
         std::thread::sleep(Duration::from_millis(150));
     }
+}
+
+#[tokio::test]
+async fn every_form_of_an_http_1_answer_confirms_its_webhook_and_no_other() {
+    for fate in [Fate::Chunked, Fate::Http10, Fate::Closing, Fate::AnsweredTwice] {
+        let aws = FakeAws::start().await;
+        let receiver = receiver(&aws);
+        for round in 1..=3 {
+            aws.decide(move |_| fate);
+            let id = format!("msg_{round}");
+            assert_eq!(receive(&receiver, &id, "{}").await.outcome.answer().status_code, 200, "{fate:?}");
+            assert_eq!(aws.stored().len(), round, "{fate:?}");
+            // An answer that is still on its way, to another request, confirms nothing.
+            aws.decide(|_| Fate::Failed(403, "AccessDenied"));
+            let refused = receive(&receiver, "msg_refused", "{}").await;
+            assert_eq!(refused.outcome.reason(), Some("denied"), "{fate:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_cut_off_is_sent_again_whole_or_answered_503() {
+    // Incompressible, and larger than what the socket takes at once.
+    let mut random = Rng::with_seed(20_261_129);
+    let body: String = (0..900_000).map(|_| random.alphanumeric()).collect();
+    let aws = FakeAws::start().await;
+    let receiver = receiver(&aws);
+    aws.leave_unread(1);
+    assert_eq!(receive(&receiver, "msg_1", &body).await.outcome.answer().status_code, 200);
+    let stored: Vec<_> = aws.stored().iter().map(decode).collect();
+    assert_eq!((stored.len(), &stored[0].body), (1, &body.into_bytes()));
+
+    aws.leave_unread(usize::MAX);
+    assert_eq!(receive(&receiver, "msg_2", "{}").await.outcome.reason(), Some("unreachable"));
+    assert_eq!(aws.stored().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_confirms_nothing() {
+    let aws = FakeAws::start().await;
+    let receiver = receiver(&aws);
+    let mut fates = [Fate::Silent].into_iter();
+    aws.decide(move |_| fates.next().unwrap_or(Fate::Answered));
+    for round in 1..=3 {
+        assert_eq!(receive(&receiver, &format!("msg_{round}"), "{}").await.outcome.answer().status_code, 200);
+        // The one that was waited for in vain is not used again.
+        assert_eq!((aws.connections(), aws.stored().len()), (2, round));
+    }
+}
+
+#[tokio::test]
+async fn a_queue_at_an_ipv6_address_is_reached() {
+    let aws = FakeAws::start_at("[::1]", None).await;
+    assert_eq!(receive(&receiver(&aws), "msg_1", "{}").await.outcome.answer().status_code, 200);
+    assert_eq!(aws.stored().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_prove_its_name_gets_no_webhook() {
+    let certificate = TestCertificate::for_this_machine();
+    let untrusted = FakeAws::start_at("127.0.0.1", Some(&certificate)).await;
+    let receipt = receive(&receiver(&untrusted), "msg_1", "{}").await;
+    assert_eq!((receipt.outcome.answer().status_code, receipt.outcome.reason()), (503, Some("not_sent")));
+    // Once: another attempt would find the same certificate.
+    assert_eq!((untrusted.connections(), untrusted.calls("SendMessage")), (1, 0));
+
+    let plain = FakeAws::start().await;
+    let https = over_connections(&plain.endpoint().replace("http:", "https:"));
+    let secrets = SigningSecrets::fixed(Verifier::new(SECRET).unwrap());
+    let receiver = Receiver::new(secrets, SqsQueue::new(&https, plain.queue_url()));
+    plain.close_idle_after(Duration::from_millis(50));
+    assert_eq!(receive(&receiver, "msg_1", "{}").await.outcome.answer().status_code, 503);
+    assert_eq!(plain.calls("SendMessage"), 0);
 }
 
 #[tokio::test]

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use futures_util::FutureExt;
 use learnink_connectors::progress::Learners;
 use learnink_local::EventSource;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};
-use learnink_tests::fake_aws::{FakeAws, Fate};
+use learnink_tests::fake_aws::{FakeAws, Fate, TestCertificate};
 use learnink_tests::read;
 use learnink_tests::runtime_api::{Function, Outcome};
 use learnink_tests::signing::{self, OTHER_SECRET, SECRET, now_s};
@@ -339,6 +340,73 @@ async fn receiver_at_level(aws: &FakeAws, level: &str) -> Function {
         ("LEARNINK_SIGNING_SECRET_ID", "learnink/test"),
     ];
     Function::start(binary("receiver"), &variables).await
+}
+
+#[tokio::test]
+async fn connections_that_close_while_the_environment_is_frozen_cost_no_webhook() {
+    let aws = FakeAws::start().await;
+    aws.set_secret("AWSCURRENT", SECRET);
+    let mut receiver = receiver_on(&aws).await;
+    for round in 1..=5 {
+        assert_eq!(status(&receiver.invoke(request(&format!("msg_{round}"), "{}")).await), 200);
+        // At most once, because nothing was written to a connection that was closed.
+        assert_eq!((aws.stored().len(), aws.calls("SendMessage")), (round, round));
+        receiver.freeze().await;
+        aws.close_connections();
+        while aws.closed() < aws.connections() {
+            tokio::task::yield_now().await;
+        }
+        receiver.thaw().await;
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_in_the_environment_is_not_used() {
+    let aws = FakeAws::start().await;
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
+    let mut variables = vec![
+        ("AWS_ENDPOINT_URL".to_owned(), aws.endpoint().to_owned()),
+        ("LEARNINK_QUEUE_URL".to_owned(), aws.queue_url()),
+        ("LEARNINK_SIGNING_SECRET".to_owned(), SECRET.to_owned()),
+    ];
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        variables.extend([(name.to_owned(), proxy_url.clone()), (name.to_lowercase(), proxy_url.clone())]);
+    }
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut receiver = Function::start(binary("receiver"), &variables).await;
+    assert_eq!(status(&receiver.invoke(request("msg_1", "{}")).await), 200);
+    assert_eq!(aws.stored().len(), 1);
+    assert!(proxy.accept().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn the_receivers_binary_trusts_the_certificates_that_it_is_told_to_and_no_others() {
+    let certificate = TestCertificate::for_this_machine();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("root.pem");
+    std::fs::write(&file, &certificate.pem).unwrap();
+    for address in ["127.0.0.1", "[::1]"] {
+        let aws = FakeAws::start_at(address, Some(&certificate)).await;
+        let queue_url = aws.queue_url();
+        let variables = [
+            ("AWS_ENDPOINT_URL", aws.endpoint()),
+            ("LEARNINK_QUEUE_URL", &queue_url),
+            ("LEARNINK_SIGNING_SECRET", SECRET),
+            ("SSL_CERT_FILE", file.to_str().unwrap()),
+        ];
+        let mut receiver = Function::start(binary("receiver"), &variables).await;
+        for round in 1..=3 {
+            assert_eq!(status(&receiver.invoke(request(&format!("msg_{round}"), "{}")).await), 200);
+            assert_eq!((aws.stored().len(), aws.connections()), (round, 1));
+        }
+
+        let mut distrustful = Function::start(binary("receiver"), &variables[..3]).await;
+        assert_eq!(status(&distrustful.invoke(request("msg_4", "{}")).await), 503);
+        assert_eq!(aws.stored().len(), 3);
+        let output = distrustful.into_output().await;
+        assert!(output.contains(r#""reason":"not_sent""#), "{output}");
+    }
 }
 
 #[tokio::test]

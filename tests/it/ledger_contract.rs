@@ -17,6 +17,8 @@ use learnink_tests::engine::Engine;
 use learnink_webhook::MessageId;
 use learnink_webhook::newest::EventOrder;
 
+use crate::learners::{Event, together_and_separately};
+
 on_both_engines! {
     a_claim_is_exclusive_until_it_is_settled,
     a_lease_that_ended_can_be_taken_over_and_its_owner_cannot_settle,
@@ -34,6 +36,7 @@ on_both_engines! {
     of_many_who_claim_an_expired_entry_at_once_one_gets_it,
     the_condition_decides_as_the_rule_does,
     the_earliest_start_and_the_latest_activity_stay_whatever_the_order,
+    what_a_batch_writes_together_is_what_its_events_write_one_by_one,
     a_try_of_the_statements_leaves_nothing_behind,
 }
 
@@ -471,4 +474,37 @@ async fn the_earliest_start_and_the_latest_activity_stay_whatever_the_order(engi
         ends.insert((first, row.last_activity_at.as_millisecond(), row.custom_id));
     }
     assert_eq!(ends, HashSet::from([(2_000, 4_000, None)]));
+}
+
+async fn what_a_batch_writes_together_is_what_its_events_write_one_by_one(engine: Engine) {
+    let event = |(message, (learner, is_start, at_ms, has_custom_id))| Event {
+        learner,
+        is_start,
+        at_ms,
+        message,
+        has_custom_id,
+    };
+    let events = [
+        // Two who are new, and one twice.
+        (0, true, 5, true),
+        (1, true, 5, false),
+        (0, true, 6, true),
+        // Later, with and without an id of the customer's; one who never started.
+        (0, true, 8, false),
+        (1, true, 7, true),
+        (2, false, 3, true),
+        // Late: an earlier start, an earlier activity, and one between the two.
+        (0, true, 2, true),
+        (2, false, 1, false),
+        (1, true, 6, true),
+        // The start of one who was active before; an activity without an id of the customer's.
+        (2, true, 2, true),
+        (1, false, 9, false),
+        (0, false, 8, true),
+    ];
+    let events: Vec<_> = events.into_iter().enumerate().map(event).collect();
+    let groups: Vec<_> = events.chunks(3).map(<[Event]>::to_vec).collect();
+    let [together, separately] = together_and_separately(&engine, &groups).await;
+    assert_eq!(together, separately);
+    assert_eq!(together.len(), 3);
 }

@@ -1,7 +1,7 @@
-//! The statements that the ledger sends to DynamoDB, read by the grammar that AWS documents. The emulators of these
-//! tests accept more than DynamoDB does, and a claim that DynamoDB refuses would stop every message.
+//! The statements that the ledger and the learners' table send to DynamoDB, read by the grammar that AWS documents. The
+//! emulators of these tests accept more than DynamoDB does, and a claim that DynamoDB refuses would stop every message.
 //!
-//! The parser supports the part of the grammar that the ledger needs, and refuses everything else.
+//! The parser supports the part of the grammar that they need, and refuses everything else.
 //! Source: DynamoDB developer guide, "`PartiQL` insert statements for DynamoDB" (`ql-reference.insert`), "`PartiQL`
 //! update statements for DynamoDB" (`ql-reference.update`), "Running batch operations with `PartiQL` for DynamoDB"
 //! (`ql-reference.multiplestatements.batching`), "Reserved words in DynamoDB" (`ReservedWords`); DynamoDB API,
@@ -10,17 +10,22 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use aws_config::SdkConfig;
 use axum::Router as HttpRouter;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
+use futures_util::future::join_all;
+use learnink_connectors::progress::Learners;
 use learnink_consumer::DynamoDbLedger;
 use learnink_consumer::ledger::Ledger;
 use learnink_consumer::ledger::Settlement;
-use learnink_local::pipeline::LEDGER_TABLE;
+use learnink_local::dynamodb::Table;
+use learnink_local::pipeline::{LEARNERS_TABLE, LEDGER_TABLE};
 use learnink_local::sdk_config;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::learners::Event;
 use crate::ledger_faults::{id, now, requests};
 
 /// Source: DynamoDB API, `BatchStatementRequest`, `Statement`.
@@ -29,23 +34,26 @@ const LONGEST_STATEMENT: usize = 8_192;
 /// Source: `ql-reference.multiplestatements.batching`.
 const MOST_STATEMENTS: usize = 25;
 
-/// A DynamoDB that accepts everything and records its requests.
+/// A DynamoDB that accepts everything, but has the rows of this table already, and records its requests.
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Vec<(String, Value)>>>);
+struct Recorder {
+    known: Option<&'static str>,
+    requests: Arc<Mutex<Vec<(String, Value)>>>,
+}
 
 impl Recorder {
-    /// Starts it, and returns a ledger of `table` that uses it.
-    async fn start(&self, table: &str) -> DynamoDbLedger {
+    /// Starts it, and returns how to reach it.
+    async fn start(&self) -> SdkConfig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let server = HttpRouter::new().fallback(answer).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, server).await });
-        DynamoDbLedger::new(&sdk_config(&endpoint), table)
+        sdk_config(&endpoint)
     }
 
     /// The requests that carried statements.
     fn batches(&self) -> Vec<Value> {
-        let asked = self.0.lock().unwrap();
+        let asked = self.requests.lock().unwrap();
         assert!(asked.iter().all(|(operation, _)| operation == "BatchExecuteStatement"), "{asked:?}");
         asked.iter().map(|(_, body)| body.clone()).collect()
     }
@@ -58,9 +66,15 @@ async fn answer(
 ) -> ([(header::HeaderName, &'static str); 1], String) {
     let operation = headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap().to_owned();
     let body: Value = serde_json::from_str(&body).unwrap();
-    let count = body["Statements"].as_array().map_or(0, Vec::len);
-    recorder.0.lock().unwrap().push((operation, body));
-    let answer = json!({ "Responses": vec![json!({}); count] });
+    let answer = |statement: &Value| {
+        let text = statement["Statement"].as_str().unwrap();
+        let is_there =
+            recorder.known.is_some_and(|table| text.starts_with(&format!("INSERT INTO \"{table}\"")));
+        if is_there { json!({ "Error": { "Code": "DuplicateItem" } }) } else { json!({}) }
+    };
+    let answers: Vec<_> = body["Statements"].as_array().into_iter().flatten().map(answer).collect();
+    recorder.requests.lock().unwrap().push((operation, body));
+    let answer = json!({ "Responses": answers });
     ([(header::CONTENT_TYPE, "application/x-amz-json-1.0")], answer.to_string())
 }
 
@@ -84,11 +98,30 @@ fn settlements() -> Vec<Settlement> {
 /// The ledger's requests for its claims and settlements.
 async fn sent(table: &str) -> (Vec<Value>, Vec<Value>) {
     let (claims, settled) = (Recorder::default(), Recorder::default());
-    let answers = claims.start(table).await.claim(requests(60)).await;
+    let ledger = DynamoDbLedger::new(&claims.start().await, table);
+    let answers = ledger.claim(requests(60)).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    let answers = settled.start(table).await.settle(settlements()).await;
+    let ledger = DynamoDbLedger::new(&settled.start().await, table);
+    let answers = ledger.settle(settlements()).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     (claims.batches(), settled.batches())
+}
+
+/// The learners' requests for every kind of event.
+async fn written(table: &'static str) -> Vec<Value> {
+    let recorder = Recorder { known: Some(table), ..Recorder::default() };
+    let learners = Learners::new(&recorder.start().await, table);
+    let events = (0..60).map(|number: u8| Event {
+        learner: number,
+        is_start: number % 2 == 0,
+        at_ms: 1,
+        message: number.into(),
+        has_custom_id: number % 3 == 0,
+    });
+    let events: Vec<_> = events.collect();
+    let written = join_all(events.iter().map(|event| event.record(&learners))).await;
+    assert!(written.iter().all(Result::is_ok), "{written:?}");
+    recorder.batches()
 }
 
 /// One piece of a statement.
@@ -137,10 +170,11 @@ fn tokens(statement: &str) -> Result<Vec<Token>, String> {
     Ok(tokens)
 }
 
-/// The rest of a statement, and how many parameters were read.
+/// The rest of a statement, how many parameters were read, and the primary key of its table.
 struct Parser {
     rest: std::vec::IntoIter<Token>,
     parameters: usize,
+    key: Vec<&'static str>,
 }
 
 impl Parser {
@@ -206,7 +240,7 @@ impl Parser {
             self.symbol(",")?;
         }
         self.symbol("}")?;
-        let has_key = attributes.contains(LEDGER_TABLE.hash_key);
+        let has_key = self.key.iter().all(|name| attributes.contains(*name));
         if has_key { Ok(table) } else { Err("the item has no primary key".to_owned()) }
     }
 
@@ -222,7 +256,7 @@ impl Parser {
                 self.symbol("=")?;
                 self.parameter()?;
             }
-            if name == LEDGER_TABLE.hash_key || !changed.insert(name.clone()) {
+            if self.key.contains(&&*name) || !changed.insert(name.clone()) {
                 return Err(format!("{name} is changed twice, or is the primary key"));
             }
         }
@@ -230,7 +264,7 @@ impl Parser {
             return Err("nothing is changed".to_owned());
         }
         self.keyword("WHERE")?;
-        let mut has_key = false;
+        let mut named = BTreeSet::new();
         loop {
             let name = self.name()?;
             let Some(Token::Symbol(operator)) = self.rest.next() else {
@@ -240,13 +274,15 @@ impl Parser {
                 return Err(format!("`{operator}` is not an operator"));
             }
             self.parameter()?;
-            has_key |= name == LEDGER_TABLE.hash_key && operator == "=";
+            if operator == "=" {
+                named.insert(name);
+            }
             if !self.next_is_keyword("AND") {
                 break;
             }
             self.keyword("AND")?;
         }
-        if has_key {
+        if self.key.iter().all(|name| named.contains(*name)) {
             Ok(table)
         } else {
             Err("the condition does not name one item by its primary key".to_owned())
@@ -254,12 +290,13 @@ impl Parser {
     }
 }
 
-/// The table of a statement, if DynamoDB would accept it with this many parameters.
-fn table_of(statement: &str, parameters: usize) -> Result<String, String> {
+/// The table of a statement, if DynamoDB would accept it with this many parameters for a table with this primary key.
+fn table_of(statement: &str, parameters: usize, keys: &Table<'static>) -> Result<String, String> {
     if statement.is_empty() || statement.len() > LONGEST_STATEMENT {
         return Err(format!("the statement has {} characters", statement.len()));
     }
-    let mut parser = Parser { rest: tokens(statement)?.into_iter(), parameters: 0 };
+    let key = [keys.hash_key].into_iter().chain(keys.range_key).collect();
+    let mut parser = Parser { rest: tokens(statement)?.into_iter(), parameters: 0, key };
     let is_insert = parser.next_is_keyword("INSERT");
     parser.keyword(if is_insert { "INSERT" } else { "UPDATE" })?;
     let table = if is_insert { parser.insert() } else { parser.update() }?;
@@ -289,7 +326,7 @@ fn is_value(value: &Value) -> bool {
     }
 }
 
-fn check(batches: &[Value], table: &str) {
+fn check(batches: &[Value], table: &str, keys: &Table<'static>) {
     for batch in batches {
         let statements = batch["Statements"].as_array().unwrap();
         assert!((1..=MOST_STATEMENTS).contains(&statements.len()), "{} statements", statements.len());
@@ -297,7 +334,7 @@ fn check(batches: &[Value], table: &str) {
             let parameters = statement["Parameters"].as_array().unwrap();
             assert!(!parameters.is_empty() && parameters.iter().all(is_value), "{statement}");
             let text = statement["Statement"].as_str().unwrap();
-            assert_eq!(table_of(text, parameters.len()).as_deref(), Ok(table), "{text}");
+            assert_eq!(table_of(text, parameters.len(), keys).as_deref(), Ok(table), "{text}");
         }
     }
 }
@@ -307,10 +344,21 @@ async fn dynamodb_takes_every_statement_of_the_ledger_as_far_as_its_documentatio
     // As CloudFormation names it: with hyphens, which need quotes.
     let table = "learnink-webhooks-staging-LedgerTable-1ABCDEF2GHIJK";
     let (claims, settled) = sent(table).await;
-    check(&claims, table);
-    check(&settled, table);
+    check(&claims, table, &LEDGER_TABLE);
+    check(&settled, table, &LEDGER_TABLE);
     assert_eq!(claims.iter().map(|batch| batch["Statements"].as_array().unwrap().len()).sum::<usize>(), 60);
     assert_eq!(settled[0]["Statements"].as_array().unwrap().len(), settlements().len());
+}
+
+#[tokio::test]
+async fn dynamodb_takes_every_statement_of_the_learners_table_as_far_as_its_documentation_goes() {
+    let table = "learnink-webhooks-staging-LearnersTable-1ABCDEF2GHIJK";
+    let written = written(table).await;
+    check(&written, table, &LEARNERS_TABLE);
+    let statements = written.iter().flat_map(|batch| batch["Statements"].as_array().unwrap());
+    let texts: BTreeSet<_> = statements.map(|one| one["Statement"].as_str().unwrap()).collect();
+    // Inserts and updates, of starts and other activities, with and without an id of the customer's.
+    assert_eq!(texts.len(), 2 + 4, "{texts:#?}");
 }
 
 #[test]
@@ -350,11 +398,13 @@ fn a_statement_that_dynamodb_would_refuse_is_refused_here() {
         ("DELETE FROM \"t\" WHERE message_id = ?", 1, "UPDATE is expected"),
         ("", 0, "0 characters"),
     ] {
-        let refused = table_of(statement, parameters).unwrap_err();
+        let refused = table_of(statement, parameters, &LEDGER_TABLE).unwrap_err();
         assert!(refused.contains(why), "{statement}: {refused}");
     }
     let long = format!("INSERT INTO \"{}\" VALUE {{'message_id': ?}}", "t".repeat(LONGEST_STATEMENT));
-    assert!(table_of(&long, 1).unwrap_err().contains("characters"));
+    assert!(table_of(&long, 1, &LEDGER_TABLE).unwrap_err().contains("characters"));
+    let half_a_key = "UPDATE \"t\" SET occurred_at_ms = ? WHERE user_id = ?";
+    assert!(table_of(half_a_key, 2, &LEARNERS_TABLE).unwrap_err().contains("by its primary key"));
     for value in
         [json!({ "SS": [] }), json!({ "SS": ["a", "a"] }), json!({ "N": "1e" }), json!({}), json!("a")]
     {

@@ -5,8 +5,10 @@
 //! |---|---|
 //! | `promises.txt` | fixed values of the template |
 //! | `weakened.txt` | templates that break each rule that is code |
+//! | `unneeded.txt` | rights of resource types that the deploy role does not need |
 
 mod alarms;
+mod deploy_role;
 mod metrics;
 mod rights;
 mod rules;

@@ -1,5 +1,5 @@
-//! The part of DynamoDB that the consumers use: every claim is granted and every write is made. Also counts which
-//! requests of a batch followed each other.
+//! The part of DynamoDB that the consumers use: every claim is granted and every write is made, but a row that is there
+//! is not inserted. Also counts which requests of a batch followed each other.
 //! Source: Amazon DynamoDB API reference.
 
 use std::time::Instant;
@@ -12,6 +12,12 @@ use crate::stub::{error, parse};
 
 /// The table that the stub has claims in.
 pub(crate) const LEDGER_TABLE: &str = "ledger";
+
+/// The learners' table, in which every learner is new.
+pub(crate) const LEARNERS_TABLE: &str = "learners";
+
+/// A learners' table that has a row for every learner already.
+pub(crate) const KNOWN_LEARNERS_TABLE: &str = "known-learners";
 
 /// The table in which Powertools for AWS Lambda keeps what is in progress and what is done.
 pub(crate) const IDEMPOTENCY_TABLE: &str = "idempotency";
@@ -111,13 +117,27 @@ fn batch_execute_statement(body: &[u8]) -> Result<Value, Value> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct BatchExecuteStatement {
-        statements: Vec<IgnoredAny>,
+        statements: Vec<Statement>,
     }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Statement {
+        statement: String,
+    }
+
+    let response = |statement: &Statement| {
+        if statement.statement.starts_with("INSERT") && statement.statement.contains(KNOWN_LEARNERS_TABLE) {
+            json!({"Error": {"Code": "DuplicateItem", "Message": "Duplicate primary key exists in table"}})
+        } else {
+            json!({"TableName": LEDGER_TABLE})
+        }
+    };
 
     let request: BatchExecuteStatement = parse(body)?;
     match request.statements.len() {
-        count @ 1..=MOST_STATEMENTS => {
-            Ok(json!({"Responses": vec![json!({"TableName": LEDGER_TABLE}); count]}))
+        1..=MOST_STATEMENTS => {
+            Ok(json!({"Responses": request.statements.iter().map(response).collect::<Vec<_>>()}))
         }
         _ => Err(error("ValidationException", "a batch has 1 to 25 statements")),
     }
@@ -173,6 +193,16 @@ mod tests {
             answer("BatchExecuteStatement", request.to_string().as_bytes()).unwrap(),
             json!({"Responses": [{"TableName": "ledger"}, {"TableName": "ledger"}]})
         );
+    }
+
+    #[test]
+    fn a_row_that_is_there_is_updated_and_not_inserted() {
+        let insert = format!("INSERT INTO \"{KNOWN_LEARNERS_TABLE}\"");
+        let update = format!("UPDATE \"{KNOWN_LEARNERS_TABLE}\"");
+        let request = json!({"Statements": [{"Statement": insert}, {"Statement": update}]});
+        let answer = answer("BatchExecuteStatement", request.to_string().as_bytes()).unwrap();
+        assert_eq!(answer["Responses"][0]["Error"]["Code"], "DuplicateItem");
+        assert_eq!(answer["Responses"][1], json!({"TableName": "ledger"}));
     }
 
     #[test]

@@ -49,7 +49,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::batch::RECORDS;
-use crate::dynamodb::LEDGER_TABLE;
+use crate::dynamodb::{KNOWN_LEARNERS_TABLE, LEARNERS_TABLE, LEDGER_TABLE};
 use crate::events::WebhookSender;
 use crate::interrupt::Running;
 use crate::measure::{Bench, Plan};
@@ -83,6 +83,7 @@ const SECRET_IN_ENVIRONMENT: (&str, &str) = ("LEARNINK_SIGNING_SECRET", SIGNING_
 /// The functions that the targets are about.
 const RECEIVER: &str = "receiver";
 const CONSUMER: &str = "consumer, no-op handler";
+const DEPLOYED_CONSUMER: &str = "consumer";
 
 /// Measure what the Lambdas cost: the receiver beside a receiver as tutorials write it, and the consumer.
 ///
@@ -108,13 +109,14 @@ What is measured:
                       answer, so that requests side by side are seen side by side
 
 The receiver is sent webhooks of each size. The consumer is sent batches of ten records of the
-smallest webhook there is, `user.course.started`, each with an id of its own: once with the handlers
-that are deployed, one of which writes to DynamoDB for each record, and once with a handler that does
-nothing, which leaves the engine and its ledger.
+smallest webhook there is, `user.course.started`, each with an id of its own: with a handler that does
+nothing, which leaves the engine and its ledger; with the handlers that are deployed, one of which
+writes a row for each record; and with these once more, for learners who all have a row already.
 
 The receiver's targets are shares of what the tutorial's costs. The consumer's are absolute, for the
 handler that does nothing: 2.5 ms of CPU for a batch, the only target that depends on the machine,
-and 2 round trips.
+and 2 round trips. With the handlers that are deployed, and learners who are new, a batch may cost
+twice the CPU, and one round trip more.
 
 Every webhook has to be answered with 200 and leave exactly its own payload on the queue, and a
 tampered one has to be refused. Every batch has to be answered with `{\"batchItemFailures\":[]}` after
@@ -293,16 +295,18 @@ fn run_beside_tutorial(bench: &mut Bench, arguments: &Arguments) -> anyhow::Resu
         let summary = summaries.iter().find(|summary| summary.name == name);
         summary.with_context(|| format!("`{name}` is missing"))
     };
-    let (baseline, receiver, consumer) = (named(BASELINE)?, named(RECEIVER)?, named(CONSUMER)?);
+    let (baseline, receiver) = (named(BASELINE)?, named(RECEIVER)?);
+    let (consumer, deployed_consumer) = (named(CONSUMER)?, named(DEPLOYED_CONSUMER)?);
     let on_receiver = Verdict::on_receiver(receiver, baseline);
     let on_consumer = Verdict::on_consumer(consumer);
+    let on_deployed_consumer = Verdict::on_deployed_consumer(deployed_consumer, consumer);
     let (receivers, consumers) = summaries.split_at_checked(receiver_count).unwrap_or_default();
     print_receivers(&bench.plan, receivers, baseline, &on_receiver);
-    print_consumers(&bench.plan, consumers, &on_consumer);
+    print_consumers(&bench.plan, consumers, &on_consumer, &on_deployed_consumer);
     println!("\nStarts of the consumer, by the handlers that are switched on:\n");
     println!("{}", report::start_table(&starts));
     ensure!(receiver.cold_cpu_ms > 0.0, "the CPU clock stands still");
-    Ok(on_receiver.into_iter().chain(on_consumer).collect())
+    Ok(on_receiver.into_iter().chain(on_consumer).chain(on_deployed_consumer).collect())
 }
 
 /// The receivers and consumers beside peers in other languages.
@@ -312,9 +316,14 @@ fn run_beside_peers(bench: &mut Bench, arguments: &Arguments) -> anyhow::Result<
     let peers = Peers::new(&arguments.peers_folder, &arguments.certificates, SIGNING_SECRET, &queue_url)?;
     let receivers = peers.receivers(deployed_receiver(stub, arguments), tutorial(stub, arguments));
     let no_op_consumers =
-        peers.no_op_consumers(consumer_with(stub, CONSUMER, arguments.bench_consumer.clone(), &[]));
-    let consumers =
-        peers.consumers_with_table(consumer_with(stub, "consumer", arguments.consumer.clone(), &[]));
+        peers.no_op_consumers(consumer_with(stub, CONSUMER, arguments.bench_consumer.clone(), None, &[]));
+    let consumers = peers.consumers_with_table(consumer_with(
+        stub,
+        DEPLOYED_CONSUMER,
+        arguments.consumer.clone(),
+        Some(LEARNERS_TABLE),
+        &[],
+    ));
     let groups = [&receivers, &no_op_consumers, &consumers];
     let functions = groups.map(|group| group.functions.clone()).concat();
     let webhooks = 1 + bench.plan.warm_up + peers::WARM_AT_SMALLEST_MEMORY;
@@ -389,7 +398,7 @@ fn receivers(stub: &Stub, arguments: &Arguments, before: Option<&Path>) -> Vec<F
 
 fn tutorial(stub: &Stub, arguments: &Arguments) -> Function {
     let variables = [("WEBHOOK_SECRET", SIGNING_SECRET), ("QUEUE_URL", &queue_url(stub, "messages"))];
-    function(BASELINE, arguments.tutorial.clone(), Input::Webhook, &variables)
+    function(BASELINE, arguments.tutorial.clone(), Input::Webhook, None, &variables)
 }
 
 /// Our receiver, with its secret in the environment.
@@ -405,20 +414,28 @@ fn receiver_with(
 ) -> Function {
     let queue_url = queue_url(stub, "messages");
     let variables = [("LEARNINK_QUEUE_URL", &*queue_url), MMAP_THRESHOLD, TRIM_THRESHOLD, secret];
-    function(name, program, Input::Webhook, &variables)
+    function(name, program, Input::Webhook, None, &variables)
 }
 
 /// The consumers that are measured, the one that the targets are about first.
 fn consumers(stub: &Stub, arguments: &Arguments, before: Option<&Path>) -> Vec<Function> {
     let mut consumers = vec![
-        consumer_with(stub, CONSUMER, arguments.bench_consumer.clone(), &[]),
-        consumer_with(stub, "consumer", arguments.consumer.clone(), &[]),
+        consumer_with(stub, CONSUMER, arguments.bench_consumer.clone(), None, &[]),
+        consumer_with(stub, DEPLOYED_CONSUMER, arguments.consumer.clone(), Some(LEARNERS_TABLE), &[]),
+        consumer_with(
+            stub,
+            "consumer, known learners",
+            arguments.consumer.clone(),
+            Some(KNOWN_LEARNERS_TABLE),
+            &[("LEARNINK_LEARNERS_TABLE", KNOWN_LEARNERS_TABLE)],
+        ),
     ];
     if let Some(folder) = before {
-        for (name, program) in
-            [("consumer, no-op handler, before", "bench-consumer"), ("consumer, before", "consumer")]
-        {
-            consumers.push(consumer_with(stub, name, folder.join(program), &[]));
+        for (name, program, writes_to) in [
+            ("consumer, no-op handler, before", "bench-consumer", None),
+            ("consumer, before", "consumer", Some(LEARNERS_TABLE)),
+        ] {
+            consumers.push(consumer_with(stub, name, folder.join(program), writes_to, &[]));
         }
     }
     consumers
@@ -442,7 +459,8 @@ fn consumers_with_handlers(stub: &Stub, consumer: &Path) -> Vec<Function> {
         ("`bus`", &bus),
         ("all three", &all),
     ];
-    let function = |(name, variables)| consumer_with(stub, name, consumer.to_owned(), variables);
+    let function =
+        |(name, variables)| consumer_with(stub, name, consumer.to_owned(), Some(LEARNERS_TABLE), variables);
     handlers.into_iter().map(function).collect()
 }
 
@@ -450,6 +468,7 @@ fn consumer_with(
     stub: &Stub,
     name: &'static str,
     program: PathBuf,
+    writes_to: Option<&'static str>,
     others: &[(&'static str, &str)],
 ) -> Function {
     let (queue_url, dead_letter_queue_url) = (queue_url(stub, "messages"), queue_url(stub, "dead-letters"));
@@ -458,20 +477,21 @@ fn consumer_with(
         ("LEARNINK_DEAD_LETTER_QUEUE_URL", &dead_letter_queue_url),
         ("LEARNINK_MAX_RECEIVE_COUNT", "7"),
         ("LEARNINK_LEDGER_TABLE", LEDGER_TABLE),
-        ("LEARNINK_LEARNERS_TABLE", "learners"),
+        ("LEARNINK_LEARNERS_TABLE", LEARNERS_TABLE),
         ("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown-events"),
     ];
-    function(name, program, Input::Batch, &[&variables, others].concat())
+    function(name, program, Input::Batch, writes_to, &[&variables, others].concat())
 }
 
 fn function(
     name: &'static str,
     program: PathBuf,
     input: Input,
+    writes_to: Option<&'static str>,
     variables: &[(&'static str, &str)],
 ) -> Function {
     let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    Function { name, code: Code::Binary(program), input, variables }
+    Function { name, code: Code::Binary(program), input, writes_to, variables }
 }
 
 fn queue_url(stub: &Stub, queue: &str) -> String {
@@ -492,11 +512,13 @@ fn print_receivers(plan: &Plan, summaries: &[Summary], baseline: &Summary, verdi
     println!("{}\n", report::target_table(report::SHARES, verdicts));
 }
 
-fn print_consumers(plan: &Plan, summaries: &[Summary], verdicts: &[Verdict]) {
+fn print_consumers(plan: &Plan, summaries: &[Summary], verdicts: &[Verdict], on_deployed: &[Verdict]) {
     println!("The same of the consumer, in {} batches of {RECORDS} records.\n", plan.rounds * plan.warm);
     println!("{}\n", report::batch_table(summaries));
     println!("Targets for `{CONSUMER}`; that for CPU is absolute, and depends on the machine:\n");
-    println!("{}", report::target_table(report::ABSOLUTE, verdicts));
+    println!("{}\n", report::target_table(report::ABSOLUTE, verdicts));
+    println!("Targets for `{DEPLOYED_CONSUMER}`, as shares of `{CONSUMER}`:\n");
+    println!("{}", report::target_table(report::SHARES, on_deployed));
 }
 
 /// A bar on standard error, if that is a terminal.

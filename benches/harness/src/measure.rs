@@ -328,6 +328,11 @@ impl Bench {
                         times >= 2,
                         "a record was in {times} requests to the ledger, not claimed and settled"
                     );
+                    if let Some(table) = function.writes_to {
+                        let is_written =
+                            calls.iter().any(|call| call.names(table) && call.names(&webhook.id));
+                        ensure!(is_written, "a record was not written to the table `{table}`");
+                    }
                 }
                 Ok(Success { latency, calls })
             }

@@ -166,7 +166,7 @@ impl Peers {
             interpreter: node.join("node"),
             runtime: vec![node.join("node_modules/aws-lambda-ric/index.mjs").into_os_string()],
         };
-        Function { name, code, input, variables: [&runtime, variables].concat() }
+        Function { name, code, input, writes_to: None, variables: [&runtime, variables].concat() }
     }
 
     fn python(
@@ -188,7 +188,7 @@ impl Peers {
             interpreter: python.join("python"),
             runtime: ["-m", "awslambdaric"].map(OsString::from).into(),
         };
-        Function { name, code, input, variables: [&runtime, variables].concat() }
+        Function { name, code, input, writes_to: None, variables: [&runtime, variables].concat() }
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Function {
     pub(crate) code: Code,
     /// Its input.
     pub(crate) input: Input,
+    /// The table in which it has to write something of each record, besides the ledger.
+    pub(crate) writes_to: Option<&'static str>,
     /// Its variables besides Lambda's.
     pub(crate) variables: Vec<(&'static str, String)>,
 }

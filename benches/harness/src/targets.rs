@@ -1,5 +1,5 @@
-//! The limits of the receiver's cost, as shares of the tutorial's cost; those of the consumer's cost, as figures; and
-//! those of its cost as shares of what peers cost.
+//! The limits of the receiver's cost, as shares of the tutorial's cost; those of the consumer's engine, as figures; those
+//! of the deployed consumer, as shares of its engine; and those of the engine as shares of what peers cost.
 
 use crate::batch::RECORD_BYTES;
 use crate::statistics::ratio;
@@ -55,6 +55,15 @@ static CONSUMER: [Target; 2] = [
     }),
 ];
 
+/// The deployed consumer's limits, as shares of the engine with a no-op handler.
+static DEPLOYED_CONSUMER: [Target; 2] = [
+    required("CPU per batch", 2.0, |summary| warm_cpu(summary, RECORD_BYTES)),
+    // Claims, rows and settlements follow each other.
+    required("round trips to DynamoDB per batch", 1.5, |summary| {
+        summary.warm(RECORD_BYTES).map(|warm| warm.dynamodb_round_trips)
+    }),
+];
+
 /// The consumer's limit, as a share of the cost of a consumer with Powertools on Node.js, and on Python.
 static CONSUMER_BESIDE_NODE: Target =
     required("CPU per batch, × Powertools on Node.js", 0.10, |summary| warm_cpu(summary, RECORD_BYTES));
@@ -72,7 +81,7 @@ fn warm_cpu(summary: &Summary, size_bytes: usize) -> Option<f64> {
 impl Verdict {
     /// The verdicts on a receiver compared with the baseline, one for each target.
     pub(crate) fn on_receiver(summary: &Summary, baseline: &Summary) -> Vec<Self> {
-        RECEIVER.iter().map(|target| Self::on_share(target, summary, baseline)).collect()
+        Self::on_shares(&RECEIVER, summary, baseline)
     }
 
     /// The verdicts on a consumer compared with the peers.
@@ -81,6 +90,15 @@ impl Verdict {
             Self::on_share(&CONSUMER_BESIDE_NODE, summary, node),
             Self::on_share(&CONSUMER_BESIDE_PYTHON, summary, python),
         ]
+    }
+
+    /// The verdicts on the deployed consumer compared with its engine, one for each target.
+    pub(crate) fn on_deployed_consumer(summary: &Summary, engine: &Summary) -> Vec<Self> {
+        Self::on_shares(&DEPLOYED_CONSUMER, summary, engine)
+    }
+
+    fn on_shares(targets: &'static [Target], summary: &Summary, baseline: &Summary) -> Vec<Self> {
+        targets.iter().map(|target| Self::on_share(target, summary, baseline)).collect()
     }
 
     fn on_share(target: &'static Target, summary: &Summary, baseline: &Summary) -> Self {
@@ -129,6 +147,15 @@ mod tests {
         assert_eq!(failures(&on_consumer(0.6)), [""; 0]);
         assert_eq!(failures(&on_consumer(5.0)), ["round trips to DynamoDB per batch"]);
         assert_eq!(failures(&on_consumer(5.1)), ["CPU per batch, ms", "round trips to DynamoDB per batch"]);
+    }
+
+    #[test]
+    fn a_deployed_consumer_is_judged_by_its_engine() {
+        let engine = Summary::sample("consumer, no-op handler", 1.0);
+        let on_deployed = |scale| Verdict::on_deployed_consumer(&Summary::sample("consumer", scale), &engine);
+        assert_eq!(failures(&on_deployed(1.5)), [""; 0]);
+        assert_eq!(failures(&on_deployed(2.0)), ["round trips to DynamoDB per batch"]);
+        assert_eq!(failures(&on_deployed(2.1)), ["CPU per batch", "round trips to DynamoDB per batch"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! profile files, no metadata server, no token exchange. `docs/performance.md` has the figures.
 
 mod cached;
+mod connections;
 mod env;
 mod error;
 #[cfg(feature = "http")]
@@ -23,11 +24,13 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::Builder as HttpClientBuilder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::client::http::HttpClient;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use learnink_webhook::config::{MissingVariable, optional, required};
 use learnink_webhook::router::LONGEST_CALL;
 
 pub use cached::{Cached, RefreshCause};
+pub use connections::Connections;
 pub use env::Env;
 pub use error::CallError;
 #[cfg(feature = "http")]
@@ -56,8 +59,20 @@ pub fn install_tls_provider() {
 pub fn sdk_config(
     variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
 ) -> Result<SdkConfig, MissingVariable> {
+    let pool = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    sdk_config_over(pool, variable)
+}
+
+/// The same, over another HTTP client, such as [`Connections`].
+///
+/// # Errors
+///
+/// [`MissingVariable`] when there is no region.
+pub fn sdk_config_over(
+    http_client: impl HttpClient + 'static,
+    variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+) -> Result<SdkConfig, MissingVariable> {
     let region = required(&variable, "AWS_REGION", "the AWS region, which Lambda sets")?;
-    let http = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     // Without them, a call would wait forever for a connection that died while the environment was frozen.
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(Duration::from_secs(3))
@@ -67,7 +82,7 @@ pub fn sdk_config(
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
         .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
-        .http_client(http)
+        .http_client(http_client)
         .timeout_config(timeouts)
         // It watches the throughput of large bodies; ours are small and have time limits.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());

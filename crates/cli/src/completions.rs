@@ -8,7 +8,7 @@ use crate::output;
 /// Options of `learnink completions`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It is for the program `learnink`; README.md says how to install it. An alias of another name is not completed.
+It is for the program `learnink`; docs/quick-start.md says how to install it. An alias of another name is not completed.
 
 Examples:
   learnink completions bash \\

@@ -290,6 +290,11 @@ impl OpenQueues {
         Ok(Look { letters, unseen: unseen? })
     }
 
+    /// What is known of each letter.
+    pub(crate) async fn facts(&self) -> anyhow::Result<Vec<letter::Facts>> {
+        Ok(self.look().await?.letters.into_iter().map(|letter| letter.facts).collect())
+    }
+
     /// The causes of up to `limit` letters.
     async fn sample(&self, limit: usize) -> anyhow::Result<Sample> {
         let look = self.look_at(limit, None).await?;

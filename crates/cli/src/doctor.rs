@@ -18,6 +18,7 @@ use self::look::{Look, look};
 use self::remedy::{Remedy, Shell};
 use crate::aws::{self, IN_AWS};
 use crate::output::{self, Line, WRONG_USE, note, print};
+use crate::send::Signer;
 use crate::stack::{InAws, Stack};
 use crate::{called, now};
 
@@ -109,6 +110,18 @@ struct Report<'a> {
     checks: Vec<CheckReport<'a>>,
     /// The times of the event, if it was handled.
     event: Option<&'a Times>,
+}
+
+/// What a webhook for a stack is signed with: its stored signing secret.
+pub(crate) async fn signer(stack: &Stack) -> anyhow::Result<Signer> {
+    let (secret, signer) = look::signing_secret(&stack.aws, Ok(stack.output("SigningSecretName")?)).await;
+    match (secret, signer) {
+        (_, Some(signer)) => Ok(signer),
+        (Ok(_), None) => {
+            anyhow::bail!("{stack} has no usable signing secret; `{} doctor` says why", called::learnink())
+        }
+        (Err(unread), None) => anyhow::bail!("cannot read the signing secret of {stack}: {unread}"),
+    }
 }
 
 /// A check's name and its result.

@@ -15,6 +15,7 @@ mod dlq;
 mod doctor;
 mod input;
 mod ledger;
+mod load;
 mod man;
 mod output;
 mod question;
@@ -56,6 +57,8 @@ enum Command {
     Dev(dev::Args),
     /// Sign webhooks as LearnInk does, and post them
     Send(send::Args),
+    /// Send webhooks at a rate, and count what came of each at the other end
+    Load(Box<load::Args>),
     /// Work with LearnInk's side of a running `learnink dev`: endpoints, examples, resends, faults
     #[command(subcommand)]
     Sim(Box<sim::Command>),
@@ -143,6 +146,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Send(args) => send::run(args).await,
+        Command::Load(args) => load::run(*args).await,
         Command::Sim(command) => sim::run(*command).await,
         Command::Learners(args) => stored::learners(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Unknown(args) => stored::unknown_events(&args).await.map(|()| ExitCode::SUCCESS),

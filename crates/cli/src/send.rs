@@ -89,7 +89,7 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-fn url(text: &str) -> Result<reqwest::Url, String> {
+pub(crate) fn url(text: &str) -> Result<reqwest::Url, String> {
     let url = text.parse::<reqwest::Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     url.ok_or_else(|| "expected a URL such as http://127.0.0.1:9000/webhooks/learnink".to_owned())
 }
@@ -183,7 +183,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Adds what to do if there is no secret.
-fn explain(error: StateError) -> anyhow::Error {
+pub(crate) fn explain(error: StateError) -> anyhow::Error {
     match error {
         StateError::NoSecret { .. } => {
             anyhow::anyhow!("{error}; start `{}` there first, or set LEARNINK_SIGNING_SECRET", called::dev())
@@ -226,7 +226,7 @@ async fn post(
     Attempt { id, answer, took: started.elapsed() }
 }
 
-fn no_answer(error: &reqwest::Error, url: &reqwest::Url) -> String {
+pub(crate) fn no_answer(error: &reqwest::Error, url: &reqwest::Url) -> String {
     if error.is_connect() && is_this_machine(url) {
         format!("no connection (is `{}` running?)", called::dev())
     } else if error.is_connect() {
@@ -266,7 +266,7 @@ pub(crate) fn webhook(
 }
 
 /// Changes one byte, so that the signature is not valid any more.
-fn tamper(body: &mut Vec<u8>) {
+pub(crate) fn tamper(body: &mut Vec<u8>) {
     match body.last_mut() {
         Some(last) => *last ^= 1,
         None => body.push(b' '),

@@ -31,6 +31,8 @@
 //! fields, a `notifications.sent` comes to 256 KB with about 2,500 learners. An event that is too large for
 //! EventBridge is dead-lettered, with its size as the reason.
 //!
+//! The events of a batch share requests: up to ten events and 256 KB each. EventBridge answers for each event.
+//!
 //! **The bus has to exist.** For a bus that does not exist, EventBridge answers as for any other, with an id for
 //! the event, and drops the event. So the handler looks up the bus before the first event, and until it is found,
 //! events are retried. If the bus is deleted later, only the next execution environment notices.
@@ -38,19 +40,24 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_eventbridge::operation::put_events::PutEventsError;
 use aws_sdk_eventbridge::primitives::DateTime;
-use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use aws_sdk_eventbridge::types::{PutEventsRequestEntry, PutEventsResultEntry};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use learnink_aws::Env;
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::error::service_code;
+use learnink_webhook::group::Group;
 use learnink_webhook::json::{self, Overflow, Token, TokenKind, Tokens};
 use learnink_webhook::router::LONGEST_CALL;
-use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
+use learnink_webhook::{Event, FailureClass, HandlerError, HandlerResult, Router};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
@@ -65,6 +72,17 @@ const LONGEST_TYPE_CHARACTERS: usize = 128;
 /// The largest entry in bytes. The older limit of 256 KB may still apply: EventBridge then says so itself.
 /// Source: AWS Compute blog, January 2026.
 const LARGEST_ENTRY_BYTES: usize = 1024 * 1024;
+
+/// How many entries fit into one request.
+/// Source: Amazon EventBridge API reference, `PutEvents`.
+const MOST_ENTRIES: usize = 10;
+
+/// Up to this size together, entries share a request, also under the older limit.
+const LARGEST_REQUEST_BYTES: usize = 256 * 1024;
+
+/// The three calls of an event follow each other: to look up the bus, with others, and alone. Together they take at
+/// most this long.
+const LONGEST_CALLS: Duration = LONGEST_CALL.saturating_mul(2);
 
 /// How many bytes the time of an entry counts.
 /// Source: Amazon EventBridge user guide, "Calculating `PutEvents` event entry size".
@@ -138,12 +156,28 @@ fn is_name_or_arn(text: &str) -> bool {
 /// The event bus.
 #[derive(Debug, Clone)]
 struct Bus {
-    client: Client,
     /// Its name or ARN.
     name: Arc<str>,
     fields: Arc<Fields>,
+    /// Joins the events of a batch's records.
+    puts: Arc<Group<Entry, HandlerResult>>,
+}
+
+/// Puts events on a bus.
+#[derive(Debug, Clone)]
+struct Sender {
+    client: Client,
+    bus: Arc<str>,
     /// Set once the bus has been found, for all clones.
     found: Arc<OnceCell<()>>,
+}
+
+/// An event on its way to the bus.
+#[derive(Debug, Clone)]
+struct Entry {
+    request: PutEventsRequestEntry,
+    /// Its size, as EventBridge counts it.
+    bytes: usize,
 }
 
 impl Bus {
@@ -174,21 +208,21 @@ impl Bus {
     }
 
     fn new(aws: &SdkConfig, name: &str, fields: Fields) -> Self {
-        Self { client: Client::new(aws), name: name.into(), fields: Arc::new(fields), found: Arc::default() }
+        let limit = LONGEST_CALLS / 3;
+        let limits = TimeoutConfig::builder().operation_attempt_timeout(limit / 2).operation_timeout(limit);
+        let config = aws_sdk_eventbridge::config::Builder::from(aws).timeout_config(limits.build());
+        let name: Arc<str> = name.into();
+        let sender =
+            Sender { client: Client::from_conf(config.build()), bus: name.clone(), found: Arc::default() };
+        let puts = Group::new(move |entries| {
+            let sender = sender.clone();
+            async move { sender.put(entries).await }
+        });
+        Self { name, fields: Arc::new(fields), puts: Arc::new(puts) }
     }
 
     fn router(self) -> Router {
-        // Before the first event, the bus is asked for.
-        Router::new().on_any(NAME, put).longest_call(NAME, 2 * LONGEST_CALL).with_state(self)
-    }
-
-    /// Looks up the bus, unless it was found before. A failure is not remembered.
-    async fn find(&self) -> HandlerResult {
-        let describe = || async {
-            let asked = Box::pin(self.client.describe_event_bus().name(&*self.name).send()).await;
-            asked.map(|_| ()).map_err(|error| call_failed(&error, not_described))
-        };
-        self.found.get_or_try_init(describe).await.copied()
+        Router::new().on_any(NAME, put).longest_call(NAME, LONGEST_CALLS).with_state(self)
     }
 }
 
@@ -208,28 +242,92 @@ async fn put(event: Event, bus: Bus) -> HandlerResult {
     if bytes > LARGEST_ENTRY_BYTES {
         return Err(too_large(bytes));
     }
-    bus.find().await?;
     // All attempts at an event have the same time.
     let time = event.occurred_at().unwrap_or(event.message.received_at);
-    let entry = PutEventsRequestEntry::builder()
+    let request = PutEventsRequestEntry::builder()
         .event_bus_name(&*bus.name)
         .source(SOURCE)
         .detail_type(event_type)
         .time(DateTime::from_millis(time.as_millisecond()))
         .detail(detail)
         .build();
-    let answer = Box::pin(bus.client.put_events().entries(entry).send()).await;
-    let answer =
-        answer.map_err(|error| match error.raw_response().map(|answer| answer.status().as_u16()) {
-            // The body is empty, or a proxy's.
-            Some(413) => too_large(bytes),
-            _ => call_failed(&error, |code| refused(code, bytes)),
-        })?;
-    match answer.entries().first() {
+    bus.puts.ask(Entry { request, bytes }).await.unwrap_or_else(|| Err(unanswered()))
+}
+
+impl Sender {
+    /// Looks up the bus, unless it was found before. A failure is not remembered.
+    async fn find(&self) -> HandlerResult {
+        let describe = || async {
+            let asked = Box::pin(self.client.describe_event_bus().name(&*self.bus).send()).await;
+            asked.map(|_| ()).map_err(|error| call_failed(&error, not_described))
+        };
+        self.found.get_or_try_init(describe).await.copied()
+    }
+
+    /// Puts events on the bus, in as few requests as EventBridge takes. One result for each, in order.
+    async fn put(&self, entries: Vec<Entry>) -> Vec<HandlerResult> {
+        if let Err(error) = self.find().await {
+            return entries.iter().map(|_| Err(error.clone())).collect();
+        }
+        let mut requests: Vec<(usize, Vec<Entry>)> = Vec::new();
+        for entry in entries {
+            match requests.last_mut() {
+                Some((bytes, entries))
+                    if entries.len() < MOST_ENTRIES && *bytes + entry.bytes <= LARGEST_REQUEST_BYTES =>
+                {
+                    *bytes += entry.bytes;
+                    entries.push(entry);
+                }
+                _ => requests.push((entry.bytes, vec![entry])),
+            }
+        }
+        let results = requests.iter().map(async |(_, entries)| {
+            let results = self.put_with_one_request(entries).await;
+            let is_refused = |result: &HandlerResult| {
+                result.as_ref().is_err_and(|error| error.class() == FailureClass::Permanent)
+            };
+            if entries.len() > 1 && results.iter().all(is_refused) {
+                // The request was refused as a whole, perhaps because of one event.
+                let alone = entries.chunks(1).map(|entry| self.put_with_one_request(entry));
+                return join_all(alone).await.concat();
+            }
+            results
+        });
+        join_all(results).await.concat()
+    }
+
+    async fn put_with_one_request(&self, entries: &[Entry]) -> Vec<HandlerResult> {
+        let requests = entries.iter().map(|entry| entry.request.clone()).collect();
+        match Box::pin(self.client.put_events().set_entries(Some(requests)).send()).await {
+            Ok(answer) => {
+                let mut answers = answer.entries.unwrap_or_default().into_iter();
+                entries.iter().map(|entry| result(answers.next().as_ref(), entry.bytes)).collect()
+            }
+            Err(error) => entries.iter().map(|entry| Err(not_put(&error, entry.bytes))).collect(),
+        }
+    }
+}
+
+/// What EventBridge's answer for an event means.
+fn result(answer: Option<&PutEventsResultEntry>, bytes: usize) -> HandlerResult {
+    match answer {
         Some(entry) if entry.event_id().is_some() => Ok(()),
         Some(entry) => Err(refused(code(entry.error_code()), bytes)),
-        None => Err(HandlerError::retryable("EventBridge's answer has no result for the event")),
+        None => Err(unanswered()),
     }
+}
+
+/// What the failure of a request means for an event in it.
+fn not_put(error: &SdkError<PutEventsError>, bytes: usize) -> HandlerError {
+    match error.raw_response().map(|answer| answer.status().as_u16()) {
+        // The body is empty, or a proxy's.
+        Some(413) => too_large(bytes),
+        _ => call_failed(error, |code| refused(code, bytes)),
+    }
+}
+
+fn unanswered() -> HandlerError {
+    HandlerError::retryable("EventBridge's answer has no result for the event")
 }
 
 fn too_large(bytes: usize) -> HandlerError {
@@ -811,6 +909,74 @@ mod tests {
             Value::Object(fields) => fields.values().for_each(|field| leaves(field, found)),
             _ => found.push(value.clone()),
         }
+    }
+
+    /// An EventBridge with a bus that takes the events whose detail holds no `refused` text. If `is_strict`, it refuses a
+    /// request with one that does as a whole. Returns the numbers of entries of its requests.
+    async fn bus_of_many(is_strict: bool) -> (Bus, Arc<Mutex<Vec<usize>>>) {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = requests.clone();
+        let server = HttpRouter::new().fallback(async move |body: String| {
+            let body: Value = serde_json::from_str(&body).unwrap();
+            let Some(entries) = body["Entries"].as_array() else {
+                return (StatusCode::OK, FOUND.1.to_owned());
+            };
+            seen.lock().unwrap().push(entries.len());
+            let is_refused = |entry: &Value| entry["Detail"].as_str().unwrap().contains("refused");
+            if is_strict && entries.iter().any(is_refused) {
+                return (StatusCode::BAD_REQUEST, r#"{"__type":"ValidationException"}"#.to_owned());
+            }
+            let answer = |entry| match is_refused(entry) {
+                true => json!({ "ErrorCode": "MalformedDetail" }),
+                false => json!({ "EventId": "1" }),
+            };
+            let answers: Vec<_> = entries.iter().map(answer).collect();
+            (StatusCode::OK, json!({ "FailedEntryCount": 0, "Entries": answers }).to_string())
+        });
+        (Bus::new(&aws_with(server).await, "automations", Fields::All), requests)
+    }
+
+    /// Puts events with these texts at the same time. The reasons of those that are refused.
+    async fn put_all(bus: &Bus, texts: &[&str]) -> Vec<Option<FailureClass>> {
+        let put = texts.iter().map(|text| put(event(&json!({ "text": text })), bus.clone()));
+        let results = futures_util::future::join_all(put).await;
+        results.into_iter().map(|result| result.err().map(|error| error.class())).collect()
+    }
+
+    #[tokio::test]
+    async fn the_events_of_a_batch_share_requests_of_ten_and_each_fails_alone() {
+        let mut texts = ["taken"; 23];
+        texts[4] = "refused";
+        let expected: Vec<_> =
+            texts.iter().map(|text| (*text == "refused").then_some(FailureClass::Permanent)).collect();
+        let (bus, requests) = bus_of_many(false).await;
+        assert_eq!(put_all(&bus, &texts).await, expected);
+        requests.lock().unwrap().sort_unstable();
+        assert_eq!(*requests.lock().unwrap(), [3, 10, 10]);
+        // One that makes EventBridge refuse the request harms none of the others.
+        let (bus, requests) = bus_of_many(true).await;
+        assert_eq!(put_all(&bus, &texts).await, expected);
+        let requests = requests.lock().unwrap();
+        assert_eq!(requests.iter().filter(|entries| **entries == 1).count(), 10);
+        assert_eq!(requests.iter().filter(|entries| **entries > 1).sum::<usize>(), 23);
+    }
+
+    #[tokio::test]
+    async fn events_that_are_large_together_are_put_by_themselves() {
+        let (bus, requests) = bus_of_many(false).await;
+        let (large, small) = ("x".repeat(200_000), "x".repeat(50_000));
+        let texts = [&*large, &large, &small, &large, &small, "x"];
+        assert_eq!(put_all(&bus, &texts).await, [None; 6]);
+        requests.lock().unwrap().sort_unstable();
+        assert_eq!(*requests.lock().unwrap(), [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn one_failed_request_brings_all_its_events_back() {
+        let throttled = (400, r#"{"__type":"ThrottlingException","message":"+254705408079"}"#);
+        let (bus, _) = bus(&[FOUND, throttled, throttled, throttled, throttled]).await;
+        let results = put_all(&bus, &["a", "b"]).await;
+        assert_eq!(results, [Some(FailureClass::Retryable); 2]);
     }
 
     /// An EventBridge with a bus, which answers the calls in turn. Each answer is a status and a body.

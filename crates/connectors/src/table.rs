@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::operation::get_item::builders::GetItemFluentBuilder;
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, BatchStatementRequest, ReturnValuesOnConditionCheckFailure};
 use jiff::Timestamp;
 use learnink_aws::CallError;
 use learnink_webhook::newest::EventOrder;
@@ -18,7 +18,7 @@ use learnink_webhook::newest::EventOrder;
 ///
 /// It has the operation, the table and DynamoDB's error code. It does not quote the answer, which may quote the
 /// row: handlers pass its text on with [`HandlerError::quoting`](learnink_webhook::HandlerError::quoting).
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("could not {operation} the table `{table}`")]
 pub struct TableError {
     operation: &'static str,
@@ -27,10 +27,12 @@ pub struct TableError {
 }
 
 /// The cause.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 enum TableFailure {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error("the write has no answer")]
+    Unanswered,
     #[error("a row is not one that this program writes")]
     ForeignRow,
 }
@@ -38,6 +40,10 @@ enum TableFailure {
 impl TableError {
     pub(crate) fn write<E: ProvideErrorMetadata>(table: &str, error: &SdkError<E>) -> Self {
         Self { operation: "write to", table: table.to_owned(), source: CallError::from(error).into() }
+    }
+
+    pub(crate) fn unanswered(table: &str) -> Self {
+        Self { operation: "write to", table: table.to_owned(), source: TableFailure::Unanswered }
     }
 
     fn read(table: &str, source: TableFailure) -> Self {
@@ -165,8 +171,31 @@ impl RowKey<'_> {
     }
 }
 
+/// How many statements fit into one request.
+/// Source: Amazon DynamoDB API reference, `BatchExecuteStatement`.
+pub(crate) const MOST_STATEMENTS: usize = 25;
+
+/// A statement of a batch. If its condition fails, DynamoDB returns the row.
+pub(crate) fn statement(text: String, parameters: Vec<AttributeValue>) -> BatchStatementRequest {
+    let request = BatchStatementRequest::builder()
+        .statement(text)
+        .set_parameters(Some(parameters))
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+    match request.build() {
+        Ok(request) => request,
+        // Fails only without a statement.
+        Err(_) => unreachable!("the statement is set"),
+    }
+}
+
 /// A row as DynamoDB returns it.
 pub(crate) struct Row(HashMap<String, AttributeValue>);
+
+impl From<HashMap<String, AttributeValue>> for Row {
+    fn from(item: HashMap<String, AttributeValue>) -> Self {
+        Self(item)
+    }
+}
 
 impl Row {
     /// A string.

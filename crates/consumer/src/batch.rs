@@ -12,7 +12,8 @@
 //! A message that fails at its last delivery goes to the dead-letter queue at once and with its reason. SQS itself
 //! moves a message there only if no consumer could end its last delivery.
 //!
-//! Several records that ask the ledger at the same time share one call: see `group`.
+//! Several records that ask the ledger at the same time share one call, a
+//! [`Group`](learnink_webhook::group::Group).
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -20,11 +21,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
-use futures_util::future::{Either, join, join_all, select};
+use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use learnink_webhook::error::with_causes;
+use learnink_webhook::group::Group;
 use learnink_webhook::idempotency::run_key;
 use learnink_webhook::items::ItemLog;
 use learnink_webhook::message::Part;
@@ -37,8 +39,7 @@ use crate::Consumer;
 use crate::breaker::Trials;
 use crate::claims::{Acquired, Batch, LONGEST_PAUSE};
 use crate::dead_letter::PAYLOAD_MISMATCH;
-use crate::ending::{Deliveries, Ending, RetryAfter};
-use crate::group::group;
+use crate::ending::{Deliveries, Ending, RetryAfter, conclude};
 use crate::invocation::Invocation;
 use crate::ledger::{Claim, ClaimRequest, EntryId, History, Recorded, payload_sha256};
 use crate::ledger::{Ledger, StoredWindow};
@@ -123,32 +124,30 @@ impl Delivery<'_> {
     }
 }
 
-impl<L: Ledger, Q: Queues> Consumer<L, Q> {
+impl<L: Ledger + Send + 'static, Q: Queues> Consumer<L, Q> {
     /// Handles a batch: all records concurrently, each independently.
     pub async fn consume(&self, batch: &SqsEvent, invocation: &Invocation) -> BatchReport {
-        let (claims, claim_requests) = group();
-        let (settlements, settlement_requests) = group();
+        let (claiming, settling) = (self.ledger.clone(), self.ledger.clone());
         let windows = OnceCell::new();
         let trials = Trials::new(&self.breakers, self.router.handler_names());
-        let pause = LONGEST_PAUSE.mul_f64(0.75_f64.mul_add((self.random)(), 0.25));
-        let records = async {
-            let taken = Mutex::default();
-            let (windows, trials) = (&windows, &trials);
-            let shared = Batch { invocation, claims, settlements, taken, windows, trials, pause };
-            let records = batch.records.iter().enumerate();
-            let records = records.map(|(index, message)| self.consume_record(index, message, &shared));
-            join_all(records).await
+        let shared = Batch {
+            invocation,
+            claims: Group::new(move |requests| {
+                let ledger = claiming.clone();
+                async move { ledger.claim(requests).await }
+            }),
+            settlements: Group::new(move |settlements| {
+                let ledger = settling.clone();
+                async move { ledger.settle(settlements).await }
+            }),
+            taken: Mutex::default(),
+            windows: &windows,
+            trials: &trials,
+            pause: LONGEST_PAUSE.mul_f64(0.75_f64.mul_add((self.random)(), 0.25)),
         };
-        let answers = join(
-            claim_requests.answer(|requests| self.ledger.claim(requests)),
-            settlement_requests.answer(|settlements| self.ledger.settle(settlements)),
-        );
-        // Once the records are done, no answer is needed any more.
-        let records = match select(Box::pin(records), Box::pin(answers)).await {
-            Either::Left((records, _)) => records,
-            Either::Right((_, records)) => records.await,
-        };
-        BatchReport { records }
+        let records = batch.records.iter().enumerate();
+        let records = records.map(|(index, message)| self.consume_record(index, message, &shared));
+        BatchReport { records: join_all(records).await }
     }
 
     async fn consume_record(&self, index: usize, message: &SqsMessage, batch: &Batch<'_>) -> RecordReport {
@@ -488,50 +487,15 @@ impl<L: Ledger, Q: Queues> Consumer<L, Q> {
             Either::Right(((), _)) => return None,
         };
         let done = &mut acquired.history.done;
-        done.extend(log.after(0));
-        let ended_of =
-            |task: &Task| report.handlers.iter().find(|run| run.key == task.key).map(|run| &run.ended);
-        let (ended, unfinished): (Vec<_>, Vec<_>) =
-            acquired.tasks.iter().partition(|task| ended_of(task).is_some_and(Ended::is_done));
-        let kind_of = |task: &Task| ended_of(task).and_then(Ended::kind);
-        for task in ended {
-            task.forget_list(done);
-            done.extend(task.completes.iter().cloned());
-        }
-        for task in &unfinished {
-            let made_progress = log.has_progress_of(&task.key);
-            // If nothing failed, the delivery does not count.
-            if made_progress || kind_of(task) != Some(FailureKind::Unfinished) {
-                task.note_delivery(made_progress, done);
-            }
-        }
-        let ending = match Ending::of(&report.handlers) {
+        let (count, most) = (record.receive_count(), self.max_receive_count);
+        let ending = match conclude(&acquired.tasks, &report.handlers, &log, count, most, done) {
             // The window of a replay was closed, or asks for none of the handlers.
             Ending::Processed if acquired.tasks.is_empty() => delivery.end_without_work(Ending::Ignored),
             Ending::Processed => delivery.end_without_work(Ending::Processed),
-            ending => {
-                let without_progress = unfinished.iter().filter_map(|task| match kind_of(task) {
-                    Some(FailureKind::Permanent) => None,
-                    Some(FailureKind::Unfinished) => Some(Some(0)),
-                    _ => Some(task.without_progress(done)),
-                });
-                let without_progress: Vec<_> = without_progress.collect();
-                let (count, most) = (record.receive_count(), self.max_receive_count);
-                // After progress, a list does not wait longer because of its earlier deliveries.
-                let failures =
-                    without_progress.iter().map(|failed| failed.map_or(count, |failed| failed + 1)).max();
-                ending.failed(failures).within(Deliveries::of(count, most, without_progress))
-            }
+            ending => ending,
         };
         if let (None, Some(window)) = (ending.failure(), &delivery.message.window) {
             done.insert(run_key(window));
-        }
-        if let Ending::DeadLetter(_) = ending {
-            // A redrive tries everything that is not done, with as many attempts as a new message.
-            for task in unfinished {
-                task.forget_refusals(done);
-                task.forget_deliveries(done);
-            }
         }
         Some(ending)
     }

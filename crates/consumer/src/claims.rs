@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use learnink_webhook::group::Group;
 use tokio::sync::OnceCell;
 
 use crate::breaker::Trials;
 use crate::ending::Ending;
-use crate::group::Group;
 use crate::invocation::Invocation;
 use crate::ledger::{Claim, ClaimRequest, EntryId, History, LedgerError, Recorded, Settlement, StoredWindow};
 use crate::queues::to_attribute_value;

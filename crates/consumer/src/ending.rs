@@ -1,17 +1,20 @@
 //! How a record ends, decided from how its handlers ended and from the deliveries it has left.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use learnink_webhook::error::with_causes;
+use learnink_webhook::items::ItemLog;
 use learnink_webhook::{FailureClass, FailureKind, HandlerError};
 
 use crate::backoff;
 use crate::ledger::LedgerError;
-use crate::report::{EngineFailure, Failure, HandlerReport};
+use crate::replay::Task;
+use crate::report::{Ended, EngineFailure, Failure, HandlerReport};
 
 /// The next step of a record. The engine decides it, records it in the ledger, and then carries it out on the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// Every handler is done.
     Processed,
     /// Every handler was done before.
@@ -21,20 +24,27 @@ pub(crate) enum Ending {
     /// At least one handler may succeed later. Those that never will run again with it, because a handler that waits
     /// for a retry would not run from the dead-letter queue.
     Again {
+        /// Why.
         failure: Failure,
+        /// How long it is hidden.
         wait: RetryAfter,
         /// How many deliveries in a row it has failed, if that is not its receive count because a list made progress.
         failures: Option<u32>,
     },
     /// It has used its deliveries, and gets more: its list made progress, or nothing failed.
-    SendAgain { failure: Failure, wait: RetryAfter },
+    SendAgain {
+        /// Why.
+        failure: Failure,
+        /// How long the new message is hidden.
+        wait: RetryAfter,
+    },
     /// The rest will never succeed, or its deliveries are used up.
     DeadLetter(Failure),
 }
 
 /// How long a message waits before it is delivered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RetryAfter {
+pub enum RetryAfter {
     /// Not at all: it made progress.
     Now,
     /// By its receive count, and at least this long.
@@ -69,7 +79,7 @@ impl RetryAfter {
 
 /// The deliveries that a failed message has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Deliveries {
+pub enum Deliveries {
     /// SQS delivers it again.
     Left,
     /// SQS does not, but it gets more: its list made progress.
@@ -81,7 +91,7 @@ pub(crate) enum Deliveries {
 impl Deliveries {
     /// By its receive count, and for each unfinished task by the number of deliveries since its list last made
     /// progress, if it made some.
-    pub(crate) fn of(
+    pub fn of(
         receive_count: u32,
         max_receive_count: u32,
         without_progress: impl IntoIterator<Item = Option<u32>>,
@@ -95,6 +105,53 @@ impl Deliveries {
             Self::Left
         }
     }
+}
+
+/// Adds to `done` what the handlers of a claim finished, and says how the record ends. `log` has what finished of their
+/// lists. `receive_count` is the record's, and `max_receive_count` the queue's.
+pub fn conclude(
+    tasks: &[Task],
+    handlers: &[HandlerReport],
+    log: &ItemLog,
+    receive_count: u32,
+    max_receive_count: u32,
+    done: &mut BTreeSet<String>,
+) -> Ending {
+    done.extend(log.after(0));
+    let ended_of = |task: &Task| handlers.iter().find(|run| run.key == task.key).map(|run| &run.ended);
+    let (ended, unfinished): (Vec<_>, Vec<_>) =
+        tasks.iter().partition(|task| ended_of(task).is_some_and(Ended::is_done));
+    let kind_of = |task: &Task| ended_of(task).and_then(Ended::kind);
+    for task in ended {
+        task.forget_list(done);
+        done.extend(task.completes.iter().cloned());
+    }
+    for task in &unfinished {
+        let made_progress = log.has_progress_of(&task.key);
+        // If nothing failed, the delivery does not count.
+        if made_progress || kind_of(task) != Some(FailureKind::Unfinished) {
+            task.note_delivery(made_progress, done);
+        }
+    }
+    let without_progress = unfinished.iter().filter_map(|task| match kind_of(task) {
+        Some(FailureKind::Permanent) => None,
+        Some(FailureKind::Unfinished) => Some(Some(0)),
+        _ => Some(task.without_progress(done)),
+    });
+    let without_progress: Vec<_> = without_progress.collect();
+    // After progress, a list does not wait longer because of its earlier deliveries.
+    let failures =
+        without_progress.iter().map(|failed| failed.map_or(receive_count, |failed| failed + 1)).max();
+    let deliveries = Deliveries::of(receive_count, max_receive_count, without_progress);
+    let ending = Ending::of(handlers).failed(failures).within(deliveries);
+    if let Ending::DeadLetter(_) = ending {
+        // A redrive tries everything that is not done, with as many attempts as a new message.
+        for task in unfinished {
+            task.forget_refusals(done);
+            task.forget_deliveries(done);
+        }
+    }
+    ending
 }
 
 impl Ending {
@@ -128,7 +185,7 @@ impl Ending {
     }
 
     /// This ending, given how many deliveries the message has left. Only deliveries without progress count.
-    pub(crate) fn within(self, deliveries: Deliveries) -> Self {
+    pub fn within(self, deliveries: Deliveries) -> Self {
         match (self, deliveries) {
             (Self::Again { failure, .. }, Deliveries::UsedUp) => Self::DeadLetter(failure),
             (Self::Again { failure, wait, .. }, Deliveries::SendAgain) => Self::SendAgain { failure, wait },
@@ -145,7 +202,7 @@ impl Ending {
     }
 
     /// This ending, for a delivery after which SQS does not deliver the record again.
-    pub(crate) fn at_last_delivery(self) -> Self {
+    pub fn at_last_delivery(self) -> Self {
         match self {
             // Nothing failed.
             Self::Again { failure, wait, .. } if failure.class == EngineFailure::InProgress.name() => {
@@ -157,35 +214,35 @@ impl Ending {
     }
 
     /// The ending of a record that is delivered again after backoff.
-    pub(crate) const fn retry(failure: Failure) -> Self {
+    pub const fn retry(failure: Failure) -> Self {
         Self::Again { failure, wait: RetryAfter::Backoff(Duration::ZERO), failures: None }
     }
 
     /// Another record, in this consumer or another, has claimed this message. A delivery before its lease ends
     /// would be wasted.
-    pub(crate) fn in_progress(lease_left: Duration) -> Self {
+    pub fn in_progress(lease_left: Duration) -> Self {
         let reason = "another delivery of it is being handled";
         Self::retry(Failure::of_engine(EngineFailure::InProgress, reason)).at_least(lease_left)
     }
 
     /// The engine was cut off, perhaps after the handlers had ended.
-    pub(crate) fn cut_off(why: EngineFailure, reason: &str, handlers: Option<&Failure>) -> Self {
+    pub fn cut_off(why: EngineFailure, reason: &str, handlers: Option<&Failure>) -> Self {
         Self::retry(Failure::of_engine(why, reason).after(handlers))
     }
 
     /// The ledger did not answer, or not with what was asked for.
-    pub(crate) fn ledger_failed(error: Option<LedgerError>, lease_left: Duration) -> Self {
+    pub fn ledger_failed(error: Option<LedgerError>, lease_left: Duration) -> Self {
         let reason = error.map_or_else(|| "the ledger has no answer".to_owned(), |error| with_causes(&error));
         Self::retry(Failure::of_engine(EngineFailure::Ledger, reason)).at_least(lease_left)
     }
 
     /// The lease ended before the work did.
-    pub(crate) fn lease_lost() -> Self {
+    pub fn lease_lost() -> Self {
         Self::retry(Failure::of_engine(EngineFailure::LeaseLost, "the lease ended before the work did"))
     }
 
     /// What becomes of this ending if the ledger did not record it, which by itself ends in `unrecorded`.
-    pub(crate) fn unrecorded(&self, unrecorded: Self) -> Self {
+    pub fn unrecorded(&self, unrecorded: Self) -> Self {
         let Self::Again { failure, wait, .. } = unrecorded else { return unrecorded };
         let failure = failure.after(self.failure());
         match self {
@@ -203,7 +260,7 @@ impl Ending {
     }
 
     /// Why the message is not done.
-    pub(crate) const fn failure(&self) -> Option<&Failure> {
+    pub const fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Processed | Self::Duplicate | Self::Ignored => None,
             Self::Again { failure, .. } | Self::SendAgain { failure, .. } | Self::DeadLetter(failure) => {

@@ -13,6 +13,7 @@
 //! | [`acts`] | what operators did with messages |
 //! | [`replay`] | replay windows, under which an operator runs finished work again |
 //! | [`backoff`] | how long a failed delivery waits |
+//! | [`ending`] | how a record ends, from how its handlers ended |
 //! | [`dead_letter`] | why a message is on the dead-letter queue |
 //! | [`queues`] | the dead-letter queue, what is sent again, and how long a failed message waits |
 //! | [`config`] | the configuration, from environment variables |
@@ -25,8 +26,7 @@ mod breaker;
 mod claims;
 pub mod config;
 pub mod dead_letter;
-mod ending;
-mod group;
+pub mod ending;
 mod invocation;
 pub mod lambda;
 pub mod ledger;
@@ -41,6 +41,7 @@ pub use ledger::DynamoDbLedger;
 pub use queues::SqsQueues;
 pub use report::{BatchReport, HandlerReport, Outcome, RecordReport};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
@@ -63,7 +64,8 @@ fn call_limits() -> TimeoutConfig {
 #[derive(Debug)]
 pub struct Consumer<L = DynamoDbLedger, Q = SqsQueues> {
     router: Router,
-    ledger: L,
+    /// Shared with the calls that it answers.
+    ledger: Arc<L>,
     queues: Q,
     /// After this many deliveries, a message that is not done goes to the dead-letter queue.
     max_receive_count: u32,
@@ -79,6 +81,7 @@ impl<L, Q> Consumer<L, Q> {
     /// source queue's. `random` is uniform in `0..1`.
     pub fn new(router: Router, ledger: L, queues: Q, max_receive_count: u32, random: fn() -> f64) -> Self {
         let (breakers, longest_part) = (Breakers::default(), LONGEST_PART);
+        let ledger = Arc::new(ledger);
         Self { router, ledger, queues, max_receive_count, longest_part, random, breakers }
     }
 

@@ -131,7 +131,7 @@ pub struct HandlerReport {
 
 /// Why a record failed outside its handlers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EngineFailure {
+pub enum EngineFailure {
     /// Another consumer has claimed the message. Nothing failed, and it is delivered again.
     InProgress,
     /// The ledger did not answer.
@@ -154,7 +154,7 @@ pub(crate) enum EngineFailure {
 
 impl EngineFailure {
     /// The class in logs and metrics.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::InProgress => "in_progress",
             Self::Ledger => "ledger",

@@ -118,7 +118,8 @@ impl ItemLog {
         self.add(part.key());
     }
 
-    fn add(&self, key: String) {
+    /// Adds the key of an item that finished, or of another mark of a list.
+    pub fn add(&self, key: String) {
         locked(&self.keys).push(key);
         self.changed.notify_one();
     }

@@ -12,6 +12,7 @@
 //! | [`error`] | how a handler says *again* or *never* |
 //! | [`idempotency`] | idempotency keys: each names one piece of work |
 //! | [`items`] | lists in a payload, item by item |
+//! | [`group`] | requests that are made at the same time, as one call |
 //! | [`json`] | JSON as other programs write it |
 //! | [`newest`] | which of two events about the same thing is the newer one |
 //! | [`personal`] | personal data that cannot be printed by accident |
@@ -23,6 +24,7 @@ pub mod breaker;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod group;
 pub mod idempotency;
 pub mod items;
 pub mod json;

@@ -158,7 +158,7 @@ async fn secret(aws: &SdkConfig, name: &str, parse: impl Fn(&str) -> SecretState
 }
 
 /// The signing secret, and what it signs with if it is LearnInk's.
-async fn signing_secret(aws: &SdkConfig, name: Read<&str>) -> (Read<NamedSecret>, Option<Signer>) {
+pub(super) async fn signing_secret(aws: &SdkConfig, name: Read<&str>) -> (Read<NamedSecret>, Option<Signer>) {
     let name = match name {
         Ok(name) => name,
         Err(unread) => return (Err(unread), None),
