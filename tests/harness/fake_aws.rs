@@ -311,7 +311,7 @@ impl FakeAws {
                 Fate::Huge => {
                     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1099511627776\r\n\r\n").await?;
                     loop {
-                        stream.write_all(&[b' '; 64 * 1024]).await?;
+                        stream.write_all(&[b' '; 8 * 1024]).await?;
                     }
                 }
                 Fate::Chunked => {
