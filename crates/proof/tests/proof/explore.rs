@@ -21,8 +21,8 @@ pub(crate) trait World {
     fn steps(&self, state: &Self::State) -> Vec<(Self::Action, Self::State)>;
     /// The promise that is broken in this state, if one is.
     fn broken(&self, state: &Self::State) -> Option<&'static str>;
-    /// Whether a step is one of a world in which nothing fails.
-    fn is_fair(&self, action: &Self::Action) -> bool;
+    /// Whether a step from a state is one of a world in which nothing fails.
+    fn is_fair(&self, state: &Self::State, action: &Self::Action) -> bool;
     /// Whether nothing is left to do.
     fn is_end(&self, state: &Self::State) -> bool;
     /// One step and the state after it, for a person.
@@ -152,7 +152,7 @@ pub(crate) fn explore<W: World>(world: &W) -> Explored {
                 depths.push(depths[number as usize] + 1);
                 waiting.push_back(next);
             }
-            if world.is_fair(&action) && after != number {
+            if world.is_fair(&state, &action) && after != number {
                 fair.push((number, after));
             }
         }

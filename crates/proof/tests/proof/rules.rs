@@ -1,7 +1,7 @@
-//! The deployed rules, and with them past faults: what the rules answered before they were mended.
+//! The deployed rules, and with them faults: most of them past ones, from before the rules were mended.
 
 use jiff::Timestamp;
-use learnink_consumer::ledger::{Claim, ClaimRequest, Entry, History, judge};
+use learnink_consumer::ledger::{Claim, ClaimRequest, Entry, History, Lease, judge};
 use learnink_consumer::replay::{ReplayWindow, SeenMessage};
 
 /// The rules as they are, or with one mend taken back.
@@ -16,12 +16,19 @@ pub(crate) enum Rules {
     EndReplaysWithTheWindow,
     /// Where clocks differ, a message that another consumer had finished was taken for a new one.
     CallAFinishedMessageNew,
+    /// A lease keeps others out for ever. No version did this: it shows that a message without an end is found.
+    NeverEndALease,
 }
 
 impl Rules {
     pub(crate) fn judge(self, entry: Option<&Entry>, request: &ClaimRequest) -> Claim {
         if self == Self::GrantLateClaims {
             let entry = entry.map(|entry| Entry { settled_at_ms: 0, ..entry.clone() });
+            return judge(entry.as_ref(), request);
+        }
+        if self == Self::NeverEndALease {
+            let for_ever = |lease: Lease| Lease { until_ms: i64::MAX, ..lease };
+            let entry = entry.cloned().map(|entry| Entry { lease: entry.lease.map(for_ever), ..entry });
             return judge(entry.as_ref(), request);
         }
         judge(entry, request)

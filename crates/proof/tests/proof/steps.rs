@@ -1266,8 +1266,10 @@ impl World for Model {
         state.broken.or(is_lost).or(is_part_lost)
     }
 
-    fn is_fair(&self, action: &Action) -> bool {
+    fn is_fair(&self, state: &State, action: &Action) -> bool {
         match action {
+            // Where nothing fails, every consumer ends in time.
+            Action::Tick => !state.owners.iter().any(|owner| self.is_cut_off(owner, state.now + 1)),
             Action::Crash { .. } | Action::Expire { .. } | Action::CloseWindow => false,
             Action::Redrive { is_deleted, .. } => self.ends_done && *is_deleted,
             Action::Claim { fate, .. } | Action::Note { fate, .. } | Action::Settle { fate, .. } => {
@@ -1279,8 +1281,7 @@ impl World for Model {
                 matches!(ended, TaskEnded::Done | TaskEnded::InParts | TaskEnded::Never)
             }
             Action::EndItem { is_refused, .. } => !is_refused,
-            Action::Tick
-            | Action::Send
+            Action::Send
             | Action::OpenWindow
             | Action::SendRun
             | Action::DeleteEntry { .. }
