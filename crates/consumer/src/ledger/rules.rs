@@ -3,7 +3,8 @@
 //! The ledger has one entry per message, under its message id, which survives retries, resends, replays and
 //! redrives. The entry records the [keys](learnink_webhook::idempotency) of what is done: of each finished handler, of the
 //! finished items of an unfinished one, of replays. It says who works on the rest, and until when. A store keeps
-//! entries and applies these rules with conditional writes; see `ledger` in the consumer.
+//! entries and applies these rules with conditional writes; see `ledger` in the consumer. `docs/ledger.md` has the whole
+//! protocol, and `crates/proof` visits every state of it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
