@@ -185,6 +185,7 @@ impl Ending {
     }
 
     /// This ending, given how many deliveries the message has left. Only deliveries without progress count.
+    #[must_use]
     pub fn within(self, deliveries: Deliveries) -> Self {
         match (self, deliveries) {
             (Self::Again { failure, .. }, Deliveries::UsedUp) => Self::DeadLetter(failure),
@@ -202,6 +203,7 @@ impl Ending {
     }
 
     /// This ending, for a delivery after which SQS does not deliver the record again.
+    #[must_use]
     pub fn at_last_delivery(self) -> Self {
         match self {
             // Nothing failed.
@@ -242,6 +244,7 @@ impl Ending {
     }
 
     /// What becomes of this ending if the ledger did not record it, which by itself ends in `unrecorded`.
+    #[must_use]
     pub fn unrecorded(&self, unrecorded: Self) -> Self {
         let Self::Again { failure, wait, .. } = unrecorded else { return unrecorded };
         let failure = failure.after(self.failure());
@@ -321,6 +324,24 @@ mod tests {
             let expected = again(failure("a", kind.name(), "why"), RetryAfter::Backoff(Duration::ZERO));
             assert_eq!(Ending::of(&[failed("a", HandlerError::new(kind, "why"))]), expected);
         }
+    }
+
+    #[test]
+    fn of_a_list_that_is_done_the_ledger_keeps_the_handler_and_else_what_finished() {
+        let keys = |keys: &[&str]| keys.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let concluded = |ended| {
+            let completes = vec!["push".to_owned()];
+            let task = Task { handler: "push", key: "push".to_owned(), completes, is_named: false };
+            let log = ItemLog::default();
+            log.add("push/1".to_owned());
+            let mut done = keys(&["bus", "push/0"]);
+            let ending = conclude(&[task], &[run("push", ended)], &log, 7, 7, &mut done);
+            (ending, done)
+        };
+        assert_eq!(concluded(Ended::Done), (Ending::Processed, keys(&["bus", "push"])));
+        let (ending, done) = concluded(Ended::Failed(HandlerError::retryable("busy")));
+        assert_eq!(done, keys(&["bus", "push+0", "push/0", "push/1"]));
+        assert!(matches!(ending, Ending::SendAgain { .. }), "{ending:?}");
     }
 
     #[test]

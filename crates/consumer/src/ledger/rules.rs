@@ -325,6 +325,14 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_new_only_if_nothing_is_done_and_this_claim_is_its_first() {
+        let at = |ms| Timestamp::from_millisecond(ms).unwrap();
+        assert!(history(&[]).is_new(at(7)));
+        assert!(!history(&[]).is_new(at(8)));
+        assert!(!history(&["push"]).is_new(at(7)));
+    }
+
+    #[test]
     fn only_the_handlers_that_are_not_done_are_left() {
         assert_eq!(judged(&entry(&["progress"], None)), acquired(&["progress"]));
         assert_eq!(
@@ -369,6 +377,14 @@ mod tests {
     fn an_expired_entry_counts_as_gone_though_it_is_still_there() {
         let expired = Entry { expires_at_s: NOW_MS / 1000, ..entry(&["progress", "push"], None) };
         assert_eq!(judged(&expired), acquired_anew());
+    }
+
+    #[test]
+    fn an_entry_is_forgotten_after_30_days() {
+        let days_later = |days: i64| Timestamp::from_second(NOW_MS / 1000 + days * 24 * 60 * 60).unwrap();
+        let entry = request(&["progress"]).new_entry();
+        assert!(!entry.has_expired(days_later(29)));
+        assert!(entry.has_expired(days_later(30)));
     }
 
     #[test]
