@@ -101,7 +101,7 @@ fn told(name: &str, found: &Explored) {
 fn holds(name: &str, scope: Scope) {
     let found = explore(&Model::from(scope));
     told(name, &found);
-    for way in [&found.broken, &found.stuck].into_iter().flatten() {
+    if let Some(way) = found.broken.as_ref().or(found.stuck.as_ref()) {
         panic!("{name}: {way}");
     }
     assert!(found.ends > 0, "{name}: nothing ever ends");
@@ -169,7 +169,7 @@ fn every_promise_holds_in_the_larger_scopes() {
 const DELETED_TOO_EARLY: &str = "a message is deleted that is neither done nor dead-lettered";
 
 /// Takes a past mend back, and returns the steps to what it mended.
-fn found_again(scope: Scope) -> (&'static str, Vec<String>) {
+fn found_again(scope: &Scope) -> (&'static str, Vec<String>) {
     let rules = scope.rules;
     let found = explore(&Model::from(scope.clone()));
     told(&format!("{rules:?}"), &found);
@@ -187,7 +187,7 @@ fn a_claim_that_its_caller_had_given_up_took_marks_back() {
         failures: true,
         ..ONE_CLOCK
     };
-    let (why, steps) = found_again(scope);
+    let (why, steps) = found_again(&scope);
     assert_eq!((why, steps.len()), ("a mark is lost", 13));
     assert!(steps[11].contains("carries out a request whose caller had given up: Claim"), "{}", steps[11]);
     assert!(steps[12].contains("settles, and is answered"), "{}", steps[12]);
@@ -195,14 +195,14 @@ fn a_claim_that_its_caller_had_given_up_took_marks_back() {
 
 #[test]
 fn a_message_that_came_first_under_a_window_was_run_twice() {
-    let (why, steps) = found_again(Scope { rules: Rules::ReplayFirstArrivals, ..WINDOW });
+    let (why, steps) = found_again(&Scope { rules: Rules::ReplayFirstArrivals, ..WINDOW });
     assert_eq!((why, steps.len()), ("a message that came first under a window is replayed", 12));
     assert!(steps.last().is_some_and(|step| step.contains("mark@w")), "{steps:?}");
 }
 
 #[test]
 fn a_replay_that_came_back_after_its_window_had_expired_was_deleted() {
-    let (why, steps) = found_again(Scope { rules: Rules::EndReplaysWithTheWindow, ..WINDOW });
+    let (why, steps) = found_again(&Scope { rules: Rules::EndReplaysWithTheWindow, ..WINDOW });
     assert_eq!((why, steps.len()), (DELETED_TOO_EARLY, 13));
     assert!(steps.last().is_some_and(|step| step.contains("ends its record: Delete")), "{steps:?}");
 }
@@ -210,7 +210,7 @@ fn a_replay_that_came_back_after_its_window_had_expired_was_deleted() {
 #[test]
 fn a_finished_message_was_taken_for_a_new_one_where_clocks_differ() {
     let scope = Scope { rules: Rules::CallAFinishedMessageNew, clocks: &[0, -1], ..WINDOW };
-    let (why, steps) = found_again(scope);
+    let (why, steps) = found_again(&scope);
     assert_eq!((why, steps.len()), (DELETED_TOO_EARLY, 10));
     assert!(steps.last().is_some_and(|step| step.contains("ends its record: Delete")), "{steps:?}");
 }
@@ -219,7 +219,7 @@ fn a_finished_message_was_taken_for_a_new_one_where_clocks_differ() {
 /// and the end of the lease.
 #[test]
 fn clocks_that_differ_by_more_than_the_margin_let_two_consumers_work_on_a_message() {
-    let (why, steps) = found_again(Scope { clocks: &[0, 2], ..CLAIMS });
+    let (why, steps) = found_again(&Scope { clocks: &[0, 2], ..CLAIMS });
     assert_eq!((why, steps.len()), ("two consumers are at work on a message", 5));
     assert!(steps.last().is_some_and(|step| step.contains("claims, and is answered")), "{steps:?}");
 }

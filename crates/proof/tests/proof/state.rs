@@ -289,11 +289,11 @@ pub(crate) enum Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Times {
     /// The clocks, leases and requests alone.
-    OfLeases,
+    Leases,
     /// Also when the message was seen first.
-    OfEntries,
+    Entries,
     /// Also when the window was opened, and when it ends.
-    OfWindows,
+    Windows,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -351,7 +351,7 @@ impl State {
             self.records.iter().any(|record| record.id == id)
                 || self.owners.iter().any(|owner| owner.record == id)
         };
-        let id = (0..).find(|id| !used(*id)).expect("few records");
+        let id = (0..=u8::MAX).find(|id| !used(*id)).expect("few records");
         self.records.push(Record { id, kind, received, place });
     }
 
@@ -362,7 +362,7 @@ impl State {
                 || self.late.iter().any(|late| late.owner == name)
                 || self.entries.iter().flatten().any(|item| item.is_of(name))
         };
-        (0..).find(|name| !used(*name)).expect("few owners")
+        (0..=Name::MAX).find(|name| !used(*name)).expect("few owners")
     }
 
     /// Gives equal states one form: an order, names by that order, no request that can have no effect any more, and no
@@ -445,16 +445,16 @@ impl State {
                 Hold::Settled { at } => times.push(at),
             }
             times.extend(item.expires.as_mut());
-            if matters != Times::OfLeases {
-                times.push(&mut item.first_seen);
-            } else {
+            if matters == Times::Leases {
                 item.first_seen = 0;
+            } else {
+                times.push(&mut item.first_seen);
             }
         }
         for owner in &mut self.owners {
             times.push(&mut owner.started);
             match &mut owner.phase {
-                Phase::Reads { first_seen, .. } if matters != Times::OfLeases => times.push(first_seen),
+                Phase::Reads { first_seen, .. } if matters != Times::Leases => times.push(first_seen),
                 _ => {}
             }
         }
@@ -467,7 +467,7 @@ impl State {
         match &mut self.window {
             Window::NotYet => {}
             Window::Open { opened, expires, .. } | Window::Closed { opened, expires } => {
-                if matters == Times::OfWindows {
+                if matters == Times::Windows {
                     times.extend([opened, expires]);
                 } else {
                     (*opened, *expires) = (0, 0);

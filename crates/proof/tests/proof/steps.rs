@@ -279,11 +279,14 @@ impl TaskRun {
 #[derive(Debug)]
 pub(crate) struct Model {
     scope: Scope,
-    judged: Answers<(Option<Item>, Name, Keys, Tick), (Verdict, Option<Item>)>,
+    judged: Answers<Asked, (Verdict, Option<Item>)>,
     found: Answers<Question, (Keys, [Option<TaskRun>; 2])>,
     concluded: Answers<(Work, Kind, u8), Phase>,
     told: Answers<(Keys, Option<Item>), bool>,
 }
+
+/// A claim: the entry, the owner, the keys of the work, and the time of the request.
+type Asked = (Option<Item>, Name, Keys, Tick);
 
 /// What `tasks`, or its like for parts and runs, is asked.
 type Question = (Keys, Kind, u8, Window, Received, [Tick; 3]);
@@ -482,13 +485,8 @@ impl Model {
         Recorded::Yes
     }
 
-    fn send_late(&self, state: &mut State, late: Late) {
-        state.late.push(late);
-    }
-
     /// One request with its fate: its answer, if it comes.
     fn call<T>(
-        &self,
         state: &mut State,
         fate: Fate,
         late: Late,
@@ -502,7 +500,7 @@ impl Model {
                 None
             }
             Fate::Late => {
-                self.send_late(state, late);
+                state.late.push(late);
                 None
             }
         }
@@ -688,14 +686,14 @@ impl Model {
     }
 
     /// What an item or a handler does: it must not be recorded as done.
-    fn promise_not_done(&self, state: &mut State, owner: &Owner, task: &TaskRun, item: Option<usize>) {
+    fn promise_not_done(state: &mut State, owner: &Owner, task: &TaskRun, item: Option<usize>) {
         let entry = state.entries[owner.kind.entry()];
         let Some(entry) = entry
             .filter(|item| item.expires.is_none() || !item.entry().has_expired(timestamp(owner.started)))
         else {
             return;
         };
-        let is_done = item.map_or(false, |item| entry.done.has(&format!("{}/{item}", task.key())));
+        let is_done = item.is_some_and(|item| entry.done.has(&format!("{}/{item}", task.key())));
         state.promise(!is_done && !entry.done.has(task.key()), "something recorded as done runs again");
         if let Window::Open { opened, .. } | Window::Closed { opened, .. } = state.window {
             let is_replay = task.key().contains('@') && owner.kind == Kind::Whole;
@@ -705,7 +703,7 @@ impl Model {
     }
 
     /// The items that are left of a task's list.
-    fn items_left(&self, owner: &Owner, work: &Work, task: &TaskRun) -> Vec<usize> {
+    fn items_left(owner: &Owner, work: &Work, task: &TaskRun) -> Vec<usize> {
         let range = Self::part(owner.kind).map_or(0..ITEMS, |part| part.range().clone());
         let known = work.done.and(work.log);
         let is_left = |item: &usize| {
@@ -714,7 +712,7 @@ impl Model {
         range.filter(is_left).collect()
     }
 
-    fn has_refusals(&self, owner: &Owner, work: &Work, task: &TaskRun) -> bool {
+    fn has_refusals(owner: &Owner, work: &Work, task: &TaskRun) -> bool {
         let range = Self::part(owner.kind).map_or(0..ITEMS, |part| part.range().clone());
         let known = work.done.and(work.log);
         range.into_iter().any(|item| {
@@ -776,17 +774,13 @@ impl Model {
                 delete(state);
             }
             (Next::Again | Next::Held, _) | (Next::DeadLetter, Copied::NotMade) => {}
-            (Next::DeadLetter, Copied::Confirmed) => {
-                dead(state);
-                delete(state);
-            }
             (Next::DeadLetter, Copied::NotConfirmed) => dead(state),
             (Next::SendAgain, Copied::Confirmed) => {
                 state.send(owner.kind, owner.received);
                 delete(state);
             }
-            // It is dead-lettered instead. That this copy fails as well is the same as a crash.
-            (Next::SendAgain, Copied::NotMade) => {
+            // Sent again without success, it is dead-lettered. That this copy fails as well is the same as a crash.
+            (Next::DeadLetter, Copied::Confirmed) | (Next::SendAgain, Copied::NotMade) => {
                 dead(state);
                 delete(state);
             }
@@ -864,7 +858,7 @@ impl Model {
                 }
             }
             Phase::Settles { .. } => {
-                actions.extend(fates().map(|fate| Action::Settle { owner: index, fate }))
+                actions.extend(fates().map(|fate| Action::Settle { owner: index, fate }));
             }
             Phase::Ends(Next::Again | Next::Held) => {}
             Phase::Ends(Next::Delete) => {
@@ -900,7 +894,7 @@ impl Model {
             let part = u8::try_from(part).expect("two parts");
             actions.extend(COPIES.map(|copy| Action::QueuePart { owner, task, part, copy }));
         } else if self.is_list(run) {
-            let left = self.items_left(of, work, run);
+            let left = Self::items_left(of, work, run);
             for item in left.iter().copied() {
                 actions.push(Action::EndItem { owner, task, item, is_refused: false });
                 if self.refusals {
@@ -911,7 +905,7 @@ impl Model {
                 if self.failures {
                     actions.push(end(TaskEnded::Again));
                 }
-            } else if self.has_refusals(of, work, run) {
+            } else if Self::has_refusals(of, work, run) {
                 actions.push(end(TaskEnded::Never));
             } else {
                 actions.push(end(TaskEnded::Done));
@@ -939,8 +933,9 @@ impl Model {
             actions.push(Action::Send);
         }
         match (self.window, state.window) {
-            (WindowScope::None, _) | (_, Window::Closed { .. }) => {}
-            (WindowScope::Resend { closes: false }, Window::Open { .. }) => {}
+            (WindowScope::None, _)
+            | (_, Window::Closed { .. })
+            | (WindowScope::Resend { closes: false }, Window::Open { .. }) => {}
             (_, Window::NotYet) => actions.push(Action::OpenWindow),
             (_, Window::Open { .. }) => actions.push(Action::CloseWindow),
         }
@@ -975,7 +970,6 @@ impl Model {
                         self.clocks.iter().map(|ahead| Action::Deliver { record: record.id, ahead: *ahead }),
                     );
                 }
-                Place::Queue { .. } => {}
                 Place::Dead { .. } if state.redrives_left > 0 => {
                     let record = record.id;
                     actions.push(Action::Redrive { record, is_deleted: true });
@@ -983,7 +977,7 @@ impl Model {
                         actions.push(Action::Redrive { record, is_deleted: false });
                     }
                 }
-                Place::Dead { .. } => {}
+                Place::Queue { .. } | Place::Dead { .. } => {}
             }
         }
         actions.extend((0..state.late.len()).map(|late| Action::Land { late }));
@@ -998,9 +992,9 @@ impl Model {
         self.carry(&mut next, action);
         self.promise_reasons(&mut next);
         let matters = match self.window {
-            WindowScope::None => Times::OfLeases,
-            WindowScope::Run { .. } => Times::OfEntries,
-            WindowScope::Resend { .. } => Times::OfWindows,
+            WindowScope::None => Times::Leases,
+            WindowScope::Run { .. } => Times::Entries,
+            WindowScope::Resend { .. } => Times::Windows,
         };
         next.simplify(self.lease + 3, matters);
         next
@@ -1111,7 +1105,7 @@ impl Model {
             (Action::Claim { fate, .. }, Phase::Claims { keys, is_second }) => {
                 let (name, now) = (owner.name, owner.started);
                 let call = late(Call::Claim { keys, now });
-                match self.call(state, fate, call, |state| self.claim(state, entry, name, keys, now)) {
+                match Self::call(state, fate, call, |state| self.claim(state, entry, name, keys, now)) {
                     Some(claim) => self.answered(state, owner, claim),
                     None if is_second => self.ends(owner, Ending::ledger_failed(None, Duration::ZERO)),
                     None => owner.phase = Phase::Claims { keys, is_second: true },
@@ -1127,7 +1121,7 @@ impl Model {
             (Action::EndTask { task, ended, .. }, Phase::Works(mut work)) => {
                 if let Some(run) = &mut work.tasks[task] {
                     if !self.is_list(run) {
-                        self.promise_not_done(state, owner, run, None);
+                        Self::promise_not_done(state, owner, run, None);
                     }
                     run.ended = ended;
                 }
@@ -1136,7 +1130,7 @@ impl Model {
             }
             (Action::EndItem { task, item, is_refused, .. }, Phase::Works(mut work)) => {
                 if let Some(run) = &work.tasks[task] {
-                    self.promise_not_done(state, owner, run, Some(item));
+                    Self::promise_not_done(state, owner, run, Some(item));
                     let mark = if is_refused { "!" } else { "" };
                     work.log = work.log.with(&format!("{}/{item}{mark}", run.key()));
                 }
@@ -1160,7 +1154,7 @@ impl Model {
             (Action::Note { fate, .. }, Phase::Works(work)) => {
                 let keys = work.log.without(work.noted);
                 let (name, call) = (owner.name, late(Call::Note { keys }));
-                match self.call(state, fate, call, |state| Self::note(state, entry, name, keys)) {
+                match Self::call(state, fate, call, |state| Self::note(state, entry, name, keys)) {
                     Some(Recorded::Yes) => {
                         owner.phase = Phase::Works(Work { noted: work.log, ..work });
                     }
@@ -1171,10 +1165,10 @@ impl Model {
             (Action::Settle { fate, .. }, Phase::Settles { done, next, is_second, has_reason }) => {
                 let (name, call) = (owner.name, late(Call::Settle { done, has_reason, now: clock }));
                 let carry_out = |state: &mut State| Self::settle(state, entry, name, done, has_reason, clock);
-                match self.call(state, fate, call, carry_out) {
+                match Self::call(state, fate, call, carry_out) {
                     Some(Recorded::Yes) => self.ends(owner, next.ending()),
                     Some(Recorded::LeaseLost) => {
-                        self.ends(owner, next.ending().unrecorded(Ending::lease_lost()))
+                        self.ends(owner, next.ending().unrecorded(Ending::lease_lost()));
                     }
                     None if is_second => {
                         let failed = Ending::ledger_failed(None, Duration::ZERO);
