@@ -156,7 +156,6 @@ fn every_promise_holds_in_the_larger_scopes() {
         ("a window that closes", Scope { window: WindowScope::Resend { closes: true }, ..WINDOW }),
         ("a run", Scope { clocks: &[0, -1], requests: Requests::Fail { late: 0 }, ..RUN }),
         ("parts", Scope { redrives: 1, ..PARTS }),
-        ("parts, requests lost", Scope { requests: Requests::Fail { late: 0 }, ..PARTS }),
     ];
     // Two at a time: the largest takes some gigabytes.
     std::thread::scope(|threads| {
