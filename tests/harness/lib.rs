@@ -5,6 +5,7 @@
 //! | [`binaries`] | the workspace's programs, built and up to date |
 //! | [`engine`] | an SQS and a DynamoDB: the embedded ones, or ministack's |
 //! | [`fake_aws`] | an SQS and a Secrets Manager that fail on purpose |
+//! | [`fake_firehose`] | a Firehose that fails on purpose |
 //! | [`runtime_api`] | the side of Lambda that a function talks to |
 //! | [`signing`] | webhooks as LearnInk signs them |
 
@@ -18,6 +19,7 @@
 pub mod binaries;
 pub mod engine;
 pub mod fake_aws;
+pub mod fake_firehose;
 pub mod runtime_api;
 pub mod signing;
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use aws_lambda_events::sqs::SqsMessage;
 use jiff::Timestamp;
 use learnink_aws::Env;
-use learnink_connectors::archive::{self, Archive, Name, Record, Selection};
+use learnink_connectors::archive::{self, Archive, Name, Record, RecordFile, Selection};
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, ministack_endpoint};
+use learnink_tests::fake_firehose::{FakeFirehose, StreamFate, file_name, gzip};
 use learnink_tests::root;
 use learnink_tests::signing::{self, OTHER_SECRET, SECRET};
 use learnink_webhook::message::attribute;
@@ -68,6 +69,28 @@ impl Place {
         Self { archive, env, url, variables, _folder: folder }
     }
 
+    /// The environment of a consumer that puts records on this stream, which writes here.
+    fn env_with(&self, firehose: &FakeFirehose) -> Env {
+        on_stream(&self.env, firehose)
+    }
+
+    /// The stream writes what it took, on this day.
+    async fn deliver(&self, firehose: &FakeFirehose, day: &str, number: usize) {
+        if let Some(file) = firehose.deliver() {
+            self.put(&file_name(day, number), file).await;
+        }
+    }
+
+    /// All files of the stream, by name, with their lines.
+    async fn files(&self) -> Vec<(Name, RecordFile)> {
+        let mut files = Vec::new();
+        for name in self.archive.list(&Selection::default()).await.unwrap().files {
+            let file = self.archive.read_file(&name).await.unwrap();
+            files.push((name, file));
+        }
+        files
+    }
+
     async fn overwrite(&self, name: &Name, bytes: Vec<u8>) {
         self.put(name.as_str(), bytes).await;
     }
@@ -110,6 +133,13 @@ impl Place {
     }
 }
 
+/// The environment of a consumer that puts its records on a stream.
+pub(crate) fn on_stream(env: &Env, firehose: &FakeFirehose) -> Env {
+    let config = firehose.sdk_config();
+    let stream = [("LEARNINK_ARCHIVE_STREAM", FakeFirehose::STREAM.to_owned())];
+    env.clone().with_variables(stream).with_aws(move || Ok(config.clone()))
+}
+
 fn http() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
@@ -131,12 +161,17 @@ impl Stand {
         Self { _engine: engine, consumer, invocations: 0 }
     }
 
-    /// Handles the records, ten at a time.
+    /// Handles the records, ten at a time, after the end of the month.
     async fn consume(&mut self, records: &[SqsMessage]) -> Vec<Outcome> {
+        self.consume_from(MARCH_S.end, records).await
+    }
+
+    /// Handles the records, ten at a time, some time after `now_s`.
+    async fn consume_from(&mut self, now_s: i64, records: &[SqsMessage]) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for records in records.chunks(10) {
             self.invocations += 1;
-            let now = Timestamp::from_second(MARCH_S.end + self.invocations * 60).unwrap();
+            let now = Timestamp::from_second(now_s + self.invocations * 60).unwrap();
             let invocation = Invocation::new(self.invocations.to_string(), now, Duration::from_secs(30));
             let report = self.consumer.consume(&batch(records.to_vec()), &invocation).await;
             outcomes.extend(report.records.iter().map(|record| record.outcome));
@@ -403,4 +438,266 @@ async fn an_export_goes_to_a_file_that_others_cannot_read() {
     assert_eq!(text(&exported.stderr), said);
     assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 1);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// How many webhooks are in one file of the stream.
+const IN_A_FILE: i64 = 20;
+
+/// Handles the webhooks `numbers` of the month, up to a day after each was received, and writes a file for every
+/// twenty. Returns the outcomes.
+async fn stream_month(place: &Place, firehose: &FakeFirehose, numbers: std::ops::Range<i64>) -> Vec<Outcome> {
+    let mut stand = Stand::start(&place.env_with(firehose)).await;
+    let mut outcomes = Vec::new();
+    for first in numbers.clone().step_by(10) {
+        let batch: Vec<_> = (first..(first + 10).min(numbers.end)).map(|number| webhook(number, 0)).collect();
+        // Just after the last of them. The invocations' own minutes are taken off.
+        let now_s = received_at_s(first + 9) - stand.invocations * 60;
+        outcomes.extend(stand.consume_from(now_s, &batch).await);
+        if (first + 10) % IN_A_FILE == 0 || first + 10 >= numbers.end {
+            // The day on which the oldest record of the file was put on the stream.
+            let oldest_s = received_at_s(first + 9 - (IN_A_FILE - 10));
+            let day =
+                Timestamp::from_second(oldest_s.max(MARCH_S.start)).unwrap().strftime("%Y/%m/%d").to_string();
+            place.deliver(firehose, &day, usize::try_from(first).unwrap()).await;
+        }
+    }
+    outcomes
+}
+
+/// The file without its n-th line, or with another in its place.
+fn with_line(file: &RecordFile, line: usize, with: Option<&Record>) -> Vec<u8> {
+    let lines = file.records().filter_map(|(number, record)| match with {
+        _ if number != line => Some(record.unwrap().to_line()),
+        Some(record) => Some(record.to_line()),
+        None => None,
+    });
+    gzip(&lines.collect::<Vec<_>>().concat())
+}
+
+fn all_processed(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().all(|outcome| *outcome == Outcome::Processed)
+}
+
+/// The ids of an export as JSON lines.
+fn exported_ids(output: &Output) -> Vec<String> {
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    text(&output.stdout).lines().map(id).collect()
+}
+
+#[tokio::test]
+async fn a_month_on_a_stream_is_kept_and_proven() {
+    let place = Place::in_s3("stream-month").await;
+    let firehose = FakeFirehose::start().await;
+    assert!(all_processed(&stream_month(&place, &firehose, 0..COUNT).await));
+    assert_eq!(firehose.calls(), [10; 30], "a batch is one call");
+    let files = place.files().await;
+    assert_eq!((files.len(), place.kept().await.len()), (15, 0), "all records are in files");
+
+    let verified = place.learnink(&["verify"]).await;
+    let said = (text(&verified.stdout), text(&verified.stderr), verified.status.code());
+    assert_eq!(said, ("300 records, all signed by LearnInk\n".to_owned(), String::new(), Some(0)));
+
+    // The days of their receipt, not those of the files.
+    let exported = place.learnink(&["export", "--from", "2026-03-10", "--to", "2026-03-12"]).await;
+    assert_eq!(
+        (text(&exported.stderr), exported.status.code()),
+        ("29 records exported\n".to_owned(), Some(0))
+    );
+    let days = "2026-03-10T00:00:00Z".parse::<Timestamp>().unwrap()
+        .."2026-03-13T00:00:00Z".parse::<Timestamp>().unwrap();
+    let is_in_range = |number: &i64| days.contains(&Timestamp::from_second(received_at_s(*number)).unwrap());
+    assert_eq!(exported_ids(&exported), (0..COUNT).filter(is_in_range).map(id).collect::<Vec<_>>());
+    let verified = place.learnink(&["verify", "--from", "2026-03-10", "--to", "2026-03-12"]).await;
+    assert_eq!(text(&verified.stdout), "29 records, all signed by LearnInk\n");
+    let all = place.learnink(&["export", "--from", "2026-03-01", "--to", "2026-03-31"]).await;
+    assert_eq!(exported_ids(&all), (0..COUNT).map(id).collect::<Vec<_>>(), "in the order of their receipt");
+    let arguments = ["export", "--from", "2026-03-10", "--to", "2026-03-10", "--type", "notifications.sent"];
+    let csv = place.learnink(&[&arguments[..], &["--format", "csv"]].concat()).await;
+    assert_eq!(text(&csv.stdout).replace("\r\n", "\n"), format!("\u{feff}{CSV}"));
+    let nothing =
+        place.learnink(&["export", "--from", "2026-03-10", "--to", "2026-03-10", "--type", "none"]).await;
+    assert!(
+        text(&nothing.stderr).starts_with("error: there is nothing to export in "),
+        "{}",
+        text(&nothing.stderr)
+    );
+    assert_eq!((text(&nothing.stdout), nothing.status.code()), (String::new(), Some(1)));
+
+    // One byte of one body.
+    let (name, file) = &files[7];
+    let mut record = file.record(4).unwrap().unwrap();
+    let at = record.body.windows(5).position(|window| window == b"2026-").unwrap();
+    record.body[at] = b'3';
+    let tampered = record.id.clone();
+    place.overwrite(name, with_line(file, 4, Some(&record))).await;
+    let verified = place.learnink(&["verify"]).await;
+    let expected = format!("{name} line 4 ({tampered}): no signature matches\n300 records, 1 bad\n");
+    assert_eq!((text(&verified.stdout), verified.status.code()), (expected, Some(1)));
+    place.overwrite(name, with_line(file, 0, None)).await;
+
+    // A record that is moved to another time is not proven either, and one that is moved to another file is noticed.
+    let (far, far_file) = &files[0];
+    place.overwrite(far, with_line(far_file, 2, Some(&file.record(4).unwrap().unwrap()))).await;
+    let verified = place.learnink(&["verify"]).await;
+    let said = text(&verified.stdout);
+    assert!(said.starts_with(&format!("{far} line 2 ({tampered}): it was received on ")), "{said}");
+    assert!(said.contains(", which is not near the file's day\n"), "{said}");
+    place.overwrite(far, with_line(far_file, 0, None)).await;
+
+    // A file that ends too early.
+    let whole =
+        gzip(&file.records().map(|(_, record)| record.unwrap().to_line()).collect::<Vec<_>>().concat());
+    place.overwrite(name, whole[..whole.len() / 2].to_vec()).await;
+    let verified = place.learnink(&["verify"]).await;
+    let said = text(&verified.stdout);
+    assert!(said.starts_with(&format!("{name}: it is ")) && said.contains("damaged"), "{said}");
+    assert_eq!(verified.status.code(), Some(1));
+    let exported = place.learnink(&["export", "--from", "2026-03-01", "--to", "2026-03-31"]).await;
+    assert!(text(&exported.stderr).contains(&format!("{name}: it is ")), "{}", text(&exported.stderr));
+    assert_eq!(exported.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_record_that_is_kept_twice_counts_once_in_both_layouts() {
+    let place = Place::in_s3("stream-twice").await;
+    let firehose = FakeFirehose::start().await;
+    // Objects for the first third, files for the others, and both for some: as after a switch.
+    let objects: Vec<_> = (0..120).map(|number| webhook(number, 0)).collect();
+    assert!(all_processed(&Stand::start(&place.env).await.consume(&objects).await));
+    let mut calls = 0;
+    firehose.decide(move || {
+        calls += 1;
+        if calls % 2 == 0 { StreamFate::TakenTwice } else { StreamFate::Taken }
+    });
+    assert!(all_processed(&stream_month(&place, &firehose, 100..COUNT).await));
+    assert_eq!((place.kept().await.len(), place.files().await.len()), (120, 10));
+
+    let verified = place.learnink(&["verify"]).await;
+    let expected = "300 records, all signed by LearnInk\n120 copies of records are not counted\n";
+    assert_eq!((text(&verified.stdout).as_str(), verified.status.code()), (expected, Some(0)));
+    let exported = place.learnink(&["export", "--from", "2026-03-01", "--to", "2026-03-31"]).await;
+    assert_eq!(exported_ids(&exported), (0..COUNT).map(id).collect::<Vec<_>>());
+    assert_eq!(text(&exported.stderr), "300 records exported\n");
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_a_stream_or_late_becomes_an_object() {
+    let place = Place::in_s3("stream-large").await;
+    let firehose = FakeFirehose::start().await;
+    let mut stand = Stand::start(&place.env_with(&firehose)).await;
+    let now_s = received_at_s(10);
+    let body = |bytes: usize| json!({ "type": "big", "data": "x".repeat(bytes) }).to_string();
+    let big = |number: i64, bytes: usize| {
+        let body = body(bytes);
+        let headers = signing::headers(SECRET, &id(number), now_s - 1, body.as_bytes());
+        let mut record = record(&format!("sqs-{number}"), &id(number), body);
+        let [_, (_, signed_at), (_, signature)] = headers;
+        for (name, value) in [
+            (attribute::TIMESTAMP, signed_at),
+            (attribute::SIGNATURE, signature),
+            (attribute::RECEIVED_AT, format!("{now_s}000")),
+        ] {
+            record.message_attributes.get_mut(name).unwrap().string_value = Some(value);
+        }
+        record
+    };
+    // Ten of 900 kB are more than one call takes.
+    let large: Vec<_> = (200..210).map(|number| big(number, 900_000)).collect();
+    assert!(all_processed(&stand.consume_from(now_s, &large).await));
+    assert_eq!(firehose.calls().iter().sum::<usize>(), 10);
+    assert!(firehose.calls().len() > 1 && place.kept().await.is_empty());
+    assert!(all_processed(&stand.consume_from(now_s, &[big(210, 1_100_000)]).await));
+    // The last one was received a day and more ago.
+    assert!(all_processed(&stand.consume_from(received_at_s(1) + 86_400, &[webhook(1, 0)]).await));
+    assert_eq!((firehose.taken().len(), place.kept().await.len()), (10, 2));
+    place.deliver(&firehose, "2026/03/02", 1).await;
+    let verified = place.learnink(&["verify"]).await;
+    assert_eq!(text(&verified.stdout), "12 records, all signed by LearnInk\n");
+}
+
+#[tokio::test]
+async fn nothing_is_called_archived_that_is_not() {
+    let fates = [
+        StreamFate::Taken,
+        StreamFate::PartlyTaken,
+        StreamFate::Failed(500, "InternalFailure"),
+        StreamFate::Failed(503, "ServiceUnavailableException"),
+        StreamFate::Failed(400, "AccessDeniedException"),
+        StreamFate::Failed(400, "InvalidArgumentException"),
+        StreamFate::Failed(400, "ResourceNotFoundException"),
+        StreamFate::TakenThenFailed(500, "InternalFailure"),
+        StreamFate::Page,
+        StreamFate::Unsaid,
+    ];
+    let place = Place::in_s3("stream-faults").await;
+    let firehose = FakeFirehose::start().await;
+    let mut rng = fastrand::Rng::with_seed(7);
+    firehose.decide(move || fates[rng.usize(..fates.len())]);
+    let mut stand = Stand::start(&place.env_with(&firehose)).await;
+    let now_s = received_at_s(9);
+    let mut left: Vec<_> = (0..10).map(|number| webhook(number, 0)).collect();
+    let (mut retries, mut rounds) = (0, 0);
+    while !left.is_empty() {
+        rounds += 1;
+        assert!(rounds < 200, "{} are left", left.len());
+        let outcomes = stand.consume_from(now_s, &left).await;
+        let taken = String::from_utf8(firehose.taken().concat()).unwrap();
+        let mut ended = Vec::new();
+        for (record, outcome) in left.drain(..).zip(outcomes) {
+            let id = record.message_attributes[attribute::ID].string_value.clone().unwrap();
+            let is_taken = taken.contains(&format!(r#""svix-id":"{id}""#));
+            match outcome {
+                Outcome::Processed => assert!(is_taken, "{id} was called archived"),
+                Outcome::Retry => ended.push(record),
+                outcome => panic!("{id} ended as {outcome:?}"),
+            }
+        }
+        retries += ended.len();
+        left = ended;
+    }
+    assert!(retries > 10, "{retries} retries");
+    place.deliver(&firehose, "2026/03/01", 1).await;
+    let verified = place.learnink(&["verify"]).await;
+    assert!(
+        text(&verified.stdout).starts_with("10 records, all signed by LearnInk\n"),
+        "{}",
+        text(&verified.stdout)
+    );
+    assert_eq!(verified.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_part_of_a_call_that_fails_fails_only_its_own_messages() {
+    let place = Place::in_s3("stream-partly").await;
+    let firehose = FakeFirehose::start().await;
+    firehose.decide(|| StreamFate::PartlyTaken);
+    let mut stand = Stand::start(&place.env_with(&firehose)).await;
+    let records: Vec<_> = (0..10).map(|number| webhook(number, 0)).collect();
+    let outcomes = stand.consume_from(received_at_s(9), &records).await;
+    let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    assert_eq!((count(Outcome::Processed), count(Outcome::Retry)), (5, 5));
+    let taken = String::from_utf8(firehose.taken().concat()).unwrap();
+    for (number, outcome) in (0..10).zip(&outcomes) {
+        let is_taken = taken.contains(&format!(r#""svix-id":"{}""#, id(number)));
+        assert_eq!(is_taken, *outcome == Outcome::Processed, "{}", id(number));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_there_is_a_retry_and_the_records_come_once_it_is() {
+    let place = Place::in_s3("stream-gone").await;
+    let firehose = FakeFirehose::start().await;
+    let records: Vec<_> = (0..10).map(|number| webhook(number, 0)).collect();
+    let now_s = received_at_s(9);
+    let nobody = place.env_with(&firehose).with_aws(|| Ok(learnink_local::sdk_config("http://127.0.0.1:1")));
+    let other = [("LEARNINK_ARCHIVE_STREAM", "other".to_owned())];
+    for env in [nobody, place.env_with(&firehose).with_variables(other)] {
+        let outcomes = Stand::start(&env).await.consume_from(now_s, &records).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Retry), "{outcomes:?}");
+    }
+    assert!(firehose.taken().is_empty() && place.kept().await.is_empty());
+    assert!(all_processed(
+        &Stand::start(&place.env_with(&firehose)).await.consume_from(now_s, &records).await
+    ));
+    assert_eq!(firehose.taken().len(), 10);
 }

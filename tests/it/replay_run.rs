@@ -16,12 +16,14 @@ use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, SqsQueues};
 use learnink_local::EventSource;
 use learnink_local::pipeline::LEARNERS_TABLE;
 use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};
+use learnink_tests::fake_firehose::{FakeFirehose, StreamFate, file_name};
 use learnink_tests::signing::{self, OTHER_SECRET, SECRET, now_s};
 use learnink_webhook::{Event, HandlerError, HandlerResult, Message, MessageId, Router};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::archive::on_stream;
 use crate::command::{Dev, PATIENCE, create_stack, in_aws, in_aws_cli, learnink, text};
 use crate::records::{events, patience};
 
@@ -287,6 +289,16 @@ impl Stand {
         self.said(&[&run, options].concat()).await
     }
 
+    /// The stream writes what it took, today.
+    async fn deliver(&self, firehose: &FakeFirehose) {
+        let today = Timestamp::from_second(now_s()).unwrap().strftime("%Y/%m/%d").to_string();
+        let (stack, name) = (&self.stack, file_name(&today, firehose.taken().len()));
+        let url = format!("{}/{stack}/events/{name}", ministack_endpoint());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let put = http.put(url).body(firehose.deliver().unwrap()).send().await.unwrap();
+        assert!(put.status().is_success());
+    }
+
     /// The names of the records in the archive.
     async fn records(&self) -> Vec<String> {
         let listed = self.archive.list(&Selection::default()).await.unwrap();
@@ -369,6 +381,49 @@ async fn what_a_handler_did_wrong_is_repaired_from_the_archive_once_and_no_other
     let (new, _) = stand.run(&[&options[..], &["--new", "--limit", "5"]].concat()).await;
     assert!(new.contains("5 of 5 messages sent"), "{new}");
     stand.wait_for("the handler", async || stand.progress.keys().len() == twice + 5).await;
+}
+
+/// The archive of a stack that was switched from objects to a stream.
+#[tokio::test]
+async fn what_a_stream_keeps_is_handled_again_once_with_what_objects_keep() {
+    let mut stand = Stand::start("replay-stream").await;
+    let firehose = FakeFirehose::start().await;
+    firehose.decide(|| StreamFate::TakenTwice);
+    let all = events(60);
+    let third = all / 3;
+    stand.deploy(Handlers::All).await;
+    stand.receive_all(0..third).await;
+    stand.wait_until_handled(0..third).await;
+    stand.env = on_stream(&stand.env, &firehose);
+    stand.deploy(Handlers::All).await;
+    stand.receive_all(third..2 * third).await;
+    stand.wait_until_handled(third..2 * third).await;
+    stand.deliver(&firehose).await;
+    stand.receive_all(2 * third..all).await;
+    stand.wait_until_handled(2 * third..all).await;
+    assert_eq!(stand.records().await.len(), third as usize);
+
+    stand.progress.repair();
+    let options = [&ALL[..], &["--handler", "progress", "--yes"]].concat();
+    let (said, code) = stand.run(&options).await;
+    assert!(
+        said.contains("the archive is a stream: records of the last half hour may not be there yet"),
+        "{said}"
+    );
+    let sent = 2 * third;
+    assert!(said.contains(&format!("{sent} of {sent} messages sent under the replay window ")), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+    // The last third is written now, and the same command goes on with it.
+    stand.deliver(&firehose).await;
+    let (said, code) = stand.run(&options).await;
+    assert!(said.contains(&format!("{sent} messages are done under the replay window ")), "{said}");
+    let left = all - sent;
+    assert!(said.contains(&format!("{left} of {left} messages sent under the replay window ")), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+    stand.wait_for("the handler", async || stand.progress.right() == all as usize).await;
+    stand.wait_until_handled(0..all).await;
+    let keys = stand.progress.keys();
+    assert!(keys.len() == 2 * all as usize && keys.values().all(|times| *times == 1), "{keys:?}");
 }
 
 #[tokio::test]

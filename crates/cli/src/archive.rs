@@ -11,7 +11,7 @@ use aws_config::SdkConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use learnink_aws::Env;
-use learnink_connectors::archive::{Archive, Listing, Name, Selection};
+use learnink_connectors::archive::{Archive, Listing, Name, Record, Selection, day_of};
 use learnink_local::terminal::quoted;
 use learnink_webhook::config::ConfigError;
 
@@ -20,6 +20,9 @@ use crate::{aws, variable};
 
 /// How many objects are read at a time. Bodies are up to 6 MiB, so this also limits the memory.
 const READS_AT_ONCE: usize = 32;
+
+/// How many files of a stream are read at a time. Each is up to 1 GiB, decompressed, and some 64 MiB usually.
+pub(crate) const FILES_AT_ONCE: usize = 2;
 
 /// How the commands reach a bucket; below their help.
 const IN_S3: &str = "\
@@ -69,12 +72,13 @@ impl Days {
         format!("{from}{to}")
     }
 
-    fn have(&self, day: Option<Date>) -> bool {
-        match day {
-            Some(day) => self.from.is_none_or(|from| from <= day) && self.to.is_none_or(|to| day <= to),
-            // Only the name of a record has a day.
-            None => self.from.is_none() && self.to.is_none(),
-        }
+    /// Whether records of these days may be under a name. What is not a record has no day.
+    fn may_be_under(&self, name: &Name) -> bool {
+        name.may_have(self.from, self.to)
+    }
+
+    fn have(&self, day: Date) -> bool {
+        self.from.is_none_or(|from| from <= day) && self.to.is_none_or(|to| day <= to)
     }
 }
 
@@ -128,7 +132,7 @@ pub(crate) fn found(stack: Option<&Stack>) -> anyhow::Result<String> {
     }
 }
 
-/// An archive, and the selected type.
+/// An archive, and the selected type. Of a stream's file, only some records may be selected.
 struct OpenArchive {
     archive: Archive,
     /// As it was given.
@@ -156,9 +160,16 @@ impl OpenArchive {
         let listed = self.archive.list(&selection).await;
         progress.finish_and_clear();
         let mut listing = listed?;
-        listing.records.retain(|name| days.have(name.day()));
-        listing.others.retain(|name| days.have(name.day()));
+        listing.records.retain(|name| days.may_be_under(name));
+        listing.files.retain(|name| days.may_be_under(name));
+        listing.others.retain(|name| days.may_be_under(name));
         Ok(listing)
+    }
+
+    /// Whether a record of a stream's file is selected; its type is `event_type`.
+    fn selects(&self, days: &Days, record: &Record, event_type: &str) -> bool {
+        let is_of_type = self.event_type.as_ref().is_none_or(|wanted| wanted == event_type);
+        is_of_type && days.have(day_of(record.received_at))
     }
 }
 
@@ -209,6 +220,28 @@ fn beside(others: &[Name]) -> String {
     }
 }
 
+/// All names under which records are, by day and then by name.
+fn by_day(listing: Listing) -> Vec<Name> {
+    let mut names = listing.records;
+    names.extend(listing.files);
+    names.sort_by(|a, b| (a.day(), a).cmp(&(b.day(), b)));
+    names
+}
+
+/// A line of a stream's file, for a person; with its message id, if it can be read.
+pub(crate) fn line_of(file: &Name, line: usize, record: Option<&Record>) -> String {
+    let id = record.map(|record| format!(" ({})", record.id)).unwrap_or_default();
+    format!("{file} line {line}{id}")
+}
+
+/// Why a damaged file of a stream is one.
+pub(crate) fn damaged_after(lines: usize) -> String {
+    match lines {
+        0 => "it is empty, or damaged from its first line on".to_owned(),
+        lines => format!("it is damaged after line {lines}"),
+    }
+}
+
 /// A count with its noun.
 fn records(count: usize) -> String {
     if count == 1 { "1 record".to_owned() } else { format!("{count} records") }
@@ -227,13 +260,12 @@ mod tests {
     fn days_without_a_bound_have_everything_on_that_side() {
         let have = |from, to| {
             let days = days(from, to);
-            ["2026-02-28", "2026-03-01", "2026-03-31", "2026-04-01"].map(|day| days.have(date(day).ok()))
+            ["2026-02-28", "2026-03-01", "2026-03-31", "2026-04-01"].map(|day| days.have(date(day).unwrap()))
         };
         assert_eq!(have(None, None), [true; 4]);
         assert_eq!(have(Some("2026-03-01"), None), [false, true, true, true]);
         assert_eq!(have(None, Some("2026-03-31")), [true, true, true, false]);
         assert_eq!(have(Some("2026-03-01"), Some("2026-03-31")), [false, true, true, false]);
-        assert!(days(None, None).have(None) && !days(Some("2026-03-01"), None).have(None));
         assert_eq!(days(Some("2026-03-01"), None).what(), " from 2026-03-01");
         assert_eq!(days(None, None).what(), "");
     }

@@ -1,7 +1,6 @@
 //! Every webhook: the compliance record.
 //!
-//! Keeps the signed bytes with the three headers that prove them, one object per message, written once and never
-//! again. Switched on by `LEARNINK_ARCHIVE`, a URL:
+//! Keeps the signed bytes with the three headers that prove them. Switched on by `LEARNINK_ARCHIVE`, a URL:
 //!
 //! | URL | keeps records in |
 //! |---|---|
@@ -10,14 +9,29 @@
 //!
 //! The path is used verbatim, without escapes. The bucket is in the region that `AWS_REGION` names.
 //!
-//! A record is stored under its type and the day on which it was received; [`Name`] says why that day.
+//! There are two layouts, and a bucket may have both:
+//!
+//! | layout | a record is | its cost |
+//! |---|---|---|
+//! | objects | an object of its own, written once and never again, before the message counts as done | one PUT each |
+//! | a stream, named by `LEARNINK_ARCHIVE_STREAM` | a line of a file | by size |
+//!
+//! The stream is one of Amazon Data Firehose, which writes its files below the URL; the function may
+//! `firehose:PutRecordBatch` on it. A message counts as done once Firehose has the record: it keeps the record in three
+//! availability zones, writes it within minutes, and tries for a day if it cannot. It may write a record twice, so
+//! readers count [copies](Record::fingerprint) once. A record that is too large for a stream, or that was received
+//! more than a day ago, becomes an object.
+//!
+//! As an object, a record is stored under its type and the day on which it was received; [`Name`] says why that day.
 //! `learnink archive verify` proves years later, with the signing secret of that time, that LearnInk sent the
-//! stored records; `learnink archive export` makes a table of them. Both skip objects that are not named like
-//! records, such as a read-me or the empty objects that S3's console makes for folders. Records hold personal
-//! data: the bucket's owner decides who may read it, and when its lifecycle deletes records. The bucket of
-//! `template.yaml` keeps the old versions of objects that others delete or replace. S3 Object Lock, with a
+//! stored records; `learnink archive export` makes a table of them. They read both layouts, and skip objects that
+//! are not named like records, such as a read-me or the empty objects that S3's console makes for folders. Records
+//! hold personal data: the bucket's owner decides who may read it, and when its lifecycle deletes records. The
+//! bucket of `template.yaml` keeps the old versions of objects that others delete or replace. S3 Object Lock, with a
 //! retention that the owner also chooses, prevents the deletion of those.
 
+mod file;
+mod firehose;
 mod name;
 mod place;
 mod record;
@@ -35,16 +49,20 @@ use jiff::civil::Date;
 use learnink_aws::Env;
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::error::service_code;
+use learnink_webhook::event::elapsed;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 
-use name::Folder;
-pub use name::Name;
+use file::LARGEST_FILE_BYTES;
+pub use file::RecordFile;
+use firehose::{LARGEST_RECORD_BYTES, Stream};
+use name::{Folder, LATE_AFTER, STREAM_FOLDER, around};
+pub use name::{Name, day_of};
 use place::Place;
 use record::LARGEST_BYTES;
-pub use record::{Record, RecordError};
+pub use record::{Fingerprint, Record, RecordError};
 
 /// The handler's name in the ledger.
 const NAME: &str = "archive";
@@ -52,33 +70,81 @@ const NAME: &str = "archive";
 /// The variable that switches the handler on.
 const VARIABLE: &str = "LEARNINK_ARCHIVE";
 
+/// The variable that names the stream, for records as lines of files.
+const STREAM_VARIABLE: &str = "LEARNINK_ARCHIVE_STREAM";
+
 /// How many listings run concurrently.
 const LISTINGS_AT_ONCE: usize = 16;
 
 /// The handler; none if `LEARNINK_ARCHIVE` is not set.
 ///
 /// For S3 it reads `AWS_REGION`, the credentials that Lambda sets and, for emulators and private endpoints,
-/// `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`.
+/// `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`. For a stream it reaches AWS as `env` says.
 ///
 /// # Errors
 ///
 /// [`ConfigError`] naming the variable and what belongs there.
 pub fn router(env: &Env) -> Result<Router, ConfigError> {
-    let Some(url) = env.text(VARIABLE) else { return Ok(Router::off(NAME)) };
-    Ok(Archive::open(&url, env)?.router())
+    let stream = env.text(STREAM_VARIABLE);
+    let Some(url) = env.text(VARIABLE) else {
+        return match stream {
+            Some(_) => Err(ConfigError::unusable(
+                STREAM_VARIABLE,
+                "there is no archive; set LEARNINK_ARCHIVE to the URL below which the stream writes, such as \
+                 s3://bucket/prefix",
+            )),
+            None => Ok(Router::off(NAME)),
+        };
+    };
+    let archive = Archive::open(&url, env)?;
+    if stream.is_some() && !archive.is_in_s3 {
+        let problem = "a stream writes to a bucket, and LEARNINK_ARCHIVE names a folder";
+        return Err(ConfigError::unusable(STREAM_VARIABLE, problem));
+    }
+    let stream = stream.map(|name| Stream::open(&name, env)).transpose()?;
+    Ok(Keeper { archive, stream }.router())
+}
+
+/// Keeps records, in one of the two layouts.
+#[derive(Debug, Clone)]
+struct Keeper {
+    archive: Archive,
+    stream: Option<Stream>,
+}
+
+impl Keeper {
+    fn router(self) -> Router {
+        Router::new().on_any_webhook(NAME, keep).with_state(self)
+    }
+
+    /// Keeps the record of a message: on the stream, or as an object.
+    async fn keep(&self, event: &Event) -> Result<(), ArchiveError> {
+        let message = event.message.as_ref();
+        let record = Record::from(message);
+        if let Some(stream) = &self.stream
+            && elapsed(message.received_at, event.now) < LATE_AFTER
+        {
+            let line = record.to_line();
+            if line.len() <= LARGEST_RECORD_BYTES {
+                return stream.put(line).await;
+            }
+        }
+        let name = Name::of(&event.envelope.event_type, message.received_at, &message.id);
+        self.archive.keep(&name, &record).await
+    }
 }
 
 /// Keeps the record of a message.
-async fn keep(event: Event, archive: Archive) -> HandlerResult {
-    let message = event.message.as_ref();
-    let name = Name::of(&event.envelope.event_type, message.received_at, &message.id);
-    match archive.keep(&name, &Record::from(message)).await {
+async fn keep(event: Event, keeper: Keeper) -> HandlerResult {
+    match keeper.keep(&event).await {
         Ok(()) => Ok(()),
         // Trying again cannot help, and overwriting the object would defeat its purpose.
         Err(error @ (ArchiveError::Taken(_) | ArchiveError::TooLarge { .. })) => {
             Err(HandlerError::permanent(error.to_string()))
         }
-        Err(error @ ArchiveError::Store { .. }) => Err(HandlerError::quoting(error)),
+        Err(error @ (ArchiveError::Store { .. } | ArchiveError::Stream { .. })) => {
+            Err(HandlerError::quoting(error))
+        }
     }
 }
 
@@ -93,6 +159,12 @@ pub enum ArchiveError {
     Store {
         /// The operation.
         operation: &'static str,
+        /// The problem.
+        problem: String,
+    },
+    /// The stream did not take the record, or did not say so. Retryable.
+    #[error("the archive's stream did not take the record: {problem}")]
+    Stream {
         /// The problem.
         problem: String,
     },
@@ -121,6 +193,9 @@ pub struct Selection {
 pub struct Listing {
     /// All objects that are named like records, including those that somebody has emptied.
     pub records: Vec<Name>,
+    /// All files of a stream that may have selected records; [`Name::may_have`] says which. A file has records of all
+    /// types.
+    pub files: Vec<Name>,
     /// Other objects: a read-me, an inventory, a file of the system's. The empty objects that S3's console makes
     /// for folders are left out.
     pub others: Vec<Name>,
@@ -132,6 +207,7 @@ pub struct Archive {
     store: Arc<dyn ObjectStore>,
     root: Path,
     url: String,
+    is_in_s3: bool,
 }
 
 impl Archive {
@@ -143,7 +219,9 @@ impl Archive {
     pub fn open(url: &str, env: &Env) -> Result<Self, ConfigError> {
         let unusable = |problem: &str| ConfigError::unusable(VARIABLE, problem);
         let url = url.trim();
-        let (store, root): (Arc<dyn ObjectStore>, _) = match Place::parse(url).map_err(unusable)? {
+        let place = Place::parse(url).map_err(unusable)?;
+        let is_in_s3 = matches!(place, Place::Bucket { .. });
+        let (store, root): (Arc<dyn ObjectStore>, _) = match place {
             Place::Bucket { bucket, prefix } => {
                 (Arc::new(s3::client(&bucket, |name| env.text(name))?), prefix)
             }
@@ -152,11 +230,7 @@ impl Archive {
             }
             Place::Folder(folder) => (Arc::new(LocalFileSystem::new().with_fsync(true)), folder),
         };
-        Ok(Self { store, root, url: url.to_owned() })
-    }
-
-    fn router(self) -> Router {
-        Router::new().on_any_webhook(NAME, keep).with_state(self)
+        Ok(Self { store, root, url: url.to_owned(), is_in_s3 })
     }
 
     /// Writes a record, once: an existing object under its name is never changed. If that object keeps the same
@@ -188,11 +262,24 @@ impl Archive {
     ///
     /// [`ArchiveError::TooLarge`] and [`ArchiveError::Store`].
     pub async fn read(&self, name: &Name) -> Result<Bytes, ArchiveError> {
+        // A compressed record is smaller than the limit of its JSON.
+        self.read_at_most(name, LARGEST_BYTES).await
+    }
+
+    /// A stream's file. It is in memory as a whole, decompressed.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::TooLarge`] and [`ArchiveError::Store`].
+    pub async fn read_file(&self, name: &Name) -> Result<RecordFile, ArchiveError> {
+        Ok(RecordFile::decode(&self.read_at_most(name, LARGEST_FILE_BYTES).await?))
+    }
+
+    async fn read_at_most(&self, name: &Name, limit_bytes: usize) -> Result<Bytes, ArchiveError> {
         let path = self.path(name)?;
         let object = self.store.get(&path).await.map_err(|error| failed("read", &error))?;
         let bytes = object.meta.size;
-        // A compressed record is smaller than the limit of its JSON.
-        if bytes > LARGEST_BYTES as u64 {
+        if bytes > limit_bytes as u64 {
             return Err(ArchiveError::TooLarge { bytes });
         }
         object.bytes().await.map_err(|error| failed("read", &error))
@@ -217,18 +304,18 @@ impl Archive {
         let mut listing = Listing::default();
         for object in objects.iter().flatten() {
             let name = self.name(&object.location);
-            let is_selected = match (selection.days, name.day()) {
-                (None, _) => true,
-                (Some((from, to)), Some(day)) => (from..=to).contains(&day),
-                (Some(_), None) => false,
-            };
-            if is_selected && name.is_of_a_record() {
+            let (from, to) = selection.days.unzip();
+            let is_selected = name.may_have(from, to);
+            if is_selected && name.is_of_a_file() {
+                listing.files.push(name);
+            } else if is_selected && name.is_of_a_record() {
                 listing.records.push(name);
             } else if is_selected && object.size > 0 {
                 listing.others.push(name);
             }
         }
         listing.records.sort();
+        listing.files.sort();
         listing.others.sort();
         Ok(listing)
     }
@@ -236,40 +323,40 @@ impl Archive {
     /// The folders that contain the whole selection, and little else.
     async fn folders(&self, selection: &Selection) -> object_store::Result<Vec<Path>> {
         let root = &self.root;
+        let stream = root.clone().join(STREAM_FOLDER);
         let types = match (&selection.event_type, selection.days) {
-            (Some(event_type), _) => vec![root.clone().join(name::segment(event_type).as_str())],
+            (Some(event_type), _) => {
+                vec![root.clone().join(name::segment(event_type).as_str()), stream.clone()]
+            }
             (None, Some(_)) => self.subfolders(root).await?,
             (None, None) => vec![root.clone()],
         };
         let Some((from, to)) = selection.days else { return Ok(types) };
         let mut whole = Vec::new();
-        let mut parted: Vec<_> = types.into_iter().map(|path| (Folder::OF_A_TYPE, path)).collect();
+        let parted = types.into_iter().map(|path| {
+            let days = if path == stream { around(from, to) } else { (from, to) };
+            Parted { folder: Folder::OF_A_TYPE, path, days }
+        });
+        let mut parted: Vec<_> = parted.collect();
         while !parted.is_empty() {
-            let below = parted.into_iter().map(|(folder, path)| self.below(folder, path, from, to));
+            let below = parted.into_iter().map(|parted| self.below(parted));
             let below = stream::iter(below).buffer_unordered(LISTINGS_AT_ONCE);
             parted = below.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
-            whole.extend(
-                parted.extract_if(.., |(folder, _)| folder.is_listed_whole(from, to)).map(|(_, path)| path),
-            );
+            whole.extend(parted.extract_if(.., |parted| parted.is_listed_whole()).map(|parted| parted.path));
         }
         Ok(whole)
     }
 
     /// The folders of the next shorter period within these days.
-    async fn below(
-        &self,
-        folder: Folder,
-        path: Path,
-        from: Date,
-        to: Date,
-    ) -> object_store::Result<Vec<(Folder, Path)>> {
+    async fn below(&self, Parted { folder, path, days }: Parted) -> object_store::Result<Vec<Parted>> {
+        let (from, to) = days;
         // If only one is possible, it need not be looked for.
-        if let Some((below, name)) = folder.only_one_between(from, to) {
-            return Ok(vec![(below, path.join(name))]);
+        if let Some((folder, name)) = folder.only_one_between(from, to) {
+            return Ok(vec![Parted { folder, path: path.join(name), days }]);
         }
         let found = self.subfolders(&path).await?.into_iter().filter_map(|path| {
-            let below = folder.below(path.filename()?)?;
-            below.has_any_of(from, to).then_some((below, path))
+            let folder = folder.below(path.filename()?)?;
+            folder.has_any_of(from, to).then_some(Parted { folder, path, days })
         });
         Ok(found.collect())
     }
@@ -287,6 +374,19 @@ impl Archive {
     fn name(&self, path: &Path) -> Name {
         let below = path.as_ref().strip_prefix(self.root.as_ref()).unwrap_or(path.as_ref());
         Name::found(below.trim_start_matches('/'))
+    }
+}
+
+/// A folder of which only some days are wanted.
+struct Parted {
+    folder: Folder,
+    path: Path,
+    days: (Date, Date),
+}
+
+impl Parted {
+    fn is_listed_whole(&self) -> bool {
+        self.folder.is_listed_whole(self.days.0, self.days.1)
     }
 }
 

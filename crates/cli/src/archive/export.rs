@@ -1,6 +1,7 @@
 //! `learnink archive export`: the records of some days as JSON lines or CSV.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -10,14 +11,19 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use learnink_connectors::archive::{Archive, Listing, Name, Record};
+use jiff::civil::Date;
+use learnink_connectors::archive::{Fingerprint, Name, Record, day_of};
 use learnink_local::terminal::{quoted, visible, visible_json};
 use learnink_webhook::Envelope;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tempfile::{NamedTempFile, TempPath};
+use tokio::sync::Semaphore;
 
-use super::{Days, IN_S3, READS_AT_ONCE, Source, beside, records};
+use super::{
+    Days, FILES_AT_ONCE, IN_S3, OpenArchive, READS_AT_ONCE, Source, beside, by_day, damaged_after, line_of,
+    records,
+};
 use crate::input::STANDARD;
 use crate::output::{self, CANNOT_PRINT, note};
 
@@ -40,7 +46,8 @@ Characters that cannot be seen are escapes in data, as JSON has them: \\u200d.
 
 What is exported holds personal data; a new FILE is readable by you alone. Nothing is verified
 here: `learnink archive verify` does that. An object that cannot be read is named, and the exit
-code is 1. It is 1 as well when there is nothing to export; FILE is not touched then.
+code is 1. It is 1 as well when there is nothing to export; FILE is not touched then. A record that
+a stream keeps twice is one line.
 
 Examples:
   cargo learnink archive export --archive s3://acme-archive/learnink \\
@@ -73,17 +80,19 @@ enum Format {
 /// Writes the records.
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let archive = args.source.open().await?;
-    let Listing { records: names, others } = archive.list(&args.days).await?;
+    let listing = archive.list(&args.days).await?;
+    let others = listing.others.clone();
+    let names = by_day(listing);
     // A typo in the URL or the type must not look like a month without events.
-    anyhow::ensure!(
-        !names.is_empty(),
-        "there is nothing to export in {}{}",
-        archive.what(&args.days),
-        beside(&others)
-    );
+    let nothing =
+        || anyhow::anyhow!("there is nothing to export in {}{}", archive.what(&args.days), beside(&others));
+    anyhow::ensure!(!names.is_empty(), nothing());
     let file = args.output.as_deref().filter(|file| *file != Path::new(STANDARD));
     let mut output = Output::open(file)?;
-    let written = write(&archive.archive, names, args.format, &mut output).await;
+    let written = write(&archive, &args.days, names, args.format, &mut output).await;
+    if written.as_ref().is_ok_and(|written| written.rows + written.unreadable == 0) {
+        return Err(nothing());
+    }
     match written.and_then(|written| output.keep().map(|()| written)) {
         Ok(Written { rows, unreadable, too_long }) => {
             let unread = if unreadable == 0 { String::new() } else { format!(", {unreadable} unreadable") };
@@ -165,43 +174,115 @@ struct Written {
     too_long: usize,
 }
 
-/// Writes day by day; the records of one day are in memory together, to be sorted.
+/// Writes day by day; the records of one day are in memory together, to be sorted. With a stream, the days around it
+/// are too, because a file has records of several days.
 async fn write(
-    archive: &Archive,
-    mut names: Vec<Name>,
+    archive: &OpenArchive,
+    days: &Days,
+    names: Vec<Name>,
     format: Format,
     Output { writer: output, progress, .. }: &mut Output,
 ) -> anyhow::Result<Written> {
     let mut written = Written::default();
     progress.set_length(names.len().try_into()?);
-    format.header(output)?;
-    names.sort_by_key(Name::day);
+    let files = Semaphore::new(FILES_AT_ONCE);
+    // The last day of which no later name has records.
+    let complete_day = if names.iter().any(Name::is_of_a_file) { Name::complete_day } else { Name::day };
+    let mut rows: BTreeMap<Date, Vec<Row>> = BTreeMap::new();
     for day in names.chunk_by(|a, b| a.day() == b.day()) {
-        let reads = day.iter().map(|name| async move {
-            let bytes = archive.read(name).await.map_err(|error| error.to_string());
-            (name, bytes.and_then(|bytes| Row::read(&bytes)))
-        });
+        let reads = day.iter().map(|name| read(archive, days, name, &files));
         let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
-        let mut rows = Vec::new();
-        while let Some((name, row)) = reads.next().await {
+        while let Some(Read { found, unreadable }) = reads.next().await {
             progress.inc(1);
-            match row {
-                Ok(row) => rows.push(row),
-                Err(reason) => {
-                    written.unreadable += 1;
-                    progress.suspend(|| say(format!("{name}: {reason}")));
-                }
+            for (day, row) in found {
+                rows.entry(day).or_default().push(row);
             }
+            written.unreadable += unreadable.len();
+            progress.suspend(|| {
+                unreadable.iter().for_each(|(place, reason)| say(format!("{place}: {reason}")));
+            });
         }
-        rows.sort_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
-        for row in &rows {
-            format.row(row, output)?;
-            written.too_long += usize::from(format.is_too_long(row));
+        let complete = day.first().and_then(complete_day);
+        while let Some(entry) = rows.first_entry().filter(|entry| Some(*entry.key()) <= complete) {
+            written.add(entry.remove(), format, output)?;
         }
-        written.rows += rows.len();
+    }
+    for rows in rows.into_values() {
+        written.add(rows, format, output)?;
+    }
+    if written.rows == 0 && written.unreadable > 0 {
+        format.header(output)?;
     }
     output.flush()?;
     Ok(written)
+}
+
+/// What one object or file has.
+#[derive(Default)]
+struct Read {
+    /// The rows, each with the day of its record.
+    found: Vec<(Date, Row)>,
+    /// Where, and why.
+    unreadable: Vec<(String, String)>,
+}
+
+async fn read(archive: &OpenArchive, days: &Days, name: &Name, files: &Semaphore) -> Read {
+    let mut read = Read::default();
+    if !name.is_of_a_file() {
+        let bytes = archive.archive.read(name).await.map_err(|error| error.to_string());
+        let record = bytes.and_then(|bytes| Record::decode(&bytes).map_err(|error| error.to_string()));
+        match record.and_then(|record| Row::of(&record)) {
+            // Under another day than it says, it is exported as well: to verify it is another command's task.
+            Ok(row) => read.found.extend(name.day().map(|day| (day, row))),
+            Err(reason) => read.unreadable.push((name.to_string(), reason)),
+        }
+        return read;
+    }
+    // It is closed only with the last of its users.
+    let _permit = files.acquire().await;
+    let file = match archive.archive.read_file(name).await {
+        Ok(file) => file,
+        Err(error) => {
+            read.unreadable.push((name.to_string(), error.to_string()));
+            return read;
+        }
+    };
+    for (line, record) in file.records() {
+        let row = record.as_ref().map_err(ToString::to_string).and_then(Row::of);
+        let record = record.ok();
+        match (row, &record) {
+            (Ok(row), Some(record)) if archive.selects(days, record, &row.r#type) => {
+                read.found.push((day_of(record.received_at), row));
+            }
+            (Ok(_), _) => {}
+            (Err(reason), record) => {
+                read.unreadable.push((line_of(name, line, record.as_ref()), reason));
+            }
+        }
+    }
+    if file.is_damaged() {
+        read.unreadable.push((name.to_string(), damaged_after(file.lines())));
+    }
+    read
+}
+
+impl Written {
+    /// Writes the rows of a day, each once, with the header before the first.
+    fn add(&mut self, mut rows: Vec<Row>, format: Format, output: &mut dyn Write) -> io::Result<()> {
+        rows.sort_by(|a, b| {
+            (a.received_at, &a.id, a.fingerprint).cmp(&(b.received_at, &b.id, b.fingerprint))
+        });
+        rows.dedup_by_key(|row| row.fingerprint);
+        if self.rows == 0 && !rows.is_empty() {
+            format.header(output)?;
+        }
+        for row in &rows {
+            format.row(row, output)?;
+            self.too_long += usize::from(format.is_too_long(row));
+        }
+        self.rows += rows.len();
+        Ok(())
+    }
 }
 
 /// An exported record. Its fields are [`COLUMNS`].
@@ -213,11 +294,12 @@ struct Row {
     occurred_at: Option<Timestamp>,
     received_at: Timestamp,
     data: Box<RawValue>,
+    #[serde(skip)]
+    fingerprint: Fingerprint,
 }
 
 impl Row {
-    fn read(bytes: &[u8]) -> Result<Self, String> {
-        let record = Record::decode(bytes).map_err(|error| error.to_string())?;
+    fn of(record: &Record) -> Result<Self, String> {
         // A genuine webhook that is not an event has a row too, without an event's values.
         let envelope = Envelope::parse(&record.body).unwrap_or_else(|_| Envelope::of_no_event());
         // Between JSON's parts, a line break can be a space; its strings do not contain any.
@@ -229,6 +311,7 @@ impl Row {
             api_version: envelope.api_version,
             occurred_at: envelope.occurred_at,
             received_at: record.received_at,
+            fingerprint: record.fingerprint(),
         })
     }
 }
@@ -339,7 +422,7 @@ mod tests {
             received_at: "2026-03-01T12:00:00.042Z".parse().unwrap(),
             body: body.into_bytes(),
         };
-        Row::read(&record.encode()).unwrap()
+        Row::of(&record).unwrap()
     }
 
     fn line(format: Format, row: &Row) -> String {
@@ -376,7 +459,7 @@ mod tests {
             body: body.to_vec(),
         };
         for body in [&b"not json"[..], b"", b"\xFF", b"[1]", b"{\"success\":true}"] {
-            let row = Row::read(&record(body).encode()).unwrap();
+            let row = Row::of(&record(body)).unwrap();
             assert_eq!(line(Format::Csv, &row), "msg_1,,,,2026-03-01T12:00:00.042Z,null\r\n");
         }
     }

@@ -1,16 +1,22 @@
 //! `learnink archive verify`: proves each record with the signing secrets of its time.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use learnink_connectors::archive::{Listing, Name, Record};
+use jiff::civil::Date;
+use learnink_connectors::archive::{Fingerprint, Name, Record, RecordFile, day_of};
 use learnink_receiver::{Refusal, VerifiedWebhook, Verifier, signature_headers};
 use learnink_webhook::Envelope;
+use tokio::sync::Semaphore;
 
-use super::{Days, IN_S3, READS_AT_ONCE, Source, beside, records};
+use super::{
+    Days, FILES_AT_ONCE, IN_S3, OpenArchive, READS_AT_ONCE, Source, beside, by_day, damaged_after, line_of,
+    records,
+};
 use crate::{output, secrets, variable};
 
 /// The variable with the secrets, unless a file has them.
@@ -20,17 +26,19 @@ const SECRETS: &str = "LEARNINK_SIGNING_SECRET";
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\
 A record is good when one of the secrets signed its id, time and body, when it was received
-within five minutes of that time, and when it stands under the name that its content says. Its age
-does not matter: use the secrets that were valid when it was received. A rotation makes that two
-or more.
+within five minutes of that time, and when it stands under the name that its content says, or in a
+stream's file of its day or of the two days around it. Its age does not matter: use the secrets that
+were valid when it was received. A rotation makes that two or more.
 
 A secret that leaked proves nothing of what was received after it was replaced: verify those days
 without it.
 
-Each bad record is one line with its name and the reason, and so is one that cannot be read. The
-exit code is 0 when all are good, and 1 when any is not or there is none. What does not have the
-name of a record, such as a read-me or an inventory, is counted and not looked at. This command
-cannot notice that a record was deleted or moved; the versions that the bucket keeps show it.
+Each bad record is one line with its name and the reason, and so is one that cannot be read. Of a
+stream's file, the line says the file, the line in it and the message id. A stream may keep a record
+twice: copies are counted once. The exit code is 0 when all are good, and 1 when any is not or there
+is none. What does not have the name of a record, such as a read-me or an inventory, is counted and
+not looked at. This command cannot notice that a record was deleted or moved; the versions that the
+bucket keeps show it.
 
 Examples:
   cargo learnink archive verify --archive s3://acme-archive/learnink \\
@@ -55,51 +63,52 @@ pub(crate) struct Args {
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let verifier = verifier(args)?;
     let archive = args.source.open().await?;
-    let Listing { records: names, others } = archive.list(&args.days).await?;
+    let listing = archive.list(&args.days).await?;
+    let others = listing.others.clone();
+    let names = by_day(listing);
     // A typo in the URL must not look like a proof.
-    let what = archive.what(&args.days);
-    anyhow::ensure!(!names.is_empty(), "there is nothing to verify in {what}{}", beside(&others));
+    let nothing =
+        || anyhow::anyhow!("there is nothing to verify in {}{}", archive.what(&args.days), beside(&others));
+    anyhow::ensure!(!names.is_empty(), nothing());
 
-    let count = names.len();
     let progress = ProgressBar::new(names.len().try_into()?);
     progress.set_style(ProgressStyle::with_template(
         "{bar:40} {human_pos}/{human_len} verified, {per_sec}, {eta} left",
     )?);
+    let files = Semaphore::new(FILES_AT_ONCE);
     let checks = names.into_iter().map(|name| {
-        let (archive, verifier) = (&archive.archive, &verifier);
+        let (archive, verifier, files) = (&archive, &verifier, &files);
         async move {
-            // One that cannot be read says nothing about the others.
-            let checked = archive.read(&name).await.map(|bytes| {
-                let record = Record::decode(&bytes).map_err(|error| error.to_string())?;
-                check(&name, &record, verifier)
-            });
+            let checked = checked(archive, &args.days, verifier, &name, files).await;
             (name, checked)
         }
     });
     let mut checks = stream::iter(checks).buffered(READS_AT_ONCE);
-    let (mut bad, mut unreadable) = (0_usize, 0_usize);
+    let (mut good, mut bad, mut unreadable) = (Good::default(), 0_usize, 0_usize);
     while let Some((name, checked)) = checks.next().await {
         progress.inc(1);
-        let reason = match checked {
-            Ok(Ok(())) => continue,
-            Ok(Err(reason)) => {
-                bad += 1;
-                reason
-            }
-            Err(error) => {
-                unreadable += 1;
-                error.to_string()
-            }
-        };
-        progress.suspend(|| output::print(format!("{name}: {reason}")))?;
+        bad += checked.bad.len();
+        unreadable += usize::from(checked.unreadable.is_some());
+        let unreadable = checked.unreadable.map(|reason| (name.to_string(), reason));
+        for (place, reason) in checked.bad.into_iter().chain(unreadable) {
+            progress.suspend(|| output::print(format!("{place}: {reason}")))?;
+        }
+        good.add(checked.good, name.complete_day());
     }
     progress.finish_and_clear();
+    let count = good.count + bad + unreadable;
+    anyhow::ensure!(count > 0, nothing());
     let count = records(count);
     output::print(match (bad, unreadable) {
         (0, 0) => format!("{count}, all signed by LearnInk"),
         (_, 0) => format!("{count}, {bad} bad"),
         _ => format!("{count}, {bad} bad, {unreadable} unreadable"),
     })?;
+    match good.copies {
+        0 => {}
+        1 => output::print("1 copy of a record is not counted")?,
+        copies => output::print(format!("{copies} copies of records are not counted"))?,
+    }
     if let Some(name) = others.first() {
         let name = name.as_str().escape_default();
         output::print(match others.len() {
@@ -108,6 +117,100 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         })?;
     }
     Ok(if bad + unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What one object or file has.
+#[derive(Debug, Default)]
+struct Checked {
+    good: Vec<(Date, Fingerprint)>,
+    /// Where, and why.
+    bad: Vec<(String, String)>,
+    /// Why it cannot be read. That says nothing about the others.
+    unreadable: Option<String>,
+}
+
+/// The good records, each counted once.
+#[derive(Debug, Default)]
+struct Good {
+    count: usize,
+    copies: usize,
+    /// Those of the days of which more may come: all copies of a record have its day.
+    known: BTreeMap<Date, HashSet<Fingerprint>>,
+}
+
+impl Good {
+    /// Adds those under one name. Names come by day; `complete` is the last day of which no more can come after it.
+    fn add(&mut self, records: Vec<(Date, Fingerprint)>, complete: Option<Date>) {
+        for (day, fingerprint) in records {
+            let is_new = self.known.entry(day).or_default().insert(fingerprint);
+            *if is_new { &mut self.count } else { &mut self.copies } += 1;
+        }
+        if let Some(complete) = complete {
+            self.known.retain(|day, _| *day >= complete);
+        }
+    }
+}
+
+async fn checked(
+    archive: &OpenArchive,
+    days: &Days,
+    verifier: &Verifier,
+    name: &Name,
+    files: &Semaphore,
+) -> Checked {
+    if name.is_of_a_file() {
+        // It is closed only with the last of its users.
+        let _permit = files.acquire().await;
+        return match archive.archive.read_file(name).await {
+            Ok(file) => {
+                let is_selected = |record: &Record| archive.selects(days, record, &event_type(record));
+                in_file(name, &file, is_selected, verifier)
+            }
+            Err(error) => Checked { unreadable: Some(error.to_string()), ..Checked::default() },
+        };
+    }
+    let bytes = match archive.archive.read(name).await {
+        Ok(bytes) => bytes,
+        Err(error) => return Checked { unreadable: Some(error.to_string()), ..Checked::default() },
+    };
+    let checked = Record::decode(&bytes).map_err(|error| error.to_string()).and_then(|record| {
+        check(name, &record, verifier)?;
+        Ok((day_of(record.received_at), record.fingerprint()))
+    });
+    match checked {
+        Ok(good) => Checked { good: vec![good], ..Checked::default() },
+        Err(reason) => Checked { bad: vec![(name.to_string(), reason)], ..Checked::default() },
+    }
+}
+
+/// Checks the selected records of a stream's file. A line that cannot be read has neither a day nor a type, so it is
+/// always bad.
+fn in_file(
+    name: &Name,
+    file: &RecordFile,
+    is_selected: impl Fn(&Record) -> bool,
+    verifier: &Verifier,
+) -> Checked {
+    let mut checked = Checked::default();
+    for (line, record) in file.records() {
+        match record {
+            Ok(record) if !is_selected(&record) => {}
+            Ok(record) => match check(name, &record, verifier) {
+                Ok(()) => checked.good.push((day_of(record.received_at), record.fingerprint())),
+                Err(reason) => checked.bad.push((line_of(name, line, Some(&record)), reason)),
+            },
+            Err(error) => checked.bad.push((line_of(name, line, None), error.to_string())),
+        }
+    }
+    if file.is_damaged() {
+        checked.bad.push((name.to_string(), damaged_after(file.lines())));
+    }
+    checked
+}
+
+/// The type of a record's event; empty if it is not one.
+fn event_type(record: &Record) -> String {
+    Envelope::parse(&record.body).unwrap_or_else(|_| Envelope::of_no_event()).event_type
 }
 
 fn verifier(args: &Args) -> anyhow::Result<Verifier> {
@@ -120,12 +223,20 @@ fn verifier(args: &Args) -> anyhow::Result<Verifier> {
     Verifier::new(&given).context("the signing secrets cannot be used")
 }
 
-/// Why a record under that name is not a valid one, without quoting its content.
+/// Why a record under that name, or in that file of a stream, is not a valid one, without quoting its content.
 pub(crate) fn check(name: &Name, record: &Record, verifier: &Verifier) -> Result<(), String> {
     let webhook = proven(record, verifier)?;
+    if name.is_of_a_file() {
+        let day = day_of(record.received_at);
+        let is_near = name.may_have(Some(day), Some(day));
+        return if is_near {
+            Ok(())
+        } else {
+            Err(format!("it was received on {day}, which is not near the file's day"))
+        };
+    }
     // A genuine webhook that is not an event is kept too, without a type.
-    let envelope = Envelope::parse(webhook.body()).unwrap_or_else(|_| Envelope::of_no_event());
-    let expected = Name::of(&envelope.event_type, record.received_at, webhook.id());
+    let expected = Name::of(&event_type(record), record.received_at, webhook.id());
     if *name == expected { Ok(()) } else { Err(format!("its content belongs under {expected}")) }
 }
 

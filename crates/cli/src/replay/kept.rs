@@ -1,22 +1,51 @@
 //! What is kept of webhooks: the records of the archive, and the rows of the table of unknown events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use anyhow::Context;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use learnink_connectors::archive::{self, Archive, Record};
+use learnink_connectors::archive::{self, Archive, Record, RecordFile};
 use learnink_connectors::unknown::UnknownEvents;
 use learnink_receiver::Verifier;
 use learnink_webhook::{Envelope, Message, MessageId};
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::archive::verify::{check, proven};
+use crate::archive::{FILES_AT_ONCE, damaged_after, line_of};
 
 /// Where messages are kept.
 pub(super) enum Store {
-    Archive(Archive),
+    Archive(Kept),
     Unknown(UnknownEvents),
+}
+
+/// The archive, and the files of its stream that were read last: the messages of one file are sent one after another.
+pub(super) struct Kept {
+    archive: Archive,
+    reading: Semaphore,
+    files: Mutex<VecDeque<(archive::Name, Arc<RecordFile>)>>,
+}
+
+impl Kept {
+    pub(super) fn new(archive: Archive) -> Self {
+        Self { archive, reading: Semaphore::new(FILES_AT_ONCE), files: Mutex::default() }
+    }
+
+    /// A file, read again only if others were read meanwhile.
+    async fn file(&self, name: &archive::Name) -> Result<Arc<RecordFile>, String> {
+        // Held while a file is read, so that it is read once for all its messages.
+        let mut files = self.files.lock().await;
+        if let Some((_, file)) = files.iter().find(|(known, _)| known == name) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(self.archive.read_file(name).await.map_err(|error| error.to_string())?);
+        files.truncate(FILES_AT_ONCE - 1);
+        files.push_front((name.clone(), file.clone()));
+        Ok(file)
+    }
 }
 
 /// Where one message is kept.
@@ -24,6 +53,10 @@ pub(super) enum Store {
 pub(super) enum Key {
     /// A record of the archive.
     Record(archive::Name),
+    /// A file of the archive's stream, whose lines are messages.
+    File(archive::Name),
+    /// A line of such a file, from 1.
+    Line(archive::Name, usize),
     /// A row of the table.
     Row(MessageId),
 }
@@ -32,7 +65,8 @@ impl Key {
     /// Its name for a person.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Record(name) => name.to_string(),
+            Self::Record(name) | Self::File(name) => name.to_string(),
+            Self::Line(name, line) => line_of(name, *line, None),
             Self::Row(id) => id.to_string(),
         }
     }
@@ -44,6 +78,8 @@ pub(super) struct Listed {
     pub(super) keys: Vec<Key>,
     /// How many objects of the archive are not records.
     pub(super) others: usize,
+    /// How many files of a stream there are.
+    pub(super) files: usize,
 }
 
 /// Which messages are wanted.
@@ -76,7 +112,7 @@ pub(super) enum Judged {
     /// It is not wanted.
     Other,
     /// It is wanted, and is not an event, so that no handler could run.
-    NoEvent,
+    NoEvent(MessageId),
     /// It is wanted, and nothing proves that LearnInk signed it, for this reason.
     Unproven(String),
 }
@@ -119,17 +155,23 @@ impl Store {
                     wanted.types.iter().cloned().map(Some).collect()
                 };
                 let mut listed = Listed::default();
+                // A file has records of all types.
+                let mut files = BTreeSet::new();
                 for event_type in types {
                     let selection = archive::Selection { event_type, days: wanted.days() };
-                    let found = archive.list(&selection).await?;
+                    let found = archive.archive.list(&selection).await?;
+                    files.extend(found.files);
                     let records = found.records.into_iter().filter(|name| wanted.may_be(name));
                     listed.keys.extend(records.map(Key::Record));
                     listed.others += found.others.len();
                 }
+                listed.files = files.len();
+                listed.keys.extend(files.into_iter().map(Key::File));
                 Ok(listed)
             }
             Self::Unknown(_) if !wanted.messages.is_empty() => {
-                Ok(Listed { keys: wanted.messages.iter().cloned().map(Key::Row).collect(), others: 0 })
+                let keys = wanted.messages.iter().cloned().map(Key::Row).collect();
+                Ok(Listed { keys, ..Listed::default() })
             }
             Self::Unknown(table) => {
                 let events = table.all().await?;
@@ -137,17 +179,32 @@ impl Store {
                     .into_iter()
                     .filter(|event| wanted.has_time(event.received_at) && wanted.has_type(&event.event_type));
                 let ids = events.filter_map(|event| MessageId::parse(&event.message_id).ok());
-                Ok(Listed { keys: ids.filter(|id| wanted.has_id(id)).map(Key::Row).collect(), others: 0 })
+                let keys = ids.filter(|id| wanted.has_id(id)).map(Key::Row).collect();
+                Ok(Listed { keys, ..Listed::default() })
             }
         }
     }
 
-    /// Reads a message, and judges it. Without a `verifier`, nothing has to be proven.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot be read, for a person.
+    /// Reads a message, or all messages of a file, and judges each. Without a `verifier`, nothing has to be proven.
+    /// What cannot be read is named for a person, with the reason.
     pub(super) async fn judge(
+        &self,
+        key: &Key,
+        wanted: &Wanted,
+        verifier: Option<&Verifier>,
+    ) -> Vec<(String, Result<Judged, String>)> {
+        if let (Self::Archive(archive), Key::File(name)) = (self, key) {
+            // It is closed only with the last of its users.
+            let _permit = archive.reading.acquire().await;
+            return match archive.archive.read_file(name).await {
+                Ok(file) => judged_lines(name, &file, wanted, verifier),
+                Err(error) => vec![(key.name(), Err(error.to_string()))],
+            };
+        }
+        vec![(key.name(), self.judge_one(key, wanted, verifier).await)]
+    }
+
+    async fn judge_one(
         &self,
         key: &Key,
         wanted: &Wanted,
@@ -155,7 +212,7 @@ impl Store {
     ) -> Result<Judged, String> {
         match (self, key) {
             (Self::Archive(archive), Key::Record(name)) => {
-                let bytes = archive.read(name).await.map_err(|error| error.to_string())?;
+                let bytes = archive.archive.read(name).await.map_err(|error| error.to_string())?;
                 let record = Record::decode(&bytes).map_err(|error| error.to_string())?;
                 let proof = || verifier.map_or(Ok(()), |verifier| check(name, &record, verifier));
                 Ok(judged(key, &record, wanted, proof))
@@ -169,7 +226,9 @@ impl Store {
                 // It expired meanwhile.
                 None => Ok(Judged::Other),
             },
-            (Self::Unknown(_), Key::Record(name)) => Err(format!("{name} is not in the table")),
+            (Self::Archive(_) | Self::Unknown(_), Key::Record(_) | Key::File(_) | Key::Line(..)) => {
+                Err(format!("{} is kept elsewhere", key.name()))
+            }
         }
     }
 
@@ -181,19 +240,46 @@ impl Store {
     pub(super) async fn message(&self, key: &Key) -> Result<Option<Message>, String> {
         match (self, key) {
             (Self::Archive(archive), Key::Record(name)) => {
-                let bytes = archive.read(name).await.map_err(|error| error.to_string())?;
+                let bytes = archive.archive.read(name).await.map_err(|error| error.to_string())?;
                 let record = Record::decode(&bytes).map_err(|error| error.to_string())?;
                 Ok(Some(record.into_message()))
+            }
+            (Self::Archive(archive), Key::Line(name, line)) => {
+                let record = archive.file(name).await?.record(*line);
+                let record = record.transpose().map_err(|error| error.to_string())?;
+                Ok(record.map(Record::into_message))
             }
             (Self::Unknown(table), Key::Row(id)) => {
                 let row = table.message(id).await.map_err(anyhow::Error::from);
                 row.context("the row cannot be read").map_err(|error| format!("{error:#}"))
             }
-            (Self::Unknown(_), Key::Record(_)) | (Self::Archive(_), Key::Row(_)) => {
-                Err(format!("{} is kept elsewhere", key.name()))
-            }
+            (Self::Unknown(_), Key::Record(_) | Key::Line(..))
+            | (Self::Archive(_), Key::Row(_))
+            | (_, Key::File(_)) => Err(format!("{} is kept elsewhere", key.name())),
         }
     }
+}
+
+/// What the lines of a stream's file are to a run. A line that cannot be read may be wanted, so it is named.
+fn judged_lines(
+    name: &archive::Name,
+    file: &RecordFile,
+    wanted: &Wanted,
+    verifier: Option<&Verifier>,
+) -> Vec<(String, Result<Judged, String>)> {
+    let judge = |(line, record): (usize, Result<Record, archive::RecordError>)| match record {
+        Ok(record) => {
+            let proof = || verifier.map_or(Ok(()), |verifier| check(name, &record, verifier));
+            let judged = judged(&Key::Line(name.clone(), line), &record, wanted, proof);
+            (judged != Judged::Other).then(|| (line_of(name, line, Some(&record)), Ok(judged)))
+        }
+        Err(error) => Some((line_of(name, line, None), Err(error.to_string()))),
+    };
+    let mut lines: Vec<_> = file.records().filter_map(judge).collect();
+    if file.is_damaged() {
+        lines.push((name.to_string(), Err(damaged_after(file.lines()))));
+    }
+    lines
 }
 
 /// What a record is to a run. `proof` is asked only for what is wanted.
@@ -208,7 +294,7 @@ fn judged(key: &Key, record: &Record, wanted: &Wanted, proof: impl FnOnce() -> R
     }
     match (envelope, proof()) {
         (_, Err(reason)) => Judged::Unproven(reason),
-        (Err(_), Ok(())) => Judged::NoEvent,
+        (Err(_), Ok(())) => Judged::NoEvent(record.id.clone()),
         (Ok(_), Ok(())) => Judged::Chosen(Candidate {
             key: key.clone(),
             id: record.id.clone(),
@@ -282,7 +368,8 @@ mod tests {
         let unproven = judge(&record("msg_1", at, BODY), &wanted(), Err("no signature matches".to_owned()));
         assert_eq!(unproven, Judged::Unproven("no signature matches".to_owned()));
         let all = Wanted { types: BTreeSet::new(), ..wanted() };
-        assert_eq!(judge(&record("msg_1", at, "not json"), &all, Ok(())), Judged::NoEvent);
+        let no_event = record("msg_1", at, "not json");
+        assert_eq!(judge(&no_event, &all, Ok(())), Judged::NoEvent(no_event.id.clone()));
         // What is not asked for is not proven either: it may be of a time whose secret nobody has.
         let early = record("msg_1", "2020-01-01T00:00:00Z", BODY);
         assert_eq!(judged(&Key::Row(early.id.clone()), &early, &wanted(), || panic!("asked")), Judged::Other);

@@ -18,7 +18,7 @@ use learnink_webhook::idempotency::run_key;
 use learnink_webhook::{Message, MessageId};
 use tokio::time::MissedTickBehavior;
 
-use super::kept::{Candidate, Judged, Key, Listed, Store, Wanted, each_once};
+use super::kept::{Candidate, Judged, Kept, Key, Listed, Store, Wanted, each_once};
 use super::{Operator, Time, duration, fresh_id, known_handlers, parse_time};
 use crate::acts::{self, OpenAct, Plan};
 use crate::aws::IN_AWS;
@@ -41,6 +41,10 @@ const SENDS_AT_ONCE: usize = 16;
 /// How often the ledger is asked about the first try.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 
+/// How long after its receipt a record may still be on its way to the bucket: 15 minutes in the stream's buffer, as in
+/// `template.yaml`, and as long again to be written.
+const MOST_DELIVERED_AFTER: SignedDuration = SignedDuration::from_mins(30);
+
 /// How many ids of a filter are part of its text; of more, only a hash is.
 const MOST_IDS_IN_TEXT: usize = 5;
 
@@ -58,7 +62,8 @@ Each message goes to the queue as it was signed, with its id and its first time 
 its own that covers exactly the messages of this run. From the archive, each handler runs again, once, or only those \
 that --handler names. From the unknown events, only handlers run that are not done; name one with --handler for \
 events that are older than the 30 days for which the ledger remembers what is done. No handler runs that was not \
-asked for, and the archive keeps no second record.
+asked for, and the archive counts no record twice. An archive that is a stream has a record some 15 minutes after \
+the webhook: the same command, later, sends the last ones.
 
 One message is tried first, the newest. The rest follows only if the ledger then shows that a handler is done with it. \
 If no handler ran, the oldest of its type is tried, and then another type. The same options \
@@ -164,6 +169,8 @@ struct Place {
     ledger: OpenLedger,
     store: Store,
     verifier: Option<Verifier>,
+    /// Whether the messages are kept in the archive of a stack that writes it as a stream.
+    has_stream: bool,
     /// Holds the engine of the tables of `learnink dev`.
     _tables: Option<LocalDynamoDb>,
 }
@@ -176,6 +183,8 @@ struct Found {
     unproven: usize,
     unreadable: usize,
     others: usize,
+    /// How many files of a stream there are.
+    files: usize,
 }
 
 /// What the ledger knows of the candidates.
@@ -219,6 +228,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         messages: args.messages.iter().cloned().collect(),
     };
     let found = find(&place, &wanted).await?;
+    if let Some(warning) = place.on_their_way(&found, asked.until, at) {
+        note(warning)?;
+    }
     let skips_forgotten = !asked.again && window.handlers.is_empty();
     let mut split = look_up(&place.ledger, found.candidates, &window.id, skips_forgotten).await?;
     let Found { no_event, unproven, unreadable, others, .. } = found;
@@ -346,7 +358,11 @@ impl Args {
         let verifier = self.verifier(stack.as_ref()).await?;
         let queues = dlq::open_in(stack.as_ref(), &self.target.state.folder).await?;
         let (store, tables) = self.store(stack.as_ref()).await?;
-        Ok(Place { queue: queues.source()?.clone(), ledger: queues.ledger, store, verifier, _tables: tables })
+        let is_of_the_stack = self.store == StoreName::Archive && self.archive.is_none();
+        let has_stream = is_of_the_stack
+            && stack.as_ref().is_some_and(|stack| stack.optional("ArchiveStreamName").is_some());
+        let queue = queues.source()?.clone();
+        Ok(Place { queue, ledger: queues.ledger, store, verifier, has_stream, _tables: tables })
     }
 
     /// Where the messages are kept, and the engine of the tables if that runs on this machine.
@@ -358,7 +374,7 @@ impl Args {
                     None => archive::found(stack)?,
                 };
                 let aws = || stack.map_or_else(|| self.target.in_aws.config(), |stack| Ok(stack.aws.clone()));
-                Ok((Store::Archive(archive::open(&url, aws).await?), None))
+                Ok((Store::Archive(Kept::new(archive::open(&url, aws).await?)), None))
             }
             (StoreName::Unknown, _) => {
                 let table = stored::unknown_events_in(stack, &self.target.state.folder).await?;
@@ -467,6 +483,17 @@ impl Place {
         )
     }
 
+    /// The warning that wanted records may not be in the bucket yet.
+    fn on_their_way(&self, found: &Found, until: Option<Timestamp>, at: Timestamp) -> Option<String> {
+        let is_recent = until.is_none_or(|until| at.duration_since(until) < MOST_DELIVERED_AFTER);
+        let is_stream = self.has_stream || found.files > 0;
+        (is_stream && is_recent).then(|| {
+            "the archive is a stream: records of the last half hour may not be there yet; the same command, later, goes \
+             on with them"
+                .to_owned()
+        })
+    }
+
     fn name_of_store(&self, args: &Args) -> String {
         match (&self.store, &args.archive) {
             (Store::Archive(_), Some(url)) => url.clone(),
@@ -478,32 +505,34 @@ impl Place {
 
 /// Reads and judges what is kept.
 async fn find(place: &Place, wanted: &Wanted) -> anyhow::Result<Found> {
-    let Listed { keys, others } = place.store.list(wanted).await?;
+    let Listed { keys, others, files } = place.store.list(wanted).await?;
     let bar = progress(keys.len(), "read")?;
-    let judge = |key: Key| async move {
-        let judged = place.store.judge(&key, wanted, place.verifier.as_ref()).await;
-        (key, judged)
-    };
+    let judge = |key: Key| async move { place.store.judge(&key, wanted, place.verifier.as_ref()).await };
     let mut judged = stream::iter(keys).map(judge).buffer_unordered(READS_AT_ONCE);
-    let mut found = Found { others, ..Found::default() };
-    while let Some((key, judged)) = judged.next().await {
+    let mut found = Found { others, files, ..Found::default() };
+    let mut no_events = BTreeSet::new();
+    while let Some(of_one_key) = judged.next().await {
         bar.inc(1);
-        let (count, why) = match judged {
-            Ok(Judged::Other) => continue,
-            Ok(Judged::Chosen(candidate)) => {
-                found.candidates.push(candidate);
-                continue;
-            }
-            Ok(Judged::NoEvent) => {
-                found.no_event += 1;
-                continue;
-            }
-            Ok(Judged::Unproven(why)) => (&mut found.unproven, why),
-            Err(why) => (&mut found.unreadable, why),
-        };
-        *count += 1;
-        bar.suspend(|| note(format!("left out: {}: {why}", key.name())))?;
+        for (name, judged) in of_one_key {
+            let (count, why) = match judged {
+                Ok(Judged::Other) => continue,
+                Ok(Judged::Chosen(candidate)) => {
+                    found.candidates.push(candidate);
+                    continue;
+                }
+                // Two copies are one message.
+                Ok(Judged::NoEvent(id)) => {
+                    no_events.insert(id);
+                    continue;
+                }
+                Ok(Judged::Unproven(why)) => (&mut found.unproven, why),
+                Err(why) => (&mut found.unreadable, why),
+            };
+            *count += 1;
+            bar.suspend(|| note(format!("left out: {name}: {why}")))?;
+        }
     }
+    found.no_event = no_events.len();
     bar.finish_and_clear();
     found.candidates = each_once(found.candidates);
     Ok(found)

@@ -13,18 +13,39 @@
 //!   signature.
 //!
 //! The type comes first, because rights to read and retention are set by prefix.
+//!
+//! A file of a stream is `layout=stream/<yyyy>/<mm>/<dd>/<any name>.jsonl.gz`. Its day is the one on which its oldest
+//! record was put on the stream, because Firehose knows no other. [`LATE_AFTER`] keeps that day near the days on
+//! which its records were received.
 
 use std::fmt;
 use std::fmt::Write;
+use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::Offset;
+use jiff::{Span, Timestamp};
 use learnink_webhook::MessageId;
 use ring::digest;
 
 /// The ending of every record's name.
 const ENDING: &str = ".json.gz";
+
+/// The folder of the files of a stream. No type has it, because [`segment`] escapes `=`.
+pub(super) const STREAM_FOLDER: &str = "layout=stream";
+
+/// The ending of a stream's files, which `template.yaml` sets.
+const FILE_ENDING: &str = ".jsonl.gz";
+
+/// A message that was received longer ago is not put on a stream. Its record becomes an object of its own, under its
+/// day.
+pub(super) const LATE_AFTER: Duration = Duration::from_hours(24);
+
+/// How many days may lie between the day of a file and the one on which a record in it was received. Up to a day
+/// passes before a record is on the stream. If Firehose cannot write, it tries for another day, and puts records of
+/// that time into one file. The second day of each is for clocks that differ, and for midnight.
+/// Source: Amazon Data Firehose developer guide, "Handle data delivery failures".
+const APART_DAYS: i32 = 2;
 
 /// Longer types and ids are cut, so that a name fits the limits of S3 and file systems: 1024 bytes in all, and 255
 /// for a file.
@@ -64,11 +85,39 @@ impl Name {
         Some(day.first)
     }
 
+    /// Whether it is the name of a stream's file, which has many records.
+    pub fn is_of_a_file(&self) -> bool {
+        let is_in_the_folder = self.0.split('/').next() == Some(STREAM_FOLDER);
+        is_in_the_folder
+            && self.day().is_some()
+            && self.0.split('/').count() == 5
+            && self.0.ends_with(FILE_ENDING)
+    }
+
+    /// Whether records that were received between these days may be under it, both included: of an object the day,
+    /// and of a stream's file the days around its day.
+    pub fn may_have(&self, from: Option<Date>, to: Option<Date>) -> bool {
+        let Some(day) = self.day() else { return from.is_none() && to.is_none() };
+        let (first, last) = if self.is_of_a_file() { around(day, day) } else { (day, day) };
+        from.is_none_or(|from| from <= last) && to.is_none_or(|to| first <= to)
+    }
+
+    /// The last day whose records are complete once every name of its own day or an earlier one is read.
+    pub fn complete_day(&self) -> Option<Date> {
+        self.day().map(|day| around(day, day).0)
+    }
+
     /// Whether it is the name of a record. All names that [`Name::of`] makes are; no object that S3, a system or a
     /// person leaves in an archive has such a name.
     pub fn is_of_a_record(&self) -> bool {
         self.day().is_some() && self.0.split('/').count() == 5 && self.0.ends_with(ENDING)
     }
+}
+
+/// The days of the files whose records may have been received between these days, and the other way round.
+pub(super) fn around(from: Date, to: Date) -> (Date, Date) {
+    let apart = Span::new().days(APART_DAYS);
+    (from.saturating_sub(apart), to.saturating_add(apart))
 }
 
 /// A folder of the archive, by its range of days: all days of a type, or one of its years, months or days.
@@ -146,7 +195,7 @@ impl fmt::Display for Name {
 }
 
 /// The day in UTC.
-fn day_of(time: Timestamp) -> Date {
+pub fn day_of(time: Timestamp) -> Date {
     Offset::UTC.to_datetime(time).date()
 }
 
@@ -219,6 +268,38 @@ mod tests {
         for other in ["", "a", "a/2026/03", "a/2026/13/01/b", "a/b/c/d/e", "readme.txt", "a/2026/+3/01/b"] {
             assert_eq!(day(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_file_of_a_stream_is_told_by_its_name_and_no_record_has_it() {
+        let file = Name::found("layout=stream/2026/03/01/archive-1-2026-03-01-11-58-00-0a1b.jsonl.gz");
+        assert!(file.is_of_a_file() && !file.is_of_a_record());
+        for other in [
+            "layout=stream/2026/03/01/a.json.gz",
+            "layout=stream/2026/03/01/a.gz",
+            "layout=stream/2026/02/30/a.jsonl.gz",
+            "layout=stream/2026/03/01/12/a.jsonl.gz",
+            "other/2026/03/01/a.jsonl.gz",
+        ] {
+            assert!(!Name::found(other).is_of_a_file(), "{other}");
+        }
+        assert!(!name("layout=stream", "2026-03-01T12:00:00Z", "msg_1").starts_with(STREAM_FOLDER));
+    }
+
+    #[test]
+    fn a_file_may_have_records_of_the_days_around_its_own() {
+        let day = |text: &str| Some(text.parse::<Date>().unwrap());
+        let file = Name::found("layout=stream/2026/03/01/a.jsonl.gz");
+        assert!(file.may_have(day("2026-03-03"), None) && !file.may_have(day("2026-03-04"), None));
+        assert!(file.may_have(None, day("2026-02-27")) && !file.may_have(None, day("2026-02-26")));
+        let object = Name::found("a/2026/03/01/msg_1.json.gz");
+        assert!(object.may_have(day("2026-03-01"), day("2026-03-01")));
+        assert!(!object.may_have(day("2026-03-02"), None) && !object.may_have(None, day("2026-02-28")));
+        assert!(
+            Name::found("readme.txt").may_have(None, None)
+                && !Name::found("a").may_have(day("2026-03-01"), None)
+        );
+        assert_eq!(file.complete_day(), day("2026-02-27"));
     }
 
     #[test]

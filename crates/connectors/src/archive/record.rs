@@ -1,8 +1,9 @@
 //! One record: the bytes that LearnInk signed, and their proof.
 //!
-//! Records outlive every deploy, and perhaps this program. So a record is JSON with the headers' own names, in
-//! gzip: `gunzip` and a dozen lines in any language read and prove one. A change of shape gets another version
-//! number, and the code that reads version 1 stays.
+//! Records outlive every deploy, and perhaps this program. So a record is JSON with the headers' own names, on one
+//! line, in gzip: `gunzip` and a dozen lines in any language read and prove one. An object of its own has one such
+//! line, and a file of a stream has many. A change of shape gets another version number, and the code that reads
+//! version 1 stays.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -14,6 +15,7 @@ use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 use jiff::Timestamp;
 use learnink_webhook::message::{LARGEST_BODY_BYTES, Message, MessageId};
+use ring::digest;
 use serde::{Deserialize, Serialize};
 
 /// The shape of record that this build writes, and the only one it reads.
@@ -47,6 +49,10 @@ pub struct Record {
     /// The body exactly as it was signed.
     pub body: Vec<u8>,
 }
+
+/// Tells whether two records are copies of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 16]);
 
 /// Bytes that are not a record. The error never quotes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -142,20 +148,46 @@ impl Record {
         self.id == other.id && self.body == other.body
     }
 
-    /// The bytes to store: gzip of JSON.
+    /// Identifies the record among copies of it: both have the same id, signature and body. A stream may deliver a
+    /// record twice.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut digest = digest::Context::new(&digest::SHA256);
+        // Neither an id nor a signature, which are values of headers, has this byte.
+        for part in [self.id.as_str(), "\0", &self.signature, "\0"] {
+            digest.update(part.as_bytes());
+        }
+        digest.update(&self.body);
+        let mut fingerprint = [0; 16];
+        fingerprint.iter_mut().zip(digest.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        Fingerprint(fingerprint)
+    }
+
+    /// The record as one line of JSON, with its line feed.
     #[expect(clippy::expect_used, reason = "writing fails only where the writer does, and a Vec does not")]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn to_line(&self) -> Vec<u8> {
+        let mut line = Vec::with_capacity(self.body.len() * 5 / 4 + 512);
+        serde_json::to_writer(&mut line, &self.shape()).expect("a Vec takes every byte");
+        line.push(b'\n');
+        line
+    }
+
+    fn shape(&self) -> Shape {
         let (body, body_base64) = match std::str::from_utf8(&self.body) {
             Ok(text) => (Some(text.to_owned()), None),
             Err(_) => (None, Some(BASE64.encode(&self.body))),
         };
         let [(_, id), (_, timestamp), (_, signature)] = self.headers();
         let headers = Headers { id, timestamp, signature };
-        let shape = Shape { version: VERSION, received_at: self.received_at, headers, body, body_base64 };
+        Shape { version: VERSION, received_at: self.received_at, headers, body, body_base64 }
+    }
+
+    /// The bytes to store as one object: gzip of the line.
+    #[expect(clippy::expect_used, reason = "writing fails only where the writer does, and a Vec does not")]
+    pub fn encode(&self) -> Vec<u8> {
         let gzip = Vec::with_capacity(self.body.len() / 2);
         let mut encoder: GzEncoder<_> =
             GzBuilder::new().operating_system(NO_OPERATING_SYSTEM).write(gzip, Compression::default());
-        serde_json::to_writer(&mut encoder, &shape).expect("a Vec takes every byte");
+        serde_json::to_writer(&mut encoder, &self.shape()).expect("a Vec takes every byte");
         encoder.write_all(b"\n").and_then(|()| encoder.finish()).expect("a Vec takes every byte")
     }
 
@@ -169,13 +201,25 @@ impl Record {
         if has_spare_bits(bytes, &json) {
             return Err(RecordError::NotGzip);
         }
+        Self::from_line(&json)
+    }
+
+    /// Reads one line, with or without its line feed. This is not a proof, which needs the signing secret.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] if [`Record::to_line`] cannot have returned it.
+    pub fn from_line(json: &[u8]) -> Result<Self, RecordError> {
+        if json.len() > LARGEST_BYTES {
+            return Err(RecordError::TooLarge);
+        }
         let not_a_record =
             |error: serde_json::Error| RecordError::NotARecord { line: error.line(), column: error.column() };
-        let version = serde_json::from_slice::<Versioned>(&json).map_err(not_a_record)?.version;
+        let version = serde_json::from_slice::<Versioned>(json).map_err(not_a_record)?.version;
         if version != VERSION {
             return Err(RecordError::Version(version));
         }
-        let shape: Shape = serde_json::from_slice(&json).map_err(not_a_record)?;
+        let shape: Shape = serde_json::from_slice(json).map_err(not_a_record)?;
         let headers = shape.headers;
         let signed_at_s = headers.timestamp.parse().ok();
         // Another spelling of the number would be another header than the kept one.

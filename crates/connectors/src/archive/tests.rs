@@ -36,10 +36,14 @@ fn first() -> Message {
 
 /// The result of a message, as the consumer has it handled.
 async fn handled(archive: &Archive, message: &Message) -> HandlerResult {
+    kept_by(&Keeper { archive: archive.clone(), stream: None }, message, Timestamp::UNIX_EPOCH).await
+}
+
+async fn kept_by(keeper: &Keeper, message: &Message, now: Timestamp) -> HandlerResult {
     let message = Arc::new(message.clone());
     let envelope = Arc::new(Envelope::parse(&message.body).unwrap());
-    let router = archive.clone().router();
-    let (now, log) = (Timestamp::UNIX_EPOCH, Arc::new(ItemLog::default()));
+    let router = keeper.clone().router();
+    let log = Arc::new(ItemLog::default());
     let event = Event::new(message, envelope.clone(), "archive", now, &BTreeSet::new(), log);
     router.route(&envelope).handlers[0].call(event).await
 }
@@ -383,11 +387,39 @@ async fn a_listing_takes_requests_for_what_is_there_and_not_for_what_is_asked() 
     // A day, a month, and a month and a half, for each of the types.
     assert_eq!(list(None, days("2026-03-01", "2026-03-01")).await, (1, 1 + 3));
     assert_eq!(list(None, days("2026-03-01", "2026-03-31")).await, (2, 1 + 3));
+    // The last of each is about a stream's files, which are there for all types.
     let started = Some("user.course.started");
-    assert_eq!(list(started, days("2026-03-01", "2026-03-01")).await, (1, 1));
-    assert_eq!(list(started, days("2026-02-15", "2026-03-31")).await, (2, 1 + 1));
-    assert_eq!(list(started, days("2026-03-02", "2026-04-30")).await, (1, 1 + 1 + 1));
-    assert_eq!(list(Some("none"), days("1900-01-01", "2100-12-31")).await, (0, 1));
+    assert_eq!(list(started, days("2026-03-01", "2026-03-01")).await, (1, 1 + 1));
+    assert_eq!(list(started, days("2026-02-15", "2026-03-31")).await, (2, 1 + 1 + 1));
+    assert_eq!(list(started, days("2026-03-02", "2026-04-30")).await, (1, 1 + 1 + 1 + 1));
+    assert_eq!(list(Some("none"), days("1900-01-01", "2100-12-31")).await, (0, 1 + 1));
+}
+
+#[tokio::test]
+async fn a_streams_files_are_listed_for_the_days_around_theirs_and_for_every_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = in_folder(folder.path());
+    handled(&archive, &first()).await.unwrap();
+    for file in [
+        "2026/02/26/a.jsonl.gz",
+        "2026/02/27/a.jsonl.gz",
+        "2026/03/03/a.jsonl.gz",
+        "2026/03/04/a.jsonl.gz",
+        "2026/03/03/a.txt",
+    ] {
+        let path = folder.path().join(STREAM_FOLDER).join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    }
+    let days = Some(("2026-03-01".parse().unwrap(), "2026-03-01".parse().unwrap()));
+    for event_type in [None, Some("user.course.started".to_owned()), Some("other".to_owned())] {
+        let listing = archive.list(&Selection { event_type: event_type.clone(), days }).await.unwrap();
+        let files: Vec<_> = listing.files.iter().map(Name::as_str).collect();
+        assert_eq!(files, ["layout=stream/2026/02/27/a.jsonl.gz", "layout=stream/2026/03/03/a.jsonl.gz"]);
+        assert_eq!(listing.records.len(), usize::from(event_type.as_deref() != Some("other")));
+        let all = archive.list(&Selection { event_type, days: None }).await.unwrap();
+        assert_eq!((all.files.len(), all.others.len()), (4, 1));
+    }
 }
 
 #[tokio::test]
@@ -469,6 +501,26 @@ fn the_handler_is_off_unless_a_url_switches_it_on() {
     assert_eq!(router(&Env::new(lambda)).unwrap().handler_names(), [""; 0]);
     assert_eq!(names(" "), [""; 0]);
     assert_eq!(names("file:///tmp/archive"), ["archive"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_stream_is_said() {
+    learnink_aws::install_tls_provider();
+    let error = |variables: &[(&'static str, &str)]| {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        router(&Env::new(lambda).with_variables(variables)).map(|_| ()).unwrap_err().to_string()
+    };
+    let alone = error(&[(STREAM_VARIABLE, "archive")]);
+    assert!(alone.starts_with("LEARNINK_ARCHIVE_STREAM cannot be used: there is no archive; set"), "{alone}");
+    let folder = router(&Env::of([(VARIABLE, "file:///folder"), (STREAM_VARIABLE, "archive")])).map(|_| ());
+    assert!(folder.unwrap_err().to_string().ends_with("LEARNINK_ARCHIVE names a folder"));
+    for name in ["arn:aws:firehose:eu-west-1:1:deliverystream/a", "a b", &"a".repeat(65)] {
+        let odd = error(&[(VARIABLE, "s3://bucket"), (STREAM_VARIABLE, name)]);
+        assert!(odd.contains("it must be the name of a Firehose stream"), "{odd}");
+    }
+    let both = Env::new(lambda)
+        .with_variables([(VARIABLE, "s3://bucket".to_owned()), (STREAM_VARIABLE, "a".to_owned())]);
+    assert_eq!(router(&both).unwrap().handler_names(), ["archive"]);
 }
 
 #[test]
