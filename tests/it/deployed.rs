@@ -223,7 +223,8 @@ fn attribute<'a>(letter: &'a Value, name: &str) -> &'a str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stack_that_is_deployed_takes_a_webhook_to_the_learners_and_a_hopeless_one_to_the_dead_letters() {
-    let stack = tokio::task::spawn_blocking(|| Stack::deploy(STACK)).await.unwrap();
+    let deploy = || Stack::deploy_edited(STACK, "Archive=stream", |template| template);
+    let stack = tokio::task::spawn_blocking(deploy).await.unwrap();
     let body = started("u", "c", "2026-01-01T00:00:00Z");
 
     // Until LearnInk's secret is stored, every webhook is refused; after that they are accepted without a deploy.
@@ -241,6 +242,12 @@ async fn the_stack_that_is_deployed_takes_a_webhook_to_the_learners_and_a_hopele
     let said = tokio::task::spawn_blocking(|| successful(doctor)).await.unwrap();
     assert!(said.contains(" and done by archive, unknown after another "), "{said}");
     assert!(said.ends_with(&format!("the stack {STACK} in us-east-1 is healthy\n")), "{said}");
+
+    // ministack's Firehose writes each record as a file of its own, at once.
+    let mut verify = with_aws(binary("learnink"));
+    verify.args(["archive", "verify", "--stack", STACK]).env("LEARNINK_SIGNING_SECRET", SECRET);
+    let said = tokio::task::spawn_blocking(|| successful(verify)).await.unwrap();
+    assert_eq!(said, "2 records, all signed by LearnInk\n", "of the webhook, and of the doctor's");
 
     let other = started("intruder", "c", "2026-01-01T00:00:00Z");
     assert_eq!(stack.post("msg_2", &other, &body).await, StatusCode::UNAUTHORIZED);

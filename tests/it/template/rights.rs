@@ -8,7 +8,7 @@ use super::transformed::{Template, Violations, arn, cases, names, walk};
 const MEMBERS: [&str; 6] = ["Sid", "Effect", "Principal", "Action", "Resource", "Condition"];
 
 /// Who may assume a role.
-const TRUSTED: [&str; 2] = ["lambda.amazonaws.com", "codedeploy.amazonaws.com"];
+const TRUSTED: [&str; 3] = ["lambda.amazonaws.com", "codedeploy.amazonaws.com", "firehose.amazonaws.com"];
 
 /// Actions that cannot be limited to a resource. Source: Service authorization reference, "Actions defined by AWS
 /// X-Ray".
