@@ -300,7 +300,6 @@ impl BatchReport {
 }
 
 const BY_FUNCTION: Dimensions = &[&["function"]];
-const BY_FUNCTION_AND_VERSION: Dimensions = &[&["function"], &["function", "version"]];
 const BY_FAILURE: Dimensions = &[&["function"], &["function", "handler", "class"]];
 
 /// Senders' text is cut in a log line: CloudWatch cuts a line of 1 MB, and its metrics would be lost.
@@ -323,7 +322,9 @@ impl RecordReport {
         let mut line = WideEvent::new(level, self.outcome.message(), self.ended_at);
         line.place(place);
         line.field("message.id", &self.message_id);
-        line.field("sqs.message_id", &self.sqs_message_id);
+        // A message that was handled is found by its own id.
+        let is_needed = self.message_id.is_none() || self.failure.is_some();
+        line.field("sqs.message_id", is_needed.then_some(&self.sqs_message_id));
         line.field("event.type", self.event_type.as_deref().map(|name| cut(name, LONGEST_EVENT_TYPE_BYTES)));
         line.field("event.known", self.known);
         if let Some(version) = &self.another_version {
@@ -354,10 +355,11 @@ impl RecordReport {
     fn add_metrics(&self, line: &mut WideEvent) {
         let dimensions = if self.failure.is_some() { BY_FAILURE } else { BY_FUNCTION };
         line.metric(self.outcome.metric(), Unit::Count, 1, dimensions);
-        // So that the metric's average is the share of records that failed.
+        // So that the metric's average is the share of records that failed. During a gradual rollout, a filter of the
+        // log group counts it by version.
         let is_failed =
             self.failure.as_ref().is_some_and(|failure| failure.class != EngineFailure::InProgress.name());
-        line.metric("Failed", Unit::Count, u8::from(is_failed), BY_FUNCTION_AND_VERSION);
+        line.metric("Failed", Unit::Count, u8::from(is_failed), BY_FUNCTION);
         line.metric("Degraded", Unit::Count, (!self.degraded.is_empty()).then_some(1), BY_FUNCTION);
         match self.event_type {
             Some(_) if self.another_version.is_some() => {

@@ -21,7 +21,8 @@ pub type Dimensions = &'static [&'static [&'static str]];
 /// The unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Unit {
-    /// A number of things.
+    /// A number of things. The line does not say so, because every byte of it is paid for: CloudWatch shows such a metric
+    /// without a unit.
     Count,
     /// Thousandths of a second, with a fraction.
     Milliseconds,
@@ -56,7 +57,15 @@ pub struct WideEvent {
 #[serde(rename_all = "PascalCase")]
 struct Metric {
     name: &'static str,
+    #[serde(skip_serializing_if = "Unit::is_left_out")]
     unit: Unit,
+}
+
+impl Unit {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    const fn is_left_out(&self) -> bool {
+        matches!(self, Self::Count)
+    }
 }
 
 impl WideEvent {
@@ -64,18 +73,19 @@ impl WideEvent {
     pub fn new(level: Level, message: &'static str, at: Timestamp) -> Self {
         let mut event = Self { level, at, json: Vec::with_capacity(1024), metrics: Vec::with_capacity(8) };
         // As in the lines of `tracing`: Lambda reads the time and the level from these two.
-        event.field("timestamp", format_args!("{at:.6}"));
+        event.field("timestamp", format_args!("{at:.3}"));
         event.field("level", level.as_str());
         event.field("message", message);
         event
     }
 
-    /// Adds where the work was done. `function` is a dimension of every metric, and `version` of some.
+    /// Adds where the work was done. `function` is a dimension of every metric. The invocation is added if something
+    /// failed, and whether it was the first only if it was: most lines report neither.
     pub fn place(&mut self, place: Place<'_>) {
         self.field("function", place.function);
         self.field("version", place.version);
-        self.field("invocation.id", place.invocation_id);
-        self.field("cold", place.is_cold);
+        self.field("invocation.id", (self.level <= Level::WARN).then_some(place.invocation_id));
+        self.field("cold", place.is_cold.then_some(true));
     }
 
     /// Adds a field, unless its value is `None`.
@@ -178,8 +188,22 @@ mod tests {
         let event = WideEvent::new(Level::WARN, "refused", Timestamp::UNIX_EPOCH);
         assert_eq!(
             line(event),
-            "{\"timestamp\":\"1970-01-01T00:00:00.000000Z\",\"level\":\"WARN\",\"message\":\"refused\"}\n"
+            "{\"timestamp\":\"1970-01-01T00:00:00.000Z\",\"level\":\"WARN\",\"message\":\"refused\"}\n"
         );
+    }
+
+    #[test]
+    fn a_line_about_a_failure_names_the_invocation_and_only_a_cold_start_is_said() {
+        let place = |is_cold| Place { function: "f", version: "7", invocation_id: "i-1", is_cold };
+        let line = |level, is_cold| {
+            let mut event = WideEvent::new(level, "x", Timestamp::UNIX_EPOCH);
+            event.place(place(is_cold));
+            let line: serde_json::Value = serde_json::from_str(&line(event)).unwrap();
+            (line["invocation.id"].clone(), line["cold"].clone())
+        };
+        assert_eq!(line(Level::INFO, false), (serde_json::Value::Null, serde_json::Value::Null));
+        assert_eq!(line(Level::WARN, true), ("i-1".into(), true.into()));
+        assert_eq!(line(Level::ERROR, false), ("i-1".into(), serde_json::Value::Null));
     }
 
     #[test]
