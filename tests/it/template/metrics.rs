@@ -11,6 +11,7 @@ use learnink_consumer::report::{Degraded, Ended, Failure};
 use learnink_consumer::{HandlerReport, Outcome as End, RecordReport};
 use learnink_receiver::{Outcome, Receipt, Refresh, Refusal, SecretSlot};
 use learnink_telemetry::Place;
+use learnink_tests::read;
 use learnink_webhook::message::EncodeError;
 use learnink_webhook::{FailureKind, HandlerError};
 use serde_json::Value;
@@ -78,6 +79,66 @@ fn reports() -> impl Iterator<Item = RecordReport> {
         handlers: [Ended::TooLate, skipped()].map(run).into(),
         ended_at: Timestamp::UNIX_EPOCH,
     })
+}
+
+/// How long a function's line is, in bytes, that `scripts/cost` computes with.
+fn assumed(function: &str) -> usize {
+    let script = read("scripts/cost");
+    let (_, lines) = script.split_once("\nLINES = {").unwrap();
+    let (_, bytes) = lines.split_once(&format!("\"{function}\": ")).unwrap();
+    bytes.split([',', '}']).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_line_of_a_usual_event_is_as_long_as_the_cost_page_says() {
+    let place = |function| Place {
+        function,
+        version: "42",
+        invocation_id: "0a1b2c3d-4e5f-6a7b-8c9d-0e1f2a3b4c5d",
+        is_cold: false,
+    };
+    let id = Some("msg_2Qp7nXkR0VtYw4LmZs8HuJd1CbE".to_owned());
+    let event_type = Some("user.course.started".to_owned());
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let receipt = Receipt {
+        outcome: Outcome::Accepted,
+        message_id: id.clone(),
+        event_type: event_type.clone(),
+        occurred_at: Some(at("2026-01-02T10:00:00Z")),
+        signed_at_s: Some(at("2026-01-02T10:00:12Z").as_second()),
+        body_bytes: 412,
+        secret: Some(SecretSlot::Current),
+        verify_took: Duration::from_micros(48),
+        enqueue_took: Some(Duration::from_nanos(6_251_234)),
+        ..Receipt::new(at("2026-01-02T10:00:12.345Z"))
+    };
+    let done = |name| HandlerReport { name, key: name.to_owned(), ended: Ended::Done, took: Duration::ZERO };
+    let report = RecordReport {
+        sqs_message_id: "0a1b2c3d-4e5f-6a7b-8c9d-0e1f2a3b4c5d".to_owned(),
+        message_id: id,
+        event_type,
+        occurred_at: Some(at("2026-01-02T10:00:00Z")),
+        received_at: Some(at("2026-01-02T10:00:12.345Z")),
+        known: true,
+        another_version: None,
+        part: None,
+        receive_count: 1,
+        outcome: End::Processed,
+        failure: None,
+        first_seen: None,
+        retry_in: None,
+        degraded: BTreeSet::new(),
+        handlers: ["progress", "archive"].map(done).into(),
+        ended_at: at("2026-01-02T10:00:12.496123456Z"),
+    };
+    let lines = [
+        ("receiver", receipt.line(place("learnink-webhooks-production-receiver"))),
+        ("consumer", report.line(place("learnink-webhooks-production-consumer"))),
+    ];
+    for (function, line) in lines {
+        let (bytes, assumed) = (line.into_line().len(), assumed(function));
+        assert!(bytes <= assumed && assumed < bytes + 30, "{function}: {bytes} bytes, not {assumed}");
+    }
 }
 
 pub(super) fn rules(template: &Template, violations: &mut Violations) {
