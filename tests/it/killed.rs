@@ -102,7 +102,7 @@ impl Stack {
     /// Whether one more process is to be killed.
     fn takes_a_kill(&self) -> bool {
         let is_enough = self.kills.load(Ordering::Relaxed) >= KILLS && !self.done.lock().unwrap().is_empty();
-        !is_enough && fastrand::u8(..4) == 0
+        !is_enough && fastrand::bool()
     }
 
     /// Checks the ledger after a batch was killed.

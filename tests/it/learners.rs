@@ -191,10 +191,12 @@ async fn answer(
     script.calls.lock().unwrap().push((operation, request));
     let refusal =
         || (StatusCode::BAD_REQUEST, json!({ "__type": "ValidationException", "message": "+254705408079" }));
-    let (status, answer) = match is_batch {
-        true => script.batches.lock().unwrap().pop_front().unwrap_or_else(refusal),
-        false if is_refused => refusal(),
-        false => (StatusCode::OK, json!({})),
+    let (status, answer) = if is_batch {
+        script.batches.lock().unwrap().pop_front().unwrap_or_else(refusal)
+    } else if is_refused {
+        refusal()
+    } else {
+        (StatusCode::OK, json!({}))
     };
     let kind = HeaderValue::from_static("application/x-amz-json-1.0");
     (status, HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]), answer.to_string())

@@ -113,10 +113,10 @@ async fn written(table: &'static str) -> Vec<Value> {
     let learners = Learners::new(&recorder.start().await, table);
     let events = (0..60).map(|number: u8| Event {
         learner: number,
-        is_start: number % 2 == 0,
+        is_start: number.is_multiple_of(2),
         at_ms: 1,
         message: number.into(),
-        has_custom_id: number % 3 == 0,
+        has_custom_id: number.is_multiple_of(3),
     });
     let events: Vec<_> = events.collect();
     let written = join_all(events.iter().map(|event| event.record(&learners))).await;

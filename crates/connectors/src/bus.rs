@@ -926,9 +926,12 @@ mod tests {
             if is_strict && entries.iter().any(is_refused) {
                 return (StatusCode::BAD_REQUEST, r#"{"__type":"ValidationException"}"#.to_owned());
             }
-            let answer = |entry| match is_refused(entry) {
-                true => json!({ "ErrorCode": "MalformedDetail" }),
-                false => json!({ "EventId": "1" }),
+            let answer = |entry| {
+                if is_refused(entry) {
+                    json!({ "ErrorCode": "MalformedDetail" })
+                } else {
+                    json!({ "EventId": "1" })
+                }
             };
             let answers: Vec<_> = entries.iter().map(answer).collect();
             (StatusCode::OK, json!({ "FailedEntryCount": 0, "Entries": answers }).to_string())

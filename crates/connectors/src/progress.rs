@@ -157,9 +157,9 @@ impl Learners {
     /// The table named `table`.
     pub fn new(aws: &SdkConfig, table: impl Into<String>) -> Self {
         let table = Table { client: Client::new(aws), name: table.into().into() };
-        let writer = table.clone();
+        let written_to = table.clone();
         let writes = Group::new(move |asked| {
-            let table = writer.clone();
+            let table = written_to.clone();
             async move { table.write(asked).await }
         });
         Self { table, writes: Arc::new(writes), retention_days: 0 }
@@ -271,7 +271,9 @@ impl Table {
                 Err(error) if error.as_service_error().is_some() => Vec::new(),
                 Err(error) => {
                     let error = TableError::write(&self.name, &error);
-                    writes.iter_mut().for_each(|write| write.step = Step::Ended(Err(error.clone())));
+                    for write in writes {
+                        write.step = Step::Ended(Err(error.clone()));
+                    }
                     return;
                 }
             };
