@@ -135,9 +135,12 @@ mod tests {
 
     use super::*;
 
+    /// The requests of each call.
+    type Calls = Arc<Mutex<Vec<Vec<u32>>>>;
+
     /// A group that doubles numbers, and its calls.
-    fn doubling() -> (Group<u32, u32>, Arc<Mutex<Vec<Vec<u32>>>>) {
-        let calls = Arc::new(Mutex::new(Vec::new()));
+    fn doubling() -> (Group<u32, u32>, Calls) {
+        let calls = Calls::default();
         let noted = calls.clone();
         let group = Group::new(move |asked: Vec<u32>| {
             noted.lock().unwrap().push(asked.clone());
