@@ -123,7 +123,6 @@ pub fn file_name(day: &str, number: usize) -> String {
 }
 
 /// Answers one call.
-#[expect(clippy::unused_async, reason = "axum calls async functions")]
 async fn put(State(firehose): State<FakeFirehose>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
     let error = |status, code: &str| {
         let status = StatusCode::from_u16(status).expect("it is a status");
@@ -133,14 +132,13 @@ async fn put(State(firehose): State<FakeFirehose>, headers: HeaderMap, body: Byt
         return error(400, "UnknownOperationException");
     }
     let request: Value = serde_json::from_slice(&body).expect("a call is JSON");
-    if request["DeliveryStreamName"] != FakeFirehose::STREAM {
+    if request.get("DeliveryStreamName").is_none_or(|name| name != FakeFirehose::STREAM) {
         return error(400, "ResourceNotFoundException");
     }
-    let records = request["Records"].as_array().cloned().unwrap_or_default();
-    let records: Vec<Vec<u8>> = records
-        .iter()
-        .map(|record| BASE64.decode(record["Data"].as_str().unwrap_or_default()).expect("data is base64"))
-        .collect();
+    let records = request.get("Records").and_then(Value::as_array).cloned().unwrap_or_default();
+    let data = |record: &Value| record.get("Data").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let records: Vec<Vec<u8>> =
+        records.iter().map(|record| BASE64.decode(data(record)).expect("data is base64")).collect();
     let bytes: usize = records.iter().map(Vec::len).sum();
     let is_too_large = records.iter().any(|record| record.len() > 1_024_000) || bytes > 4 << 20;
     if records.is_empty() || records.len() > 500 || is_too_large {

@@ -61,6 +61,13 @@ fn a_bot_proposes_updates_of_everything_that_is_locked_or_pinned() {
             "Cargo.lock" => "cargo",
             "package-lock.json" => "npm",
             "requirements.txt" => "pip",
+            // Beside the file that it was compiled from.
+            _ if name
+                .strip_suffix(".txt")
+                .is_some_and(|name| files().contains(&format!("{folder}/{name}.in"))) =>
+            {
+                "pip"
+            }
             "rust-toolchain.toml" => "rust-toolchain",
             "devcontainer.json" => "devcontainers",
             // GitHub looks for these in their folders by itself.

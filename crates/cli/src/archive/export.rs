@@ -199,7 +199,9 @@ async fn write(
             }
             written.unreadable += unreadable.len();
             progress.suspend(|| {
-                unreadable.iter().for_each(|(place, reason)| say(format!("{place}: {reason}")));
+                for (place, reason) in &unreadable {
+                    say(format!("{place}: {reason}"));
+                }
             });
         }
         let complete = day.first().and_then(complete_day);
