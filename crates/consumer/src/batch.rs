@@ -12,8 +12,7 @@
 //! A message that fails at its last delivery goes to the dead-letter queue at once and with its reason. SQS itself
 //! moves a message there only if no consumer could end its last delivery.
 //!
-//! Several records that ask the ledger at the same time share one call, a
-//! [`Group`](learnink_webhook::group::Group).
+//! Several records that ask the ledger at the same time share one call, a [`Group`].
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
