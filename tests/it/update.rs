@@ -153,7 +153,12 @@ fn change_the_product(repository: &Repository) {
         repository.edit(file, |text| format!("{text}{comment}\n"));
     }
     // Another version also has other names in `target`, which this build shares with the checkout's.
-    repository.edit("Cargo.toml", |text| text.replace("\nversion = \"0.", "\nversion = \"1000."));
+    // The patched crate is no member. It is the checkout's own, so that neither is built over the other.
+    let patched = root().join("vendor");
+    repository.edit("Cargo.toml", |text| {
+        text.replace("\nversion = \"0.", "\nversion = \"1000.")
+            .replace("\"vendor/", &format!("\"{}/", patched.display()))
+    });
     repository.edit("template.yaml", |text| {
         let text = text
             .replace("Description: Receives LearnInk webhooks", "Description: Receives webhooks of LearnInk");
