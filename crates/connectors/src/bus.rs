@@ -43,7 +43,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eventbridge::operation::put_events::PutEventsError;
@@ -61,6 +60,8 @@ use learnink_webhook::{Event, FailureClass, HandlerError, HandlerResult, Router}
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
+
+use crate::calls::{in_calls, limits};
 
 /// The `source` of the events on the bus.
 const SOURCE: &str = "learnink";
@@ -208,9 +209,7 @@ impl Bus {
     }
 
     fn new(aws: &SdkConfig, name: &str, fields: Fields) -> Self {
-        let limit = LONGEST_CALLS / 3;
-        let limits = TimeoutConfig::builder().operation_attempt_timeout(limit / 2).operation_timeout(limit);
-        let config = aws_sdk_eventbridge::config::Builder::from(aws).timeout_config(limits.build());
+        let config = aws_sdk_eventbridge::config::Builder::from(aws).timeout_config(limits(LONGEST_CALLS));
         let name: Arc<str> = name.into();
         let sender =
             Sender { client: Client::from_conf(config.build()), bus: name.clone(), found: Arc::default() };
@@ -269,19 +268,8 @@ impl Sender {
         if let Err(error) = self.find().await {
             return entries.iter().map(|_| Err(error.clone())).collect();
         }
-        let mut requests: Vec<(usize, Vec<Entry>)> = Vec::new();
-        for entry in entries {
-            match requests.last_mut() {
-                Some((bytes, entries))
-                    if entries.len() < MOST_ENTRIES && *bytes + entry.bytes <= LARGEST_REQUEST_BYTES =>
-                {
-                    *bytes += entry.bytes;
-                    entries.push(entry);
-                }
-                _ => requests.push((entry.bytes, vec![entry])),
-            }
-        }
-        let results = requests.iter().map(async |(_, entries)| {
+        let requests = in_calls(entries, MOST_ENTRIES, LARGEST_REQUEST_BYTES, |entry| entry.bytes);
+        let results = requests.iter().map(async |entries| {
             let results = self.put_with_one_request(entries).await;
             let is_refused = |result: &HandlerResult| {
                 result.as_ref().is_err_and(|error| error.class() == FailureClass::Permanent)

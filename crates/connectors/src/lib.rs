@@ -15,6 +15,7 @@
 
 pub mod archive;
 pub mod bus;
+mod calls;
 mod endpoint;
 pub mod forward;
 mod http;

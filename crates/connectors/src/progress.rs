@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::{join_all, try_join};
@@ -31,6 +30,7 @@ use learnink_webhook::{Event, HandlerError, HandlerResult, Payload, Router};
 use serde::Serialize;
 
 use self::course::{CourseKey, LatestActivity, Progress, RowWrite, Step};
+use crate::calls::limits;
 use crate::table::{MOST_STATEMENTS, Row, RowKey, TableError, read_all, set_if_less, set_if_newer};
 
 /// The handler's name in the ledger.
@@ -59,9 +59,7 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
     let retention_days = retention_days.map_err(|_| {
         ConfigError::unusable(RETENTION, "it is not a whole number of days, from 0 to 65535".to_owned())
     })?;
-    let limit = LONGEST_CALLS / 3;
-    let limits = TimeoutConfig::builder().operation_attempt_timeout(limit / 2).operation_timeout(limit);
-    let aws = env.tables()?.to_builder().timeout_config(limits.build()).build();
+    let aws = env.tables()?.to_builder().timeout_config(limits(LONGEST_CALLS)).build();
     let router = Router::new().on(NAME, record::<CourseStarted>).longest_call(NAME, LONGEST_CALLS);
     Ok(router.with_state(Learners::new(&aws, table).kept_for_days(retention_days)))
 }
