@@ -3,8 +3,7 @@
 //! Records that are ready at the same time go out in one call. Each has its own answer, and only a record that
 //! Firehose names an id for counts as taken.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use aws_sdk_firehose::Client;
 use aws_sdk_firehose::error::{ProvideErrorMetadata, SdkError};
@@ -15,9 +14,10 @@ use futures_util::future::join_all;
 use learnink_aws::Env;
 use learnink_webhook::config::ConfigError;
 use learnink_webhook::error::service_code;
-use tokio::sync::oneshot;
+use learnink_webhook::group::Group;
 
 use super::{ArchiveError, STREAM_VARIABLE};
+use crate::calls::in_calls;
 
 /// The largest record. Source: Amazon Data Firehose API reference, `Record`, `Data`.
 pub(super) const LARGEST_RECORD_BYTES: usize = 1_024_000;
@@ -31,19 +31,17 @@ const MOST_RECORDS: usize = 500;
 /// The longest name. Source: Amazon Data Firehose API reference, `PutRecordBatch`, `DeliveryStreamName`.
 const LONGEST_NAME: usize = 64;
 
-/// The stream.
-#[derive(Clone)]
+/// The stream. All clones share its calls.
+#[derive(Debug, Clone)]
 pub(super) struct Stream {
-    client: Client,
-    name: Arc<str>,
-    /// The records of the next call, for all clones.
-    waiting: Arc<Mutex<Vec<Waiting>>>,
+    puts: Arc<Group<Vec<u8>, Result<(), ArchiveError>>>,
 }
 
-/// A record, and who waits for its answer.
-struct Waiting {
-    line: Vec<u8>,
-    answer: oneshot::Sender<Result<(), ArchiveError>>,
+/// Puts lines on a stream.
+#[derive(Debug, Clone)]
+struct Sender {
+    client: Client,
+    name: Arc<str>,
 }
 
 impl Stream {
@@ -59,8 +57,12 @@ impl Stream {
                 "it must be the name of a Firehose stream, of at most 64 letters, digits, `_`, `.` and `-`";
             return Err(ConfigError::unusable(STREAM_VARIABLE, problem));
         }
-        let client = Client::new(env.aws(STREAM_VARIABLE)?);
-        Ok(Self { client, name: name.into(), waiting: Arc::default() })
+        let sender = Sender { client: Client::new(env.aws(STREAM_VARIABLE)?), name: name.into() };
+        let puts = Group::new(move |lines| {
+            let sender = sender.clone();
+            async move { sender.put(lines).await }
+        });
+        Ok(Self { puts: Arc::new(puts) })
     }
 
     /// Puts a line on the stream. Success means that Firehose has it.
@@ -69,49 +71,24 @@ impl Stream {
     ///
     /// [`ArchiveError::Stream`] otherwise; the record may be on the stream all the same.
     pub(super) async fn put(&self, line: Vec<u8>) -> Result<(), ArchiveError> {
-        let (answer, answered) = oneshot::channel();
-        let is_first = {
-            let mut waiting = self.waiting();
-            waiting.push(Waiting { line, answer });
-            waiting.len() == 1
-        };
-        if is_first {
-            // A task of its own: it starts when all records that are ready have come, and a handler that is cut off
-            // does not take the others' records with it.
-            let stream = self.clone();
-            tokio::spawn(async move { stream.send_waiting().await });
-        }
-        answered.await.unwrap_or_else(|_| Err(refused("the call was given up")))
-    }
-
-    async fn send_waiting(&self) {
-        let waiting = std::mem::take(&mut *self.waiting());
-        join_all(calls(waiting).into_iter().map(|call| self.send(call))).await;
-    }
-
-    async fn send(&self, call: Vec<Waiting>) {
-        let (records, waiting): (Vec<_>, Vec<_>) =
-            call.into_iter().map(|Waiting { line, answer }| (record(line), answer)).unzip();
-        let request = self.client.put_record_batch().delivery_stream_name(&*self.name);
-        let sent = Box::pin(request.set_records(Some(records)).send()).await;
-        let answers = match sent {
-            Ok(output) => answers(&output, waiting.len()),
-            Err(error) => vec![Err(call_failed(&error)); waiting.len()],
-        };
-        for (waiting, answer) in waiting.into_iter().zip(answers) {
-            // The handler may have been cut off meanwhile.
-            let _ = waiting.send(answer);
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.puts.ask(line).await.unwrap_or_else(|| Err(refused(UNSAID)))
     }
 }
 
-impl fmt::Debug for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("name", &self.name).finish_non_exhaustive()
+impl Sender {
+    /// Puts lines on the stream, with as few calls as Firehose takes. One result for each, in order.
+    async fn put(&self, lines: Vec<Vec<u8>>) -> Vec<Result<(), ArchiveError>> {
+        join_all(calls(lines).into_iter().map(|call| self.put_with_one_call(call))).await.concat()
+    }
+
+    async fn put_with_one_call(&self, lines: Vec<Vec<u8>>) -> Vec<Result<(), ArchiveError>> {
+        let count = lines.len();
+        let request = self.client.put_record_batch().delivery_stream_name(&*self.name);
+        let request = request.set_records(Some(lines.into_iter().map(record).collect()));
+        match Box::pin(request.send()).await {
+            Ok(output) => answers(&output, count),
+            Err(error) => vec![Err(call_failed(&error)); count],
+        }
     }
 }
 
@@ -120,22 +97,13 @@ fn record(line: Vec<u8>) -> FirehoseRecord {
     FirehoseRecord::builder().data(Blob::new(line)).build().expect("it has data")
 }
 
-/// The records in calls that Firehose accepts, in order.
-fn calls(waiting: Vec<Waiting>) -> Vec<Vec<Waiting>> {
-    let mut calls: Vec<Vec<Waiting>> = Vec::new();
-    let mut bytes = 0;
-    for one in waiting {
-        bytes += one.line.len();
-        match calls.last_mut() {
-            Some(call) if call.len() < MOST_RECORDS && bytes <= LARGEST_CALL_BYTES => call.push(one),
-            _ => {
-                bytes = one.line.len();
-                calls.push(vec![one]);
-            }
-        }
-    }
-    calls
+/// The lines of each call that Firehose accepts, in order.
+fn calls(lines: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+    in_calls(lines, MOST_RECORDS, LARGEST_CALL_BYTES, Vec::len)
 }
+
+/// What is wrong if no record has an answer.
+const UNSAID: &str = "Firehose's answer does not say which records it has";
 
 /// What an answer says about each of the records. If it contradicts itself, it says nothing.
 fn answers(output: &PutRecordBatchOutput, records: usize) -> Vec<Result<(), ArchiveError>> {
@@ -143,7 +111,7 @@ fn answers(output: &PutRecordBatchOutput, records: usize) -> Vec<Result<(), Arch
     let failed = entries.iter().filter(|entry| !is_taken(entry)).count();
     let is_consistent = usize::try_from(output.failed_put_count()) == Ok(failed);
     if entries.len() != records || !is_consistent {
-        return vec![Err(refused("Firehose's answer does not say which records it has")); records];
+        return vec![Err(refused(UNSAID)); records];
     }
     let answer = |entry: &PutRecordBatchResponseEntry| {
         if is_taken(entry) { Ok(()) } else { Err(refused(meaning(entry.error_code()))) }
@@ -192,18 +160,11 @@ fn refused(problem: impl Into<String>) -> ArchiveError {
 mod tests {
     use super::*;
 
-    fn waiting(bytes: usize) -> Waiting {
-        Waiting { line: vec![b'x'; bytes], answer: oneshot::channel().0 }
-    }
-
     #[test]
     fn a_call_has_no_more_records_and_bytes_than_firehose_takes() {
         let sizes = |lines: Vec<usize>| {
-            let calls = calls(lines.into_iter().map(waiting).collect());
-            calls
-                .iter()
-                .map(|call| call.iter().map(|one| one.line.len()).collect::<Vec<_>>())
-                .collect::<Vec<_>>()
+            let calls = calls(lines.into_iter().map(|bytes| vec![b'x'; bytes]).collect());
+            calls.iter().map(|call| call.iter().map(Vec::len).collect::<Vec<_>>()).collect::<Vec<_>>()
         };
         assert_eq!(sizes(vec![]), Vec::<Vec<usize>>::new());
         assert_eq!(sizes(vec![1, 2, 3]), [vec![1, 2, 3]]);
