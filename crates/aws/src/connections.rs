@@ -62,7 +62,7 @@ pub struct Connections(Arc<Shared>);
 
 struct Shared {
     tcp: Tcp,
-    /// `None` if there are no root certificates.
+    /// `None` if this machine has no root certificates.
     tls: OnceLock<Option<TlsConnector>>,
     /// The connections that no request uses. The last one to become idle is the first to be used again.
     idle: Mutex<Vec<Connection>>,
@@ -83,7 +83,7 @@ struct Connector {
     limits: Limits,
 }
 
-/// Why there is no connection.
+/// Why a connection was not made.
 #[derive(Debug, thiserror::Error)]
 enum ConnectError {
     #[error("the endpoint is not an HTTP or HTTPS address")]
@@ -92,7 +92,7 @@ enum ConnectError {
     Unreachable(#[source] BoxError),
     #[error("no answer from the endpoint in time")]
     TimedOut,
-    #[error("there are no root certificates")]
+    #[error("no root certificates were found")]
     NoRoots,
     #[error("cannot agree on TLS with the endpoint")]
     Tls(#[source] io::Error),

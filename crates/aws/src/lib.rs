@@ -55,7 +55,7 @@ pub fn install_tls_provider() {
 ///
 /// # Errors
 ///
-/// [`MissingVariable`] when there is no region.
+/// [`MissingVariable`] when the region is missing.
 pub fn sdk_config(
     variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
 ) -> Result<SdkConfig, MissingVariable> {
@@ -67,7 +67,7 @@ pub fn sdk_config(
 ///
 /// # Errors
 ///
-/// [`MissingVariable`] when there is no region.
+/// [`MissingVariable`] when the region is missing.
 pub fn sdk_config_over(
     http_client: impl HttpClient + 'static,
     variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static,

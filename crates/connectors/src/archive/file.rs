@@ -53,7 +53,7 @@ impl RecordFile {
         self.ends.len()
     }
 
-    /// The record in a line, from 1; `None` if there is no such line.
+    /// The record in a line, from 1; `None` if the file has fewer lines.
     pub fn record(&self, line: usize) -> Option<Result<Record, RecordError>> {
         let index = line.checked_sub(1)?;
         let end = *self.ends.get(index)?;
