@@ -20,9 +20,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Html;
 use axum::routing::{get, post};
-use learnink_tests::signing;
+use learnink_tests::{serve, signing};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::stand::{Dev, eventually};
 use crate::web_driver::{Browser, ENTER, ESCAPE};
@@ -108,8 +107,6 @@ fn letters() -> [usize; 3] {
 async fn one_cause_of_three_is_redriven_and_another_is_dropped_and_restored() {
     let is_repaired = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicUsize::new(0));
-    let push = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", push.local_addr().unwrap());
     let router = Router::new().route(
         "/",
         post({
@@ -123,7 +120,7 @@ async fn one_cause_of_three_is_redriven_and_another_is_dropped_and_restored() {
             }
         }),
     );
-    tokio::spawn(async move { axum::serve(push, router).await });
+    let url = format!("{}/", serve(router).await);
     let secret = "whsec_c2hvd24gdG8gbm9ib2R5LCBvZiB0aGUgdGVzdA==";
     let variables =
         [("LEARNINK_PUSH", "endpoint"), ("LEARNINK_PUSH_URL", &url), ("LEARNINK_PUSH_SECRET", secret)];
@@ -294,11 +291,9 @@ async fn nobody_else_gets_in_and_nothing_leaves_the_machine() {
     assert!(!rebound.contains("msg_secret"), "{rebound}");
 
     // A page on another port is of the same site, and the browser sends the cookie along.
-    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", other.local_addr().unwrap());
     let page = HOSTILE.replace("CONSOLE", &dev.console);
     let router = Router::new().route("/", get(async move || Html(page)));
-    tokio::spawn(async move { axum::serve(other, router).await });
+    let url = format!("{}/", serve(router).await);
     browser.goto(&url).await;
     let read = browser
         .js_later(

@@ -25,10 +25,21 @@ pub mod signing;
 
 use std::path::PathBuf;
 
+use axum::Router;
+use tokio::net::TcpListener;
+
 /// The checkout.
 pub fn root() -> PathBuf {
     let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     package.parent().expect("the package lies in the workspace").to_owned()
+}
+
+/// Serves on a free port of this machine until the test ends. The URL, without a path and a `/`.
+pub async fn serve(router: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let url = format!("http://{}", listener.local_addr().expect("it listens"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
 }
 
 /// A file of the checkout as text.

@@ -228,6 +228,24 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// All records of [`month`] are proven, and those of three days exported, in order.
+async fn a_whole_month_is_proven_and_three_days_are_exported(place: &Place) {
+    let verified = place.learnink(&["verify"]).await;
+    let said = (text(&verified.stdout), text(&verified.stderr), verified.status.code());
+    assert_eq!(said, ("300 records, all signed by LearnInk\n".to_owned(), String::new(), Some(0)));
+
+    // The days of their receipt, not those of the files.
+    let exported = place.learnink(&["export", "--from", "2026-03-10", "--to", "2026-03-12"]).await;
+    assert_eq!(
+        (text(&exported.stderr), exported.status.code()),
+        ("29 records exported\n".to_owned(), Some(0))
+    );
+    let days = "2026-03-10T00:00:00Z".parse::<Timestamp>().unwrap()
+        .."2026-03-13T00:00:00Z".parse::<Timestamp>().unwrap();
+    let is_in_range = |number: &i64| days.contains(&Timestamp::from_second(received_at_s(*number)).unwrap());
+    assert_eq!(exported_ids(&exported), (0..COUNT).filter(is_in_range).map(id).collect::<Vec<_>>());
+}
+
 /// A month is stored, proven and exported, and every change to it is detected.
 async fn a_month_is_kept_and_proven(place: Place) {
     let outcomes = Stand::start(&place.env).await.consume(&month(0)).await;
@@ -235,23 +253,7 @@ async fn a_month_is_kept_and_proven(place: Place) {
     let kept = place.kept().await;
     assert_eq!(kept.len(), 300);
 
-    let verified = place.learnink(&["verify"]).await;
-    let said = (text(&verified.stdout), text(&verified.stderr), verified.status.code());
-    assert_eq!(said, ("300 records, all signed by LearnInk\n".to_owned(), String::new(), Some(0)));
-
-    let exported = place.learnink(&["export", "--from", "2026-03-10", "--to", "2026-03-12"]).await;
-    assert_eq!(
-        (text(&exported.stderr), exported.status.code()),
-        ("29 records exported\n".to_owned(), Some(0))
-    );
-    let lines: Vec<Value> =
-        text(&exported.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let ids: Vec<_> = lines.iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect();
-    let days = "2026-03-10T00:00:00Z".parse::<Timestamp>().unwrap()
-        .."2026-03-13T00:00:00Z".parse::<Timestamp>().unwrap();
-    let is_in_range = |number: &i64| days.contains(&Timestamp::from_second(received_at_s(*number)).unwrap());
-    let expected: Vec<_> = (0..COUNT).filter(is_in_range).map(id).collect();
-    assert_eq!(ids, expected);
+    a_whole_month_is_proven_and_three_days_are_exported(&place).await;
 
     let arguments = ["export", "--from", "2026-03-10", "--to", "2026-03-10", "--type", "notifications.sent"];
     let csv = place.learnink(&[&arguments[..], &["--format", "csv"]].concat()).await;
@@ -493,20 +495,7 @@ async fn a_month_on_a_stream_is_kept_and_proven() {
     let files = place.files().await;
     assert_eq!((files.len(), place.kept().await.len()), (15, 0), "all records are in files");
 
-    let verified = place.learnink(&["verify"]).await;
-    let said = (text(&verified.stdout), text(&verified.stderr), verified.status.code());
-    assert_eq!(said, ("300 records, all signed by LearnInk\n".to_owned(), String::new(), Some(0)));
-
-    // The days of their receipt, not those of the files.
-    let exported = place.learnink(&["export", "--from", "2026-03-10", "--to", "2026-03-12"]).await;
-    assert_eq!(
-        (text(&exported.stderr), exported.status.code()),
-        ("29 records exported\n".to_owned(), Some(0))
-    );
-    let days = "2026-03-10T00:00:00Z".parse::<Timestamp>().unwrap()
-        .."2026-03-13T00:00:00Z".parse::<Timestamp>().unwrap();
-    let is_in_range = |number: &i64| days.contains(&Timestamp::from_second(received_at_s(*number)).unwrap());
-    assert_eq!(exported_ids(&exported), (0..COUNT).filter(is_in_range).map(id).collect::<Vec<_>>());
+    a_whole_month_is_proven_and_three_days_are_exported(&place).await;
     let verified = place.learnink(&["verify", "--from", "2026-03-10", "--to", "2026-03-12"]).await;
     assert_eq!(text(&verified.stdout), "29 records, all signed by LearnInk\n");
     let all = place.learnink(&["export", "--from", "2026-03-01", "--to", "2026-03-31"]).await;

@@ -21,6 +21,7 @@ use learnink_local::{LocalSqs, sdk_config, state};
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, ministack_endpoint};
 use learnink_tests::root;
+use learnink_tests::serve;
 use learnink_tests::signing::now_s;
 use learnink_webhook::{Message, MessageId};
 use serde_json::{Value, json};
@@ -1308,9 +1309,7 @@ async fn dynamodb_at(time: Timestamp) -> (String, Arc<Mutex<Vec<Value>>>) {
         let date = time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         ([("date", date), ("content-type", "application/x-amz-json-1.0".to_owned())], "{}")
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    let endpoint = serve(axum::Router::new().fallback(answer)).await;
     (endpoint, asked)
 }
 

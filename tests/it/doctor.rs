@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use learnink_tests::engine::{Engine, ministack_endpoint};
+use learnink_tests::serve;
 use serde_json::{Value, json};
 
 use crate::command::{create_stack, in_aws, send_message, text};
@@ -316,11 +317,7 @@ async fn pass_on(
 async fn between(answer: (&'static str, StatusCode, String)) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let state = Between { answer: Arc::new(answer), client };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let server = Router::new().fallback(pass_on).with_state(state);
-    tokio::spawn(async move { axum::serve(listener, server).await });
-    endpoint
+    serve(Router::new().fallback(pass_on).with_state(state)).await
 }
 
 async fn what_cannot_be_read_is_named(patient: &Patient) {

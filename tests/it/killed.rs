@@ -17,9 +17,9 @@ use learnink_receiver::SqsQueue;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_tests::runtime_api::{Function, Outcome};
+use learnink_tests::serve;
 use learnink_webhook::MessageId;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 
 use crate::laptop::started;
@@ -73,11 +73,7 @@ async fn endpoint(arrivals: Arrivals) -> String {
         let id = headers["webhook-id"].to_str().unwrap().to_owned();
         *arrivals.lock().unwrap().entry(id).or_default() += 1;
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = axum::Router::new().fallback(count).with_state(arrivals);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
+    serve(axum::Router::new().fallback(count).with_state(arrivals)).await
 }
 
 impl Stack {

@@ -13,6 +13,7 @@ use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};
 use learnink_tests::fake_aws::{FakeAws, Fate, TestCertificate};
 use learnink_tests::read;
 use learnink_tests::runtime_api::{Function, Outcome};
+use learnink_tests::serve;
 use learnink_tests::signing::{self, OTHER_SECRET, SECRET, now_s};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -160,11 +161,7 @@ async fn echoing_endpoint() -> String {
         repeated.insert("x-body", HeaderValue::from_bytes(body.as_bytes()).unwrap());
         (StatusCode::from_u16(status).unwrap(), repeated, body)
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = axum::Router::new().fallback(echo).with_state(Arc::new(count));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
+    serve(axum::Router::new().fallback(echo).with_state(Arc::new(count))).await
 }
 
 #[tokio::test]

@@ -18,12 +18,12 @@ use learnink_connectors::{RowKey, TableError, set_if_less, set_if_newer};
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
 use learnink_local::sdk_config;
 use learnink_tests::engine::Engine;
+use learnink_tests::serve;
 use learnink_webhook::MessageId;
 use learnink_webhook::error::with_causes;
 use learnink_webhook::newest::EventOrder;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::laptop::started;
 use crate::records::{RECEIVED_AT_S, batch, record as record_of};
@@ -39,6 +39,14 @@ pub(crate) struct Event {
 }
 
 impl Event {
+    /// The event of the message with this number: a learner, whether it is a start, when, and whether it has an id of
+    /// the customer's.
+    pub(crate) const fn of(
+        (message, (learner, is_start, at_ms, has_custom_id)): (usize, (u8, bool, i64, bool)),
+    ) -> Self {
+        Self { learner, is_start, at_ms, message, has_custom_id }
+    }
+
     fn user_id(&self) -> String {
         format!("learner-{}", self.learner)
     }
@@ -104,16 +112,8 @@ pub(crate) async fn together_and_separately(engine: &Engine, groups: &[Vec<Event
 /// order and in groups.
 fn arrivals() -> impl Strategy<Value = Vec<Vec<Event>>> {
     let event = (0..3_u8, any::<bool>(), 0..6_i64, any::<bool>());
-    let events = proptest::collection::vec(event, 1..12).prop_map(|events| {
-        let event = |(message, (learner, is_start, at_ms, has_custom_id))| Event {
-            learner,
-            is_start,
-            at_ms,
-            message,
-            has_custom_id,
-        };
-        events.into_iter().enumerate().map(event).collect::<Vec<_>>()
-    });
+    let events = proptest::collection::vec(event, 1..12);
+    let events = events.prop_map(|events| events.into_iter().enumerate().map(Event::of).collect::<Vec<_>>());
     let deliveries = events.prop_flat_map(|events| {
         let again = proptest::sample::subsequence(events.clone(), 0..=events.len());
         again.prop_map(move |again| [events.clone(), again].concat()).prop_shuffle()
@@ -153,10 +153,7 @@ impl Script {
 
     /// Starts it, and returns how to reach it.
     async fn start(&self) -> SdkConfig {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let server = HttpRouter::new().fallback(answer).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, server).await });
+        let endpoint = serve(HttpRouter::new().fallback(answer).with_state(self.clone())).await;
         sdk_config(&endpoint)
     }
 

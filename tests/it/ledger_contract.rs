@@ -477,13 +477,6 @@ async fn the_earliest_start_and_the_latest_activity_stay_whatever_the_order(engi
 }
 
 async fn what_a_batch_writes_together_is_what_its_events_write_one_by_one(engine: Engine) {
-    let event = |(message, (learner, is_start, at_ms, has_custom_id))| Event {
-        learner,
-        is_start,
-        at_ms,
-        message,
-        has_custom_id,
-    };
     let events = [
         // Two who are new, and one twice.
         (0, true, 5, true),
@@ -502,7 +495,7 @@ async fn what_a_batch_writes_together_is_what_its_events_write_one_by_one(engine
         (1, false, 9, false),
         (0, false, 8, true),
     ];
-    let events: Vec<_> = events.into_iter().enumerate().map(event).collect();
+    let events: Vec<_> = events.into_iter().enumerate().map(Event::of).collect();
     let groups: Vec<_> = events.chunks(3).map(<[Event]>::to_vec).collect();
     let [together, separately] = together_and_separately(&engine, &groups).await;
     assert_eq!(together, separately);

@@ -12,11 +12,11 @@ use learnink_consumer::ledger::{Claim, ClaimRequest, Recorded, Settlement};
 use learnink_consumer::ledger::{Ledger, LedgerError};
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
 use learnink_local::sdk_config;
+use learnink_tests::serve;
 use learnink_webhook::error::with_causes;
 use learnink_webhook::event::CourseStarted;
 use learnink_webhook::{Event, HandlerResult, MessageId, Router};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::laptop::started;
 use crate::records::{RECEIVED_AT_S, batch, record};
@@ -37,10 +37,7 @@ struct Script {
 impl Script {
     /// Starts it, and returns a ledger that uses it.
     async fn start(&self) -> DynamoDbLedger {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let server = HttpRouter::new().fallback(answer).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, server).await });
+        let endpoint = serve(HttpRouter::new().fallback(answer).with_state(self.clone())).await;
         DynamoDbLedger::new(&sdk_config(&endpoint), "ledger")
     }
 

@@ -18,10 +18,10 @@ use learnink_receiver::SqsQueue;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_tests::runtime_api::{Function, Outcome};
+use learnink_tests::serve;
 use learnink_webhook::MessageId;
 use learnink_webhook::message::{LONGEST_PART, Part};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::records::message;
@@ -204,10 +204,7 @@ async fn long_lists_are_sent_whatever_is_killed_and_nothing_of_them_is_dead_lett
     let scale = Scale::read();
     let engine = Engine::embedded().await;
     let sender = Sender { answer: scale.answer, busy: scale.busy, arrivals: Arc::default() };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let server = axum::Router::new().fallback(send).with_state(sender.clone());
-    tokio::spawn(async move { axum::serve(listener, server).await });
+    let endpoint = serve(axum::Router::new().fallback(send).with_state(sender.clone())).await;
     let stack = Arc::new(Stack {
         queues: engine.queues(scale.visibility_timeout_s, MAX_RECEIVE_COUNT).await,
         ledger_table: engine.table("message_id", None).await,

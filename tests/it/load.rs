@@ -4,8 +4,8 @@ use std::net::TcpListener as StdListener;
 
 use axum::Router;
 use axum::http::StatusCode;
+use learnink_tests::serve;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::command::{Dev, learnink, text};
 
@@ -94,11 +94,7 @@ async fn what_was_not_confirmed_is_not_called_lost_and_what_was_refused_is_wrong
 
 /// The URL of a server that gives one answer to everything.
 async fn answering(status: StatusCode) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    let router = Router::new().fallback(async move || status);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
+    format!("{}/", serve(Router::new().fallback(async move || status)).await)
 }
 
 #[test]

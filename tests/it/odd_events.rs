@@ -14,9 +14,9 @@ use learnink_consumer::report::Failure;
 use learnink_consumer::{Consumer, DynamoDbLedger, Invocation, Outcome, SqsQueues};
 use learnink_local::sdk_config;
 use learnink_tests::engine::Engine;
+use learnink_tests::serve;
 use learnink_tests::signing::SECRET;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::records::{RECEIVED_AT_S, batch, record};
 
@@ -45,10 +45,7 @@ impl Received {
                 }
             }
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, server).await });
-        url
+        serve(server).await
     }
 }
 

@@ -22,8 +22,8 @@ use learnink_consumer::ledger::Settlement;
 use learnink_local::dynamodb::Table;
 use learnink_local::pipeline::{LEARNERS_TABLE, LEDGER_TABLE};
 use learnink_local::sdk_config;
+use learnink_tests::serve;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::learners::Event;
 use crate::ledger_faults::{id, now, requests};
@@ -44,10 +44,7 @@ struct Recorder {
 impl Recorder {
     /// Starts it, and returns how to reach it.
     async fn start(&self) -> SdkConfig {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let server = HttpRouter::new().fallback(answer).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, server).await });
+        let endpoint = serve(HttpRouter::new().fallback(answer).with_state(self.clone())).await;
         sdk_config(&endpoint)
     }
 

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use learnink_tests::engine::ministack_endpoint;
+use learnink_tests::serve;
 
 /// What was called so far.
 #[derive(Debug, Clone)]
@@ -33,11 +34,7 @@ impl Recorded {
 }
 
 async fn proxy(recorded: Recorded) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let router = axum::Router::new().fallback(pass_on).with_state(recorded);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    endpoint
+    serve(axum::Router::new().fallback(pass_on).with_state(recorded)).await
 }
 
 async fn pass_on(State(recorded): State<Recorded>, request: Request) -> Response {

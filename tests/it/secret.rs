@@ -15,9 +15,9 @@ use learnink_local::front::http_api_request;
 use learnink_local::sdk_config;
 use learnink_receiver::{GatewayEvent, Receiver, SigningSecrets, SqsQueue};
 use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};
+use learnink_tests::serve;
 use learnink_tests::signing::{OTHER_SECRET, SECRET, now_s};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::command::{Dev, create_stack, error_of, in_aws, in_aws_cli, learnink, text};
 use crate::deployed::venv;
@@ -246,10 +246,7 @@ async fn server<F>(answer: impl Fn(Request) -> F + Clone + Send + Sync + 'static
 where
     F: Future<Output = Response> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/webhooks/learnink", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
-    url
+    format!("{}/webhooks/learnink", serve(Router::new().fallback(answer)).await)
 }
 
 /// Answers every webhook with this status.
