@@ -1,6 +1,7 @@
 //! How this program was called, so that the commands that it prints can be typed in the same way.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::sync::LazyLock;
 
 use learnink_local::terminal::quoted;
@@ -21,6 +22,15 @@ pub(crate) fn learnink() -> &'static str {
 /// The command that starts the pipeline: `cargo dev`, or the program and `dev`.
 pub(crate) fn dev() -> &'static str {
     &NAMES.1
+}
+
+/// The error's text if no `learnink dev` runs whose state is in this folder.
+pub(crate) fn not_running(folder: &Path) -> String {
+    format!(
+        "`learnink dev` is not running in {}; start `{}`, or name a deployed stack with --stack",
+        quoted(folder),
+        dev()
+    )
 }
 
 /// Cargo says for which package it runs a program. A program that was started by another package's, such as a

@@ -205,11 +205,7 @@ fn of_stack(stack: &Stack) -> anyhow::Result<OpenQueues> {
 async fn of_dev(folder: &Path) -> anyhow::Result<OpenQueues> {
     let endpoint = state::address(folder, state::Service::Sqs)?;
     let (Some(endpoint), Some(ledger)) = (endpoint, OpenLedger::of_dev(folder).await?) else {
-        anyhow::bail!(
-            "`learnink dev` is not running in {}; start `{}`, or name a deployed stack with --stack",
-            quoted(folder),
-            called::dev()
-        );
+        anyhow::bail!(called::not_running(folder));
     };
     let queue = |name| Queue { client: Client::new(&sdk_config(&endpoint)), url: LocalSqs::queue_url(name) };
     Ok(OpenQueues {

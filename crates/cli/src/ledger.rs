@@ -18,6 +18,11 @@ use learnink_local::{LocalDynamoDb, sdk_config};
 use crate::aws::AwsClock;
 use crate::{aws, now, stored};
 
+/// Whether an entry shows that all handlers are done: none has it in hand, and the last try did not fail.
+pub(crate) const fn is_done(entry: &Entry) -> bool {
+    entry.lease.is_none() && entry.failure_reason.is_none()
+}
+
 /// A ledger and its location, which is shown in case another was meant.
 pub(crate) struct OpenLedger {
     ledger: DynamoDbLedger,

@@ -16,18 +16,16 @@ use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::SignedDuration;
 use learnink_connectors::progress::Learners;
-use learnink_consumer::ledger::{Entry, EntryId};
+use learnink_consumer::ledger::EntryId;
 use learnink_local::pipeline::LEARNERS_TABLE;
-use learnink_local::state::read_signing_secret;
-use learnink_local::terminal::quoted;
 use learnink_local::{sdk_config, state};
 use reqwest::Url;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::endpoint::Endpoint;
-use self::other_end::{Answers, Found, awaited, judge, poison, refused};
-use self::plan::{Ids, Kind, Planned, Shape, Shares, plan};
+use self::other_end::{Answers, Found, accepted, judge, refused};
+use self::plan::{Ids, Kind, Planned, Shape, Shares, is_done_once, plan};
 use self::plot::{Depth, Sample};
 use self::report::{Latency, Report};
 use crate::client::{client, is_this_machine};
@@ -35,9 +33,9 @@ use crate::dlq::queue::Queue;
 use crate::dlq::{self, OpenQueues};
 use crate::ledger::OpenLedger;
 use crate::output::{exit, note, progress};
-use crate::send::{ANSWER_TIMEOUT, Signer, explain, no_answer, tamper, url, webhook};
+use crate::send::{ANSWER_TIMEOUT, Signer, attempt, url};
 use crate::stack::{Stack, Target};
-use crate::{aws, called, doctor, now, output, replay, secrets, stored};
+use crate::{aws, called, doctor, ledger, now, output, replay, stored};
 
 /// How many requests may wait for their answers. One that is due while so many wait starts late, which its latency
 /// shows.
@@ -203,13 +201,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             answers.add(one.status);
         }
     }
-    let awaited = awaited(&plan, &answers);
+    let awaited = accepted(&plan, &answers, is_done_once);
     let deadline = Instant::now() + args.wait;
     let ledger = settle(&queues.ledger, &ids, &awaited, deadline).await?;
     let settled = ledger.len() == awaited.len() && ledger.values().all(|is_done| *is_done);
     let settled_after_s = settled.then(|| started.elapsed().saturating_sub(answered).as_secs_f64());
     looks.abort();
-    let poison = poison(&plan, &answers);
+    let poison = accepted(&plan, &answers, |kind| kind == Kind::Poison);
     let refused = refused(&plan, &answers);
     let found = Found {
         ledger: ledger.into_iter().chain(read(&queues.ledger, &ids, refused).await?).collect(),
@@ -265,16 +263,12 @@ async fn way(args: &Args, stack: Option<&Stack>) -> anyhow::Result<Arc<Way>> {
         (None, Some(stack)) => stack.output("WebhookUrl")?.parse()?,
         (None, None) => {
             let url = state::address(folder, state::Service::Webhooks)?;
-            url.with_context(|| {
-                format!("`learnink dev` is not running in {}; start `{}`", quoted(folder), called::dev())
-            })?
-            .parse()?
+            url.with_context(|| called::not_running(folder))?.parse()?
         }
     };
-    let signer = match (&args.secret, stack) {
-        (Some(secret), _) => Signer::new(&secrets::without_wrapping(secret))?,
-        (None, Some(stack)) => doctor::signer(stack).await?,
-        (None, None) => Signer::new(&read_signing_secret(folder).map_err(explain)?)?,
+    let signer = match stack {
+        Some(stack) if args.secret.is_none() => doctor::signer(stack).await?,
+        _ => Signer::given_or_of_dev(args.secret.as_deref(), &args.target.state)?,
     };
     let client = client(&url, ANSWER_TIMEOUT)?;
     Ok(Arc::new(Way { url, signer, client }))
@@ -304,7 +298,8 @@ async fn send(way: Arc<Way>, plan: &[Planned], ids: &Ids, started: Instant) -> a
         answers.spawn(async move {
             // It is never closed.
             let _place = places.acquire_owned().await;
-            let answer = post(&way, &id, body, kind == Kind::Tampered).await;
+            let is_tampered = kind == Kind::Tampered;
+            let answer = attempt(&way.client, &way.signer, &way.url, now(), &id, body, is_tampered).await;
             progress.inc(1);
             let took = started.elapsed().saturating_sub(one.at);
             let (status, answer) = match answer {
@@ -317,19 +312,6 @@ async fn send(way: Arc<Way>, plan: &[Planned], ids: &Ids, started: Instant) -> a
     let sent = answers.join_all().await;
     progress.finish_and_clear();
     Ok(sent)
-}
-
-/// Posts one webhook; the status, or why there is none.
-async fn post(way: &Way, id: &str, mut body: Vec<u8>, is_tampered: bool) -> Result<u16, String> {
-    let signed_at_s = now().as_second();
-    let signature =
-        way.signer.sign(id, signed_at_s, &body).map_err(|error| format!("not signed: {error}"))?;
-    if is_tampered {
-        tamper(&mut body);
-    }
-    let request = webhook(&way.client, &way.url, id, signed_at_s, &signature).body(body);
-    let answer = request.send().await.map_err(|error| no_answer(&error, &way.url))?;
-    Ok(answer.status().as_u16())
 }
 
 /// Looks at the queue until it is stopped.
@@ -380,8 +362,7 @@ async fn read(
         async move { anyhow::Ok((id.to_string(), ledger.entry(EntryId::from(&id)).await?)) }
     });
     let entries: Vec<_> = entries.buffer_unordered(READS_AT_ONCE).try_collect().await?;
-    let is_done = |entry: &Entry| entry.lease.is_none() && entry.failure_reason.is_none();
-    let known = entries.into_iter().filter_map(|(id, entry)| Some((id, is_done(&entry?))));
+    let known = entries.into_iter().filter_map(|(id, entry)| Some((id, ledger::is_done(&entry?))));
     Ok(known.collect())
 }
 

@@ -18,6 +18,7 @@ mod ledger;
 mod load;
 mod man;
 mod output;
+mod percentile;
 mod question;
 mod replay;
 mod secret;

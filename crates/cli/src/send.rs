@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::client::{client, is_this_machine};
 use crate::output::{note, print};
+use crate::percentile::percentile;
 use crate::table::Column::{Number, Text};
 use crate::{StateFolder, called, input, milliseconds, now, secrets, table};
 
@@ -100,11 +101,7 @@ fn age(text: &str) -> Result<SignedDuration, String> {
 
 /// Signs and posts, then prints the answers.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let secret = match &args.secret {
-        Some(secret) => secret.clone(),
-        None => read_signing_secret(&args.state.folder).map_err(explain)?,
-    };
-    let signer = Signer::new(&secrets::without_wrapping(&secret))?;
+    let signer = Signer::given_or_of_dev(args.secret.as_deref(), &args.state)?;
     let payloads = read_payloads(&args.files)?;
     if let Some(id) = &args.id {
         MessageId::parse(id).context("--id cannot be used")?;
@@ -183,7 +180,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Adds what to do if there is no secret.
-pub(crate) fn explain(error: StateError) -> anyhow::Error {
+fn explain(error: StateError) -> anyhow::Error {
     match error {
         StateError::NoSecret { .. } => {
             anyhow::anyhow!("{error}; start `{}` there first, or set LEARNINK_SIGNING_SECRET", called::dev())
@@ -207,26 +204,36 @@ async fn post(
     args: &Args,
     signed_at: Timestamp,
     id: String,
-    mut body: Vec<u8>,
+    body: Vec<u8>,
 ) -> Attempt {
     let started = Instant::now();
-    let answer = match signer.sign(&id, signed_at.as_second(), &body) {
-        Err(error) => format!("not signed: {error}"),
-        Ok(signature) => {
-            if args.tamper {
-                tamper(&mut body);
-            }
-            let request = webhook(client, &args.url, &id, signed_at.as_second(), &signature);
-            match request.body(body).send().await {
-                Ok(response) => response.status().as_u16().to_string(),
-                Err(error) => no_answer(&error, &args.url),
-            }
-        }
-    };
+    let answer = attempt(client, signer, &args.url, signed_at, &id, body, args.tamper).await;
+    let answer = answer.map_or_else(|why| why, |status| status.to_string());
     Attempt { id, answer, took: started.elapsed() }
 }
 
-pub(crate) fn no_answer(error: &reqwest::Error, url: &reqwest::Url) -> String {
+/// Signs a webhook, and posts it; changed after it was signed if it is tampered with. The status, or why none
+/// came.
+pub(crate) async fn attempt(
+    client: &reqwest::Client,
+    signer: &Signer,
+    url: &reqwest::Url,
+    signed_at: Timestamp,
+    id: &str,
+    mut body: Vec<u8>,
+    is_tampered: bool,
+) -> Result<u16, String> {
+    let signed_at_s = signed_at.as_second();
+    let signature = signer.sign(id, signed_at_s, &body).map_err(|error| format!("not signed: {error}"))?;
+    if is_tampered {
+        tamper(&mut body);
+    }
+    let request = webhook(client, url, id, signed_at_s, &signature).body(body);
+    let answer = request.send().await.map_err(|error| no_answer(&error, url))?;
+    Ok(answer.status().as_u16())
+}
+
+fn no_answer(error: &reqwest::Error, url: &reqwest::Url) -> String {
     if error.is_connect() && is_this_machine(url) {
         format!("no connection (is `{}` running?)", called::dev())
     } else if error.is_connect() {
@@ -266,7 +273,7 @@ pub(crate) fn webhook(
 }
 
 /// Changes one byte, so that the signature is not valid any more.
-pub(crate) fn tamper(body: &mut Vec<u8>) {
+fn tamper(body: &mut Vec<u8>) {
     match body.last_mut() {
         Some(last) => *last ^= 1,
         None => body.push(b' '),
@@ -279,6 +286,15 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
+    /// Signs with the given secrets, or else with that of the `learnink dev` whose state this is.
+    pub(crate) fn given_or_of_dev(given: Option<&str>, state: &StateFolder) -> anyhow::Result<Self> {
+        let secrets = match given {
+            Some(secrets) => secrets.to_owned(),
+            None => read_signing_secret(&state.folder).map_err(explain)?,
+        };
+        Self::new(&secrets::without_wrapping(&secrets))
+    }
+
     /// Fails if the receiver could not use one of them.
     pub(crate) fn new(secrets: &str) -> anyhow::Result<Self> {
         // The receiver's own rules, for an error that names the problem.
@@ -327,28 +343,14 @@ fn summary(attempts: &[Attempt]) -> Vec<[String; 6]> {
     let row = |(answer, mut took): (&str, Vec<Duration>)| {
         took.sort_unstable();
         let at = |share| milliseconds(percentile(&took, share));
-        [answer.to_owned(), took.len().to_string(), at(50), at(90), at(99), at(100)]
+        [answer.to_owned(), took.len().to_string(), at(50.0), at(90.0), at(99.0), at(100.0)]
     };
     answers.into_iter().map(row).collect()
-}
-
-/// The smallest value that `percent` of the sorted values do not exceed (nearest rank).
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_percentile_is_the_nearest_rank() {
-        let sorted: Vec<_> = (1..=200).map(Duration::from_millis).collect();
-        let ranks = [50, 90, 99, 100].map(|percent| percentile(&sorted, percent).as_millis());
-        assert_eq!(ranks, [100, 180, 198, 200]);
-        assert_eq!(percentile(&sorted[..1], 50).as_millis(), 1);
-    }
 
     #[test]
     fn a_payload_that_is_not_text_is_sent_as_it_is() {

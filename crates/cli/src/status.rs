@@ -166,11 +166,7 @@ async fn of_stack(stack: &Stack, options: String, now: Timestamp) -> anyhow::Res
 
 async fn of_dev(folder: &Path, options: String) -> anyhow::Result<Status> {
     let Some(endpoint) = address(folder, Service::Sqs)? else {
-        anyhow::bail!(
-            "`learnink dev` is not running in {}; start `{}`, or name a deployed stack with --stack",
-            quoted(folder),
-            called::dev()
-        );
+        anyhow::bail!(called::not_running(folder));
     };
     let client = Client::new(&sdk_config(&endpoint));
     let (queue, letters) = (LocalSqs::queue_url(QUEUE), LocalSqs::queue_url(DEAD_LETTER_QUEUE));

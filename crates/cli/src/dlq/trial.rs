@@ -7,6 +7,7 @@ use learnink_consumer::ledger::Entry;
 use learnink_webhook::idempotency::run_key;
 
 use super::letter::{InLedger, Letter};
+use crate::ledger;
 
 /// How a first try stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +110,7 @@ pub(super) fn is_done(letter: &InLedger, entry: Option<&Entry>) -> bool {
     entry.is_some_and(|entry| {
         let has_ended = match &letter.window {
             Some(window) => entry.done.contains(&run_key(window)),
-            None => entry.lease.is_none() && entry.failure_reason.is_none(),
+            None => ledger::is_done(entry),
         };
         entry.payload_sha256 == letter.payload_sha256 && has_ended
     })

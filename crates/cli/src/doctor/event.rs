@@ -11,7 +11,7 @@ use super::checks::{Events, Finding, Judgement};
 use super::look::{event_body, output, signed_request, status};
 use super::remedy::{Remedy, Shell};
 use crate::client::client;
-use crate::ledger::OpenLedger;
+use crate::ledger::{self, OpenLedger};
 use crate::now;
 use crate::output::note;
 use crate::replay::fresh_id;
@@ -137,7 +137,7 @@ enum Progress {
 /// How far an event is, by the ledger.
 fn progress(entry: Option<&Entry>) -> Progress {
     let Some(entry) = entry else { return Progress::NotClaimed };
-    if entry.lease.is_some() || entry.failure_reason.is_some() {
+    if !ledger::is_done(entry) {
         return Progress::NotDone(entry.failure_reason.clone());
     }
     let took = entry.settled_at_ms.saturating_sub(entry.first_seen_ms);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::plan::{ITEMS, Ids, Kind, Planned, is_done_once};
+use super::plan::{ITEMS, Ids, Kind, Planned};
 
 /// The answers to one webhook and its duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,16 +73,15 @@ impl Verdict {
     }
 }
 
-/// The webhooks that the ledger has to show as done: those that were accepted and that a handler can read.
-pub(super) fn awaited(plan: &[Planned], answers: &[Answers]) -> BTreeSet<usize> {
-    let handled = plan.iter().filter(|one| is_done_once(one.kind)).map(|one| one.number);
-    handled.filter(|number| answers.get(*number).is_some_and(|answers| answers.accepted > 0)).collect()
-}
-
-/// The webhooks that have to become dead letters: those that were accepted and that no handler can read.
-pub(super) fn poison(plan: &[Planned], answers: &[Answers]) -> BTreeSet<usize> {
-    let poison = plan.iter().filter(|one| one.kind == Kind::Poison).map(|one| one.number);
-    poison.filter(|number| answers.get(*number).is_some_and(|answers| answers.accepted > 0)).collect()
+/// The webhooks of some kinds that were accepted: the ledger has to show them as done, or they have to become dead
+/// letters.
+pub(super) fn accepted(
+    plan: &[Planned],
+    answers: &[Answers],
+    is_of_kind: impl Fn(Kind) -> bool,
+) -> BTreeSet<usize> {
+    let of_kind = plan.iter().filter(|one| is_of_kind(one.kind)).map(|one| one.number);
+    of_kind.filter(|number| answers.get(*number).is_some_and(|answers| answers.accepted > 0)).collect()
 }
 
 /// The webhooks that must be nowhere: those that were refused, by every answer.
@@ -146,7 +145,7 @@ fn places(one: &Planned, ids: &Ids, id: &str, found: &Found) -> Vec<Place> {
         let (letters, has_reason) = found.letters.get(id).copied().unwrap_or_default();
         add("the dead-letter queue, with its reason", if has_reason { letters } else { 0 });
     } else {
-        // A dead letter is no end for a webhook that a handler can read.
+        // A webhook that a handler can read must not end as a dead letter.
         add("the ledger, as done", u32::from(found.ledger.get(id).copied().unwrap_or_default()));
     }
     match one.kind {
@@ -175,6 +174,7 @@ fn places(one: &Planned, ids: &Ids, id: &str, found: &Found) -> Vec<Place> {
 mod tests {
     use std::time::Duration;
 
+    use super::super::plan::is_done_once;
     use super::*;
 
     fn planned(kind: Kind, number: usize) -> Planned {
@@ -209,8 +209,9 @@ mod tests {
         let verdict = judge(&plan, &ids, &answers, &found);
         assert!(verdict.is_good(), "{verdict:?}");
         assert_eq!((verdict.delivered, verdict.refused, verdict.dead_lettered), (3, 1, 1));
-        assert_eq!(awaited(&plan, &answers), BTreeSet::from([0, 1, 2]));
-        assert_eq!((poison(&plan, &answers), refused(&plan, &answers)), ([4].into(), [3].into()));
+        assert_eq!(accepted(&plan, &answers, is_done_once), BTreeSet::from([0, 1, 2]));
+        let poison = accepted(&plan, &answers, |kind| kind == Kind::Poison);
+        assert_eq!((poison, refused(&plan, &answers)), ([4].into(), [3].into()));
     }
 
     #[test]

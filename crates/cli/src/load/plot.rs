@@ -10,6 +10,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::percentile::percentile;
+
 /// The size of the picture and of its two plots, in pixels.
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 520.0;
@@ -78,7 +80,7 @@ fn quantiles(samples: &[Sample], end: f64) -> Vec<(f64, [f64; 3])> {
     let of_part = |samples: &[Sample]| {
         let mut took: Vec<_> = samples.iter().map(|one| one.took).collect();
         took.sort_unstable();
-        let at = |percent| super::report::percentile(&took, percent).as_secs_f64() * 1000.0;
+        let at = |percent| percentile(&took, percent).as_secs_f64() * 1000.0;
         let number = samples.first().map(part).unwrap_or_default();
         ((number as f64 + 0.5) * length, [at(50.0), at(99.0), at(100.0)])
     };

@@ -9,6 +9,7 @@ use super::other_end::Verdict;
 use super::plan::{Kind, Shape};
 use crate::milliseconds;
 use crate::output::{BAD, GOOD, Line, note, print};
+use crate::percentile::percentile;
 use crate::table;
 use crate::table::Column::{Number, Text};
 
@@ -42,18 +43,6 @@ impl Serialize for Latency {
         let values = [p50, p90, p99, p999, max].into_iter().map(|one| one.as_secs_f64() * 1000.0);
         serializer.collect_map(names.zip(values))
     }
-}
-
-/// The smallest value that `percent` of the sorted values do not exceed (nearest rank).
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "a run has far fewer answers than a float counts exactly, and the rank is not negative"
-)]
-pub(super) fn percentile(sorted: &[Duration], percent: f64) -> Duration {
-    let rank = (sorted.len() as f64 * percent / 100.0).ceil().max(1.0) as usize;
-    sorted.get(rank.min(sorted.len()).saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// A run.
@@ -173,19 +162,5 @@ const fn name(kind: Kind, count: usize) -> &'static str {
         (Kind::Duplicate, _) => "duplicates",
         (Kind::Tampered, _) => "tampered",
         (Kind::Poison, _) => "poison",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_percentile_is_the_nearest_rank() {
-        let sorted: Vec<_> = (1..=2000).map(Duration::from_millis).collect();
-        let found = [50.0, 90.0, 99.0, 99.9, 100.0].map(|percent| percentile(&sorted, percent).as_millis());
-        assert_eq!(found, [1000, 1800, 1980, 1998, 2000]);
-        assert_eq!(percentile(&sorted[..1], 50.0).as_millis(), 1);
-        assert_eq!(percentile(&[], 50.0), Duration::ZERO);
     }
 }
