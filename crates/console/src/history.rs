@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use learnink_local::terminal::quoted;
@@ -40,8 +40,11 @@ pub const LONGEST: Duration = Duration::from_hours(7 * 24);
 const MOST_WAITING: usize = 4096;
 /// How many bytes of entries may wait for the writer.
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
-/// How many entries one transaction takes.
+/// How many jobs one transaction takes.
 const BATCH: usize = 500;
+/// How long the first job of a transaction waits for others. The entries of one message come within some milliseconds:
+/// together, they cost one commit and one look at the message.
+const GATHERING: Duration = Duration::from_millis(100);
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -438,8 +441,7 @@ fn write(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let mut batch = Vec::from_iter(first);
-        batch.extend(jobs.try_iter().take(BATCH - 1));
+        let batch = gather(first, jobs, GATHERING);
         let (mut flushes, mut entries) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         for job in batch {
@@ -476,6 +478,19 @@ fn write(
         }
         waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// The first job, and those that follow in `patience`, until somebody waits for them.
+fn gather(first: Option<Job>, jobs: &Receiver<Job>, patience: Duration) -> Vec<Job> {
+    let mut batch = Vec::from_iter(first);
+    let until = Instant::now() + patience;
+    while batch.len() < BATCH && !matches!(batch.last(), None | Some(Job::Flush(_))) {
+        match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(job) => batch.push(job),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    batch
 }
 
 /// A `Duration` as milliseconds, with a fraction.
