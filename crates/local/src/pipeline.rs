@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
-use learnink_aws::Env;
+use learnink_aws::{Connections, Env};
 use learnink_consumer::{BatchReport, Consumer, DynamoDbLedger, Invocation, RecordReport, SqsQueues};
 use learnink_receiver::secrets::LoadError;
 use learnink_receiver::verify::SecretError;
@@ -386,11 +386,12 @@ impl Pipeline {
     }
 }
 
-/// The configuration of the receiver's client. It tries once: if the first try stored a message but was not
-/// confirmed in time, a second try would store it twice.
+/// The configuration of the receiver's client, which has the deployed receiver's connections. It tries once: if the
+/// first try stored a message but was not confirmed in time, a second try would store it twice.
 fn patient(sqs: &SdkConfig) -> SdkConfig {
     let timeouts = TimeoutConfig::builder().operation_timeout(CONFIRMED_WITHIN).build();
-    sqs.to_builder().timeout_config(timeouts).retry_config(RetryConfig::disabled()).build()
+    let tries_once = sqs.to_builder().timeout_config(timeouts).retry_config(RetryConfig::disabled());
+    tries_once.http_client(Connections::default()).build()
 }
 
 /// The handlers' environment on this machine: with its tables.
