@@ -38,14 +38,17 @@ fn run(dev: &Dev, options: &[&str]) -> (Option<i32>, Value) {
 fn a_load_arrives_once_at_the_other_end_and_what_was_changed_nowhere() {
     let folder = tempfile::tempdir().unwrap();
     let address = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let archive = folder.path().join("archive").to_str().unwrap().to_owned();
     let variables = [
+        ("LEARNINK_ARCHIVE", archive.as_str()),
         ("LEARNINK_PUSH", "endpoint"),
         ("LEARNINK_PUSH_URL", &format!("http://{address}/")),
         ("LEARNINK_PUSH_SECRET", "whsec_c2hvd24gdG8gbm9ib2R5LCBvZiB0aGUgdGVzdA=="),
     ];
     let dev = Dev::start_with(folder.path(), &variables);
     let picture = folder.path().join("load.svg");
-    let (code, report) = run(&dev, &["--listen", &address, "--svg", picture.to_str().unwrap()]);
+    let places = ["--listen", &address, "--archive", &archive, "--svg", picture.to_str().unwrap()];
+    let (code, report) = run(&dev, &places);
     assert_eq!(code, Some(0), "{report:#}");
 
     let (sent, verdict) = (&report["sent"], &report["verdict"]);
@@ -58,6 +61,19 @@ fn a_load_arrives_once_at_the_other_end_and_what_was_changed_nowhere() {
     let handled = ["event", "late", "list"].map(|kind| count(&sent[kind])).iter().sum::<u64>();
     assert_eq!(count(&verdict["delivered"]), handled);
     assert!(std::fs::read_to_string(picture).unwrap().contains("messages on the queue"));
+}
+
+#[test]
+fn what_is_missing_in_the_archive_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without LEARNINK_ARCHIVE, the handler is off.
+    let dev = Dev::start(folder.path());
+    let archive = folder.path().join("archive");
+    std::fs::create_dir(&archive).unwrap();
+    let (code, report) = run(&dev, &["--archive", archive.to_str().unwrap(), "--wait", "5s"]);
+    let lost: Vec<_> = report["verdict"]["lost"].as_array().unwrap().iter().collect();
+    assert!(code == Some(1) && !lost.is_empty(), "{report:#}");
+    assert!(lost.iter().all(|line| line.as_str().unwrap().ends_with(": the archive")), "{lost:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

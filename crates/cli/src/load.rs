@@ -1,5 +1,6 @@
 //! `learnink load`: webhooks at a rate, whatever the answers, and a count of what came of each.
 
+mod archived;
 mod endpoint;
 mod other_end;
 mod plan;
@@ -23,6 +24,7 @@ use reqwest::Url;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use self::archived::Archived;
 use self::endpoint::Endpoint;
 use self::other_end::{Answers, Found, accepted, judge, refused};
 use self::plan::{Ids, Kind, Planned, Shape, Shares, is_done_once, plan};
@@ -55,7 +57,8 @@ sent again, as LearnInk would: what is answered 5xx or not at all is not confirm
 
 At the other end, each webhook that was answered 200 has to be done in the ledger and in the learners' table, or, if \
 no handler can read it, on the dead-letter queue with a reason. Each that was refused has to be nowhere. With --listen, \
-each notification has to have reached that address once. The learners of a run stay in the table; their ids begin \
+each notification has to have reached that address once. With an archive, each webhook that is done has to be there \
+once; a stream writes up to 15 minutes late, and is looked at only with --archive. The learners of a run stay in the table; their ids begin \
 with load-RUN-. Its dead letters stay too.
 
 Ctrl-C stops it at once, and nothing is judged.
@@ -65,7 +68,8 @@ The exit code is 0 if nothing was lost, double or wrongly answered, 1 otherwise,
 Examples:
   cargo learnink load --rate 50 --duration 30s
   cargo learnink load --rate 200 --duration 60s --shape burst --svg load.svg
-  cargo learnink load --rate 20 --listen 127.0.0.1:8080 --lists 20")]
+  cargo learnink load --rate 20 --listen 127.0.0.1:8080 --lists 20
+  cargo learnink load --archive .learnink/archive")]
 pub(crate) struct Args {
     /// Webhooks per second, or the last rate of a ramp and of steps
     #[arg(long, value_name = "R", default_value = "20", value_parser = rate)]
@@ -107,6 +111,9 @@ pub(crate) struct Args {
     /// Count the notifications that the push handler posts to this address, which `LEARNINK_PUSH_URL` names
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<std::net::SocketAddr>,
+    /// Count the records in this archive: `s3://bucket/prefix`, or a folder; without it, in the archive of --stack
+    #[arg(long, value_name = "URL")]
+    archive: Option<String>,
     /// How long after the last answer the other end has to have everything
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     wait: Duration,
@@ -177,6 +184,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(output::WRONG_USE));
     }
     let queues = dlq::open_in(stack.as_ref(), &args.target.state.folder).await?;
+    let archived =
+        Archived::open(args.archive.as_deref(), &args.target.in_aws, stack.as_ref(), now()).await?;
     let endpoint = match args.listen {
         Some(address) => Some(Endpoint::listen(address).await?),
         None => None,
@@ -214,7 +223,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         rows: rows(&args, stack.as_ref()).await?,
         letters: letters(&queues, &ids, &poison, deadline).await?,
         notified: endpoint.map(|endpoint| endpoint.counts()),
-        archived: None,
+        archived: match archived {
+            Some(archived) => Some(archived.counts(&ids, &awaited, deadline).await?),
+            None => None,
+        },
     };
     let depths = depths.lock().unwrap_or_else(PoisonError::into_inner).clone();
 

@@ -85,6 +85,13 @@ impl Name {
         Some(day.first)
     }
 
+    /// The message id in a record's name; `None` if it is not one. Bytes that are not safe in a name are escaped, which no
+    /// id that Svix makes has.
+    pub fn escaped_id(&self) -> Option<&str> {
+        let last = self.is_of_a_record().then(|| self.0.rsplit('/').next())??;
+        last.strip_suffix(ENDING)
+    }
+
     /// Whether it is the name of a stream's file, which has many records.
     pub fn is_of_a_file(&self) -> bool {
         let is_in_the_folder = self.0.split('/').next() == Some(STREAM_FOLDER);
