@@ -14,7 +14,7 @@ use learnink_telemetry::Place;
 use learnink_tests::read;
 use learnink_webhook::message::EncodeError;
 use learnink_webhook::{FailureKind, HandlerError};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::transformed::{Template, Violations, arn, cases, short};
 
@@ -210,6 +210,71 @@ fn quiet_hour(template: &Template, name: &str, alarm: &Value, violations: &mut V
         can_be_zero || asks_for_silence || !is_soon || alarm["OKActions"].is_null(),
         format!("{name} would mail OK after a quiet hour, although nobody has done anything"),
     );
+}
+
+/// What CloudWatch asks of the member `_aws`. It drops the metrics of a line that does not fit, and says so nowhere near
+/// the function.
+/// Source: CloudWatch user guide, "Specification: Embedded metric format", and its JSON schema.
+fn embedded_metric_format() -> Value {
+    let name = json!({ "type": "string", "minLength": 1, "maxLength": 1024 });
+    let unit = "^(Seconds|Microseconds|Milliseconds|Bytes|Kilobytes|Megabytes|Gigabytes|Terabytes|Bits|Kilobits|\
+                Megabits|Gigabits|Terabits|Percent|Count|None|((Bytes|Kilobytes|Megabytes|Gigabytes|Terabytes|Bits|\
+                Kilobits|Megabits|Gigabits|Terabits|Count)/Second))$";
+    let metric = json!({
+        "type": "object",
+        "required": ["Name"],
+        "properties": {
+            "Name": name,
+            "Unit": { "type": "string", "pattern": unit },
+            "StorageResolution": { "enum": [1, 60] },
+        },
+        "additionalProperties": false,
+    });
+    let dimension = json!({ "type": "string", "minLength": 1, "maxLength": 250 });
+    let directive = json!({
+        "type": "object",
+        "required": ["Namespace", "Dimensions", "Metrics"],
+        "properties": {
+            "Namespace": name,
+            "Dimensions": {
+                "type": "array",
+                "minItems": 1,
+                "items": { "type": "array", "maxItems": 30, "items": dimension },
+            },
+            "Metrics": { "type": "array", "minItems": 1, "maxItems": 100, "items": metric },
+        },
+        "additionalProperties": false,
+    });
+    json!({
+        "type": "object",
+        "required": ["Timestamp", "CloudWatchMetrics"],
+        "properties": {
+            "Timestamp": { "type": "integer", "minimum": 0 },
+            "CloudWatchMetrics": { "type": "array", "minItems": 1, "items": directive },
+        },
+        "additionalProperties": false,
+    })
+}
+
+#[test]
+fn every_line_of_metrics_fits_the_format_that_cloudwatch_reads() {
+    let format = jsonschema::validator_for(&embedded_metric_format()).unwrap();
+    let mut checked = 0;
+    for (_, line) in LINES.iter().filter(|(_, line)| line.get("_aws").is_some()) {
+        let found: Vec<_> = format.iter_errors(&line["_aws"]).map(|error| error.to_string()).collect();
+        assert!(found.is_empty(), "{found:?} in {line:#}");
+        for directive in cases(&line["_aws"]["CloudWatchMetrics"]) {
+            for metric in cases(&directive["Metrics"]) {
+                assert!(line[&short(&metric["Name"])].is_number(), "{metric} of {line:#}");
+            }
+            for dimension in cases(&directive["Dimensions"]).into_iter().flat_map(cases) {
+                let value = line[&short(dimension)].as_str().unwrap_or_default();
+                assert!((1..=1024).contains(&value.len()), "{dimension} of {line:#}");
+            }
+        }
+        checked += 1;
+    }
+    assert!(checked > 0);
 }
 
 /// The metrics that are 0 in some line.
