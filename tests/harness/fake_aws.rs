@@ -400,8 +400,8 @@ fn stored(body: &Value) -> StoredMessage {
     StoredMessage { body: text(&body["MessageBody"]), attributes: attributes.collect() }
 }
 
-/// The head of a request with its blank line, and the length of the body after it.
-fn head(received: &[u8]) -> Option<(String, usize)> {
+/// The head of a request or an answer with its blank line, and the length of the body after it.
+pub(crate) fn head(received: &[u8]) -> Option<(String, usize)> {
     let end = received.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(received.get(..end)?).into_owned();
     let length = header(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
@@ -415,7 +415,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Answers, and announces `missing` bytes more than it sends.
-async fn respond(
+pub(crate) async fn respond(
     stream: &mut (impl AsyncWrite + Unpin),
     status: u16,
     body: &str,

@@ -6,6 +6,7 @@
 //! | [`engine`] | an SQS and a DynamoDB: the embedded ones, or ministack's |
 //! | [`fake_aws`] | an SQS and a Secrets Manager that fail on purpose |
 //! | [`fake_firehose`] | a Firehose that fails on purpose |
+//! | [`faulty`] | a proxy in front of an engine that fails some calls |
 //! | [`runtime_api`] | the side of Lambda that a function talks to |
 //! | [`signing`] | webhooks as LearnInk signs them |
 
@@ -20,6 +21,7 @@ pub mod binaries;
 pub mod engine;
 pub mod fake_aws;
 pub mod fake_firehose;
+pub mod faulty;
 pub mod runtime_api;
 pub mod signing;
 

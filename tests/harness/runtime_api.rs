@@ -107,6 +107,14 @@ impl Function {
         assert!(sent.expect("the machine has `kill`").success());
     }
 
+    /// How much memory it occupies, in KiB; `None` on a system without `/proc`.
+    pub fn resident_kib(&self) -> Option<u64> {
+        let id = self.process.id().expect("the process runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        resident.trim().trim_end_matches(" kB").parse().ok()
+    }
+
     /// Passes an event to the function and waits for the result.
     pub async fn invoke(&mut self, event: Value) -> Outcome {
         self.events.send(event).await.expect("the Runtime API runs");

@@ -25,10 +25,6 @@ use tokio::sync::{Mutex, watch};
 use crate::laptop::started;
 use crate::records::message;
 
-on_both_engines! {
-    of_five_thousand_messages_none_is_lost_though_the_consumer_is_killed_fifty_times,
-}
-
 const MESSAGES: u32 = 5_000;
 const KILLS: u32 = 50;
 
@@ -175,7 +171,10 @@ fn sent() -> String {
     event.to_string()
 }
 
-async fn of_five_thousand_messages_none_is_lost_though_the_consumer_is_killed_fifty_times(engine: Engine) {
+/// With ministack; `whole_stack` kills consumers over the embedded engines.
+#[tokio::test]
+async fn of_five_thousand_messages_none_is_lost_though_the_consumer_is_killed_fifty_times() {
+    let engine = Engine::ministack().await;
     let ledger_table = engine.table("message_id", None).await;
     let arrivals = Arrivals::default();
     let stack = Arc::new(Stack {

@@ -69,3 +69,4 @@ mod tail;
 mod template;
 mod update;
 mod verify;
+mod whole_stack;
