@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use learnink_aws::Connections;
 use learnink_local::sdk_config;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -211,9 +210,9 @@ impl FakeAws {
         &self.endpoint
     }
 
-    /// How to reach it, with the HTTP client of the Lambdas.
+    /// How to reach it.
     pub fn sdk_config(&self) -> SdkConfig {
-        over_connections(&self.endpoint)
+        sdk_config(&self.endpoint)
     }
 
     /// The URL of its queue.
@@ -426,9 +425,4 @@ pub(crate) async fn respond(
         "HTTP/1.1 {status} Status\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     stream.write_all(answer.as_bytes()).await
-}
-
-/// The configuration for an emulator at `endpoint`, with the HTTP client of the Lambdas instead of the laptop's.
-pub fn over_connections(endpoint: &str) -> SdkConfig {
-    sdk_config(endpoint).into_builder().http_client(Connections::default()).build()
 }

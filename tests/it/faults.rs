@@ -7,8 +7,9 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
+use learnink_local::sdk_config;
 use learnink_receiver::{GatewayEvent, Receipt, Receiver, SigningSecrets, SqsQueue, Verifier};
-use learnink_tests::fake_aws::{FakeAws, Fate, StoredMessage, TestCertificate, over_connections};
+use learnink_tests::fake_aws::{FakeAws, Fate, StoredMessage, TestCertificate};
 use learnink_tests::signing::{self, OTHER_SECRET, SECRET};
 use learnink_webhook::Message;
 use serde_json::json;
@@ -81,7 +82,7 @@ async fn every_failure_of_sqs_is_answered_503_with_its_reason_and_a_time_to_come
 #[tokio::test]
 async fn a_queue_where_nobody_listens_is_answered_503() {
     let aws = FakeAws::start().await;
-    let closed = over_connections("http://127.0.0.1:1");
+    let closed = sdk_config("http://127.0.0.1:1");
     let secrets = SigningSecrets::fixed(Verifier::new(SECRET).unwrap());
     let receiver = Receiver::new(secrets, SqsQueue::new(&closed, aws.queue_url()));
     let receipt = receive(&receiver, "msg_1", "{}").await;
@@ -184,7 +185,7 @@ async fn a_server_that_cannot_prove_its_name_gets_no_webhook() {
     assert_eq!((untrusted.connections(), untrusted.calls("SendMessage")), (1, 0));
 
     let plain = FakeAws::start().await;
-    let https = over_connections(&plain.endpoint().replace("http:", "https:"));
+    let https = sdk_config(&plain.endpoint().replace("http:", "https:"));
     let secrets = SigningSecrets::fixed(Verifier::new(SECRET).unwrap());
     let receiver = Receiver::new(secrets, SqsQueue::new(&https, plain.queue_url()));
     plain.close_idle_after(Duration::from_millis(50));

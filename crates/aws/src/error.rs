@@ -5,6 +5,8 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use learnink_webhook::error::service_code;
 
+use crate::connections::RequestError;
+
 /// Why a call to AWS failed. The SDK's own text is left out: it repeats the service's message, which can quote an
 /// item, a receipt handle or a whole request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +67,15 @@ impl CallError {
             Self::Unconfirmed => "unconfirmed",
         }
     }
+
+    /// Whether the same call may succeed a moment later.
+    pub(crate) const fn may_pass(&self) -> bool {
+        match self {
+            Self::Throttled { .. } | Self::TimedOut | Self::Unreachable => true,
+            Self::Failed { status, .. } => matches!(status, 500 | 502 | 503 | 504),
+            Self::NotSent | Self::Denied { .. } | Self::NotFound { .. } | Self::Unconfirmed => false,
+        }
+    }
 }
 
 impl<E: ProvideErrorMetadata> From<&SdkError<E, HttpResponse>> for CallError {
@@ -89,9 +100,18 @@ impl<E: ProvideErrorMetadata> From<&SdkError<E, HttpResponse>> for CallError {
     }
 }
 
+impl From<&RequestError> for CallError {
+    fn from(error: &RequestError) -> Self {
+        match error {
+            RequestError::Endpoint | RequestError::NoRoots | RequestError::Tls(_) => Self::NotSent,
+            RequestError::Unreachable(_) | RequestError::Broken(_) => Self::Unreachable,
+        }
+    }
+}
+
 /// Reads an error code. Services spell the same failure differently, and older codes have a prefix.
 /// Source: Amazon SQS API reference, "Common Errors"; AWS Secrets Manager API reference, `GetSecretValue`.
-fn by_code(status: u16, code: &str) -> CallError {
+pub(crate) fn by_code(status: u16, code: &str) -> CallError {
     let code = service_code(code).unwrap_or("none").to_owned();
     let has = |part: &str| code.contains(part);
     if status == 429 || has("Throttl") || has("OverLimit") {

@@ -11,6 +11,7 @@ mod env;
 mod error;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod json_service;
 pub mod secret;
 
 use std::fmt;
@@ -24,17 +25,16 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::Builder as HttpClientBuilder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_runtime_api::client::http::HttpClient;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use learnink_webhook::config::{MissingVariable, optional, required};
 use learnink_webhook::router::LONGEST_CALL;
 
 pub use cached::{Cached, RefreshCause};
-pub use connections::Connections;
 pub use env::Env;
 pub use error::CallError;
 #[cfg(feature = "http")]
 pub use http::HttpsUrl;
+pub use json_service::{CallLimits, JsonService, Protocol};
 pub use secret::{Credential, Secret, SecretsManager, Token, Unusable};
 
 /// Makes ring the default TLS provider, for libraries that do not name one, such as `reqwest`. Programs call it
@@ -60,16 +60,15 @@ pub fn sdk_config(
     variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
 ) -> Result<SdkConfig, MissingVariable> {
     let pool = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    sdk_config_over(pool, variable)
+    Ok(config_without_client(variable)?.into_builder().http_client(pool).build())
 }
 
-/// The same, over another HTTP client, such as [`Connections`].
+/// The same without an HTTP client: for a [`JsonService`], which has its own.
 ///
 /// # Errors
 ///
 /// [`MissingVariable`] when the region is missing.
-pub fn sdk_config_over(
-    http_client: impl HttpClient + 'static,
+pub fn config_without_client(
     variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
 ) -> Result<SdkConfig, MissingVariable> {
     let region = required(&variable, "AWS_REGION", "the AWS region, which Lambda sets")?;
@@ -82,7 +81,6 @@ pub fn sdk_config_over(
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
         .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
-        .http_client(http_client)
         .timeout_config(timeouts)
         // It watches the throughput of large bodies; ours are small and have time limits.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());

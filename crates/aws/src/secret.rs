@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_sdk_secretsmanager::Client;
 use jiff::Timestamp;
 use learnink_webhook::HandlerError;
 use learnink_webhook::config::{ConfigError, unquoted};
 use learnink_webhook::error::with_causes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::cached::{Cached, RefreshCause};
 use crate::env::Env;
 use crate::error::CallError;
+use crate::json_service::{CallLimits, JsonService, Protocol};
 
 /// How long a handler waits for a secret.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3);
@@ -85,7 +86,7 @@ enum Source<T> {
     /// The secret itself was in the variable, and never changes.
     Variable(Arc<T>),
     SecretsManager {
-        store: SecretsManager,
+        store: Box<SecretsManager>,
         /// Empty until the secret is needed.
         cached: OnceCell<Cached<T>>,
         is_doubted: AtomicBool,
@@ -108,7 +109,7 @@ impl<T: Credential> Secret<T> {
                 );
                 ConfigError::missing(id_variable.clone(), holds)
             })?;
-            let store = SecretsManager::new(env.aws(id_variable)?, id);
+            let store = Box::new(SecretsManager::new(env.aws(id_variable)?, id));
             Source::SecretsManager { store, cached: OnceCell::new(), is_doubted: AtomicBool::new(false) }
         };
         Ok(Self(Arc::new(Inner { variable, source })))
@@ -198,11 +199,33 @@ pub const CURRENT: &str = "AWSCURRENT";
 /// The stage of the previous value.
 pub const PREVIOUS: &str = "AWSPREVIOUS";
 
+/// Source: AWS Secrets Manager API reference, `GetSecretValue`, "Sample Request".
+const SECRETS_MANAGER: Protocol = Protocol {
+    service_id: "Secrets Manager",
+    signing_name: "secretsmanager",
+    target: "secretsmanager",
+    content_type: "application/x-amz-json-1.1",
+};
+
 /// A secret in AWS Secrets Manager.
 #[derive(Debug, Clone)]
 pub struct SecretsManager {
-    client: Client,
+    service: JsonService,
     secret_id: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GetSecretValue<'a> {
+    secret_id: &'a str,
+    version_stage: &'a str,
+}
+
+/// It has no `Debug`: it is the secret.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SecretValue {
+    secret_string: Option<String>,
 }
 
 /// Secrets Manager did not return a value.
@@ -217,21 +240,38 @@ pub enum ReadError {
 }
 
 impl SecretsManager {
-    /// The secret with this name or ARN, reached as `aws` says.
+    /// The secret with this name or ARN, with region, credentials and endpoint of `aws`.
     pub fn new(aws: &SdkConfig, secret_id: impl Into<String>) -> Self {
-        Self { client: Client::new(aws), secret_id: secret_id.into() }
+        let region = aws.region().map_or("", AsRef::as_ref);
+        let endpoint = format!("https://secretsmanager.{region}.{}", dns_suffix(region));
+        let service = JsonService::new(aws, SECRETS_MANAGER, &endpoint, CallLimits::USUAL);
+        Self { service, secret_id: secret_id.into() }
+    }
+
+    /// The same secret, read within other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: CallLimits) -> Self {
+        Self { service: self.service.with_limits(limits), ..self }
     }
 
     /// Reads the value of a stage: [`CURRENT`] or [`PREVIOUS`].
     ///
     /// # Errors
     ///
-    /// [`ReadError`] if there is none, or Secrets Manager did not answer within the configured limits.
+    /// [`ReadError`] if there is none, or Secrets Manager did not answer within the limits.
     pub async fn value(&self, stage: &str) -> Result<String, ReadError> {
-        let request = self.client.get_secret_value().secret_id(&self.secret_id).version_stage(stage);
-        let answer = Box::pin(request.send()).await.map_err(|error| CallError::from(&error))?;
-        answer.secret_string.ok_or(ReadError::NotText)
+        let input = GetSecretValue { secret_id: &self.secret_id, version_stage: stage };
+        let answer = self.service.call("GetSecretValue", &input).await?;
+        let value: SecretValue = serde_json::from_slice(&answer).map_err(|_| CallError::Unconfirmed)?;
+        value.secret_string.ok_or(ReadError::NotText)
     }
+}
+
+/// What the names of AWS's endpoints in a region end with. Those of isolated partitions are not public; a variable such
+/// as `AWS_ENDPOINT_URL_SECRETS_MANAGER` names them.
+/// Source: AWS General Reference, "Service endpoints"; Amazon Web Services in China, "Endpoints and ARNs".
+fn dns_suffix(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
 }
 
 #[cfg(test)]

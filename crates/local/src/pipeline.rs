@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_lambda_events::sqs::SqsEvent;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -16,7 +14,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
-use learnink_aws::{Connections, Env};
+use learnink_aws::{CallLimits, Env};
 use learnink_consumer::{BatchReport, Consumer, DynamoDbLedger, Invocation, RecordReport, SqsQueues};
 use learnink_receiver::secrets::LoadError;
 use learnink_receiver::verify::SecretError;
@@ -54,6 +52,11 @@ const POLLERS: usize = 5;
 /// How long the embedded SQS may take to confirm a message. A busy laptop needs longer than AWS; LearnInk waits 15
 /// s for an answer. Source: Svix documentation, "Retry Schedule".
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(12);
+
+/// The limits of the receiver's calls. It tries once: if the first try stored a message but was not confirmed in time,
+/// a second try would store it twice.
+const PATIENT: CallLimits =
+    CallLimits { attempts: 1, attempt: CONFIRMED_WITHIN, call: CONFIRMED_WITHIN, pause: Duration::ZERO };
 
 /// The limits of the stack, as `template.yaml` has them; tests make them shorter.
 #[derive(Debug, Clone, Copy)]
@@ -276,7 +279,7 @@ impl Pipeline {
             limits.max_receive_count,
             random,
         );
-        let queue = SqsQueue::with_limits_of(&patient(&sqs_config), &queue_url);
+        let queue = SqsQueue::new(&sqs_config, &queue_url).with_limits(PATIENT);
         let (secrets, secrets_manager) = match (signing_secret, &state) {
             (SigningSecret::Kept, Some(state)) => {
                 let manager = LocalSecretsManager::start(state.folder()).await;
@@ -384,14 +387,6 @@ impl Pipeline {
             dead_letters: self.messages_sent_to(DEAD_LETTER_QUEUE).await,
         }
     }
-}
-
-/// The configuration of the receiver's client, which has the deployed receiver's connections. It tries once: if the
-/// first try stored a message but was not confirmed in time, a second try would store it twice.
-fn patient(sqs: &SdkConfig) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder().operation_timeout(CONFIRMED_WITHIN).build();
-    let tries_once = sqs.to_builder().timeout_config(timeouts).retry_config(RetryConfig::disabled());
-    tries_once.http_client(Connections::default()).build()
 }
 
 /// The handlers' environment on this machine: with its tables.
@@ -540,11 +535,8 @@ mod tests {
 
     #[test]
     fn the_receivers_queue_may_take_as_long_as_the_sender_waits_and_is_asked_once() {
-        let config = patient(&sdk_config("http://127.0.0.1:1"));
-        let timeouts = config.timeout_config().unwrap();
-        let limit = timeouts.operation_timeout().unwrap();
-        assert!(limit > learnink_receiver::OPERATION_TIMEOUT && limit < Duration::from_secs(15));
-        assert_eq!(timeouts.operation_attempt_timeout(), None);
-        assert_eq!(config.retry_config().unwrap().max_attempts(), 1);
+        let longest = Duration::from_secs(15);
+        assert!(PATIENT.call > learnink_receiver::OPERATION_TIMEOUT && PATIENT.call < longest);
+        assert_eq!((PATIENT.attempts, PATIENT.attempt), (1, PATIENT.call));
     }
 }

@@ -9,7 +9,6 @@ use anyhow::anyhow;
 use futures_util::future::join;
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
-use learnink_aws::Connections;
 use learnink_receiver::config::SecretSource;
 use learnink_receiver::{Answer, Config, GatewayEvent, Receiver, SigningSecrets, SqsQueue};
 use learnink_telemetry::Place;
@@ -31,7 +30,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     let config = Config::read(variable)?;
-    let aws = learnink_aws::sdk_config_over(Connections::default(), variable)?;
+    let aws = learnink_aws::config_without_client(variable)?;
     let queue = SqsQueue::new(&aws, config.queue_url);
     // Now, because before the first request Lambda gives a whole core, and no sender waits.
     let (secrets, ()) = join(secrets(config.secrets, &aws), prime(&queue)).await;

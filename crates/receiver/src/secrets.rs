@@ -20,7 +20,7 @@ use learnink_aws::secret::{CURRENT, PREVIOUS, ReadError};
 use learnink_aws::{Cached, CallError, RefreshCause, SecretsManager};
 use learnink_webhook::error::with_causes;
 
-use crate::aws::within_limits;
+use crate::aws::LIMITS;
 use crate::verify::{SecretError, Verifier};
 
 /// How long a request may wait for a reading.
@@ -74,7 +74,7 @@ impl SigningSecrets {
     /// [`LoadError`] if there is none: a receiver that does not start is better than one that refuses every
     /// webhook.
     pub async fn load(aws: &SdkConfig, secret_id: &str, now: Timestamp) -> Result<Self, LoadError> {
-        let store = SecretsManager::new(&within_limits(aws), secret_id);
+        let store = SecretsManager::new(aws, secret_id).with_limits(LIMITS);
         let verifier = read(&store).await.combined(None)?;
         Ok(Self { store: Some(store), cached: Cached::new(verifier, now) })
     }
