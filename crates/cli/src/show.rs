@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use learnink_connectors::archive::Record;
 use learnink_consumer::ledger::Entry;
 use learnink_consumer::replay::{ReplayWindow, SeenMessage};
 use learnink_webhook::event::EnvelopeHead;
@@ -107,7 +108,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn look(args: &Args, stack: Option<&Stack>, queues: &OpenQueues) -> anyhow::Result<Found> {
     let unknown = Box::pin(async {
         match stored::unknown_events_in(stack, &args.target.state.folder).await? {
-            Some((table, _tables)) => anyhow::Ok(table.message(&args.id).await?),
+            Some((table, _tables)) => anyhow::Ok(table.record(&args.id).await?.map(Record::into_message)),
             None => Ok(None),
         }
     });

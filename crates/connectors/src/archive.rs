@@ -53,7 +53,7 @@ use learnink_webhook::event::elapsed;
 use learnink_webhook::{Event, HandlerError, HandlerResult, Router};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 
 use file::LARGEST_FILE_BYTES;
 pub use file::RecordFile;
@@ -62,7 +62,7 @@ use name::{Folder, LATE_AFTER, STREAM_FOLDER, around};
 pub use name::{Name, day_of};
 use place::Place;
 use record::LARGEST_BYTES;
-pub use record::{Fingerprint, Record, RecordError};
+pub use record::{Fingerprint, Record, RecordError, Redaction};
 
 /// The handler's name in the ledger.
 const NAME: &str = "archive";
@@ -97,7 +97,7 @@ pub fn router(env: &Env) -> Result<Router, ConfigError> {
         };
     };
     let archive = Archive::open(&url, env)?;
-    if stream.is_some() && !archive.is_in_s3 {
+    if stream.is_some() && archive.bucket.is_none() {
         let problem = "a stream writes to a bucket, and LEARNINK_ARCHIVE names a folder";
         return Err(ConfigError::unusable(STREAM_VARIABLE, problem));
     }
@@ -207,7 +207,21 @@ pub struct Archive {
     store: Arc<dyn ObjectStore>,
     root: Path,
     url: String,
-    is_in_s3: bool,
+    /// The bucket's name; `None` in a folder.
+    bucket: Option<String>,
+}
+
+/// An object's bytes, and what they are replaced by. `Debug` does not show them.
+pub struct Stored {
+    /// Its bytes.
+    pub bytes: Bytes,
+    e_tag: Option<String>,
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 impl Archive {
@@ -220,17 +234,16 @@ impl Archive {
         let unusable = |problem: &str| ConfigError::unusable(VARIABLE, problem);
         let url = url.trim();
         let place = Place::parse(url).map_err(unusable)?;
-        let is_in_s3 = matches!(place, Place::Bucket { .. });
-        let (store, root): (Arc<dyn ObjectStore>, _) = match place {
+        let (store, root, bucket): (Arc<dyn ObjectStore>, _, _) = match place {
             Place::Bucket { bucket, prefix } => {
-                (Arc::new(s3::client(&bucket, |name| env.text(name))?), prefix)
+                (Arc::new(s3::client(&bucket, |name| env.text(name))?), prefix, Some(bucket))
             }
             Place::Folder(_) if env.text("AWS_LAMBDA_FUNCTION_NAME").is_some() => {
                 return Err(unusable("a Lambda keeps no files; it must be a URL such as s3://bucket/prefix"));
             }
-            Place::Folder(folder) => (Arc::new(LocalFileSystem::new().with_fsync(true)), folder),
+            Place::Folder(folder) => (Arc::new(LocalFileSystem::new().with_fsync(true)), folder, None),
         };
-        Ok(Self { store, root, url: url.to_owned(), is_in_s3 })
+        Ok(Self { store, root, url: url.to_owned(), bucket })
     }
 
     /// Writes a record, once: an existing object under its name is never changed. If that object keeps the same
@@ -276,13 +289,77 @@ impl Archive {
     }
 
     async fn read_at_most(&self, name: &Name, limit_bytes: usize) -> Result<Bytes, ArchiveError> {
+        Ok(self.get(name, GetOptions::default(), limit_bytes).await?.bytes)
+    }
+
+    async fn get(
+        &self,
+        name: &Name,
+        options: GetOptions,
+        limit_bytes: usize,
+    ) -> Result<Stored, ArchiveError> {
         let path = self.path(name)?;
-        let object = self.store.get(&path).await.map_err(|error| failed("read", &error))?;
-        let bytes = object.meta.size;
+        let object = self.store.get_opts(&path, options).await.map_err(|error| failed("read", &error))?;
+        let (bytes, e_tag) = (object.meta.size, object.meta.e_tag.clone());
         if bytes > limit_bytes as u64 {
             return Err(ArchiveError::TooLarge { bytes });
         }
-        object.bytes().await.map_err(|error| failed("read", &error))
+        Ok(Stored { bytes: object.bytes().await.map_err(|error| failed("read", &error))?, e_tag })
+    }
+
+    /// The bucket, and the prefix in it; `None` if the archive is a folder.
+    pub fn bucket(&self) -> Option<(&str, &str)> {
+        Some((self.bucket.as_deref()?, self.root.as_ref()))
+    }
+
+    /// The name of the object with this key in the bucket; `None` if it is not below the prefix.
+    pub fn name_of(&self, key: &str) -> Option<Name> {
+        let root = self.root.as_ref();
+        let below = if root.is_empty() { key } else { key.strip_prefix(root)?.strip_prefix('/')? };
+        Some(Name::found(below))
+    }
+
+    /// A version of a record or of a stream's file, by the id that the bucket gave it; without one, the current one.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::TooLarge`] and [`ArchiveError::Store`].
+    pub async fn read_version(&self, name: &Name, version: Option<&str>) -> Result<Stored, ArchiveError> {
+        let options = GetOptions { version: version.map(str::to_owned), ..GetOptions::default() };
+        let limit_bytes = if name.is_of_a_file() { LARGEST_FILE_BYTES } else { LARGEST_BYTES };
+        self.get(name, options, limit_bytes).await
+    }
+
+    /// Writes an object in the place of the current one, which has to be `was` still. In a bucket that keeps versions,
+    /// the old one stays as a version. Returns the id of the new version, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::Store`], also if another program has changed the object since it was read.
+    pub async fn replace(
+        &self,
+        name: &Name,
+        was: &Stored,
+        bytes: Vec<u8>,
+    ) -> Result<Option<String>, ArchiveError> {
+        let path = self.path(name)?;
+        let mode = match self.bucket {
+            Some(_) => PutMode::Update(UpdateVersion { e_tag: was.e_tag.clone(), version: None }),
+            // A file system has no conditional writes.
+            None => PutMode::Overwrite,
+        };
+        let put = self.store.put_opts(&path, bytes.into(), mode.into()).await;
+        Ok(put.map_err(|error| failed("write to", &error))?.version)
+    }
+
+    /// Deletes the object of an archive in a folder. In a bucket that keeps versions, it would only be hidden.
+    ///
+    /// # Errors
+    ///
+    /// [`ArchiveError::Store`].
+    pub async fn delete(&self, name: &Name) -> Result<(), ArchiveError> {
+        let path = self.path(name)?;
+        self.store.delete(&path).await.map_err(|error| failed("delete from", &error))
     }
 
     /// The objects of `selection`, ordered by name. It takes at most as many requests as there are days with
@@ -420,6 +497,7 @@ fn problem(error: &object_store::Error) -> String {
         E::PermissionDenied { .. } => "access is denied",
         E::Unauthenticated { .. } => "the credentials are not accepted",
         E::InvalidPath { .. } => "an object's name has an empty or invalid part; move it elsewhere",
+        E::Precondition { .. } => "another program has changed the object meanwhile",
         E::AlreadyExists { .. } => "another request for the object is under way, and S3 asks to try again",
         _ => "the store refused or did not answer",
     };

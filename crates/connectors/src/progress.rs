@@ -11,7 +11,7 @@
 
 mod course;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use serde::Serialize;
 
 use self::course::{CourseKey, LatestActivity, Progress, RowWrite, Step};
 use crate::calls::limits;
-use crate::table::{MOST_STATEMENTS, Row, RowKey, TableError, read_all, set_if_less, set_if_newer};
+use crate::table::{MOST_STATEMENTS, Row, RowKey, TableError, each, read_all, set_if_less, set_if_newer};
 
 /// The handler's name in the ledger.
 const NAME: &str = "progress";
@@ -219,6 +219,55 @@ impl Learners {
             })
         };
         read_all(&self.table.name, self.table.client.scan(), course).await
+    }
+
+    /// The rows of the learners with these ids, each with all its attributes: texts and numbers as text. A learner's rows
+    /// are found by `user_ids` alone; only for `custom_ids` is the whole table read.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when DynamoDB did not answer, or a row is not one of ours.
+    pub async fn rows_of(
+        &self,
+        user_ids: &[&str],
+        custom_ids: &BTreeSet<String>,
+    ) -> Result<Vec<BTreeMap<String, String>>, TableError> {
+        let Table { client, name } = &self.table;
+        let mut rows = Vec::new();
+        for user_id in user_ids {
+            let query = client
+                .query()
+                .table_name(&**name)
+                .key_condition_expression("user_id = :id")
+                .expression_attribute_values(":id", AttributeValue::S((*user_id).to_owned()));
+            let mut items = query.into_paginator().items().send();
+            while let Some(item) = items.next().await {
+                rows.push(Row::from(item.map_err(|error| TableError::unread(name, &error))?));
+            }
+        }
+        if !custom_ids.is_empty() {
+            each(name, client.scan(), |row| {
+                let is_theirs = row.text("custom_id").is_some_and(|id| custom_ids.contains(&id));
+                let is_known = row.text("user_id").is_some_and(|id| user_ids.contains(&&*id));
+                rows.extend((is_theirs && !is_known).then_some(row));
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(rows.iter().map(Row::texts).collect())
+    }
+
+    /// Deletes the row of a learner and a course.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when DynamoDB did not confirm.
+    pub async fn delete(&self, user_id: &str, course_id: &str) -> Result<(), TableError> {
+        let delete = self.table.client.delete_item().table_name(&*self.table.name);
+        let key = |value: &str| AttributeValue::S(value.to_owned());
+        let delete = delete.key("user_id", key(user_id)).key("course_id", key(course_id));
+        delete.send().await.map_err(|error| TableError::write(&self.table.name, &error))?;
+        Ok(())
     }
 }
 

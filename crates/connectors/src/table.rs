@@ -1,7 +1,7 @@
 //! Shared code of the adapters of DynamoDB tables: the error, reading rows, and writes by which the newest event
 //! wins.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -44,6 +44,10 @@ impl TableError {
 
     pub(crate) fn unanswered(table: &str) -> Self {
         Self { operation: "write to", table: table.to_owned(), source: TableFailure::Unanswered }
+    }
+
+    pub(crate) fn unread<E: ProvideErrorMetadata>(table: &str, error: &SdkError<E>) -> Self {
+        Self::read(table, CallError::from(error).into())
     }
 
     fn read(table: &str, source: TableFailure) -> Self {
@@ -213,6 +217,12 @@ impl Row {
         Some(self.0.get(name)?.as_b().ok()?.clone().into_inner())
     }
 
+    /// Its texts and numbers, as text.
+    pub(crate) fn texts(&self) -> BTreeMap<String, String> {
+        let text = |value: &AttributeValue| value.as_s().or_else(|_| value.as_n()).ok().cloned();
+        self.0.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+    }
+
     /// A time in milliseconds since the epoch.
     pub(crate) fn time_ms(&self, name: &str) -> Option<Timestamp> {
         Timestamp::from_millisecond(self.number(name)?).ok()
@@ -222,7 +232,7 @@ impl Row {
 /// The row that `get` asks for, if there is one.
 pub(crate) async fn read_one(table: &str, get: GetItemFluentBuilder) -> Result<Option<Row>, TableError> {
     let got = get.table_name(table).consistent_read(true).send().await;
-    let got = got.map_err(|error| TableError::read(table, CallError::from(&error).into()))?;
+    let got = got.map_err(|error| TableError::unread(table, &error))?;
     Ok(got.item.map(Row))
 }
 
@@ -232,14 +242,27 @@ pub(crate) async fn read_all<T: Ord>(
     scan: ScanFluentBuilder,
     parse: impl Fn(&Row) -> Option<T>,
 ) -> Result<Vec<T>, TableError> {
-    let mut items = scan.table_name(table).into_paginator().items().send();
     let mut rows = Vec::new();
-    while let Some(item) = items.next().await {
-        let item = item.map_err(|error| TableError::read(table, CallError::from(&error).into()))?;
-        rows.push(parse(&Row(item)).ok_or_else(|| TableError::foreign_row(table))?);
-    }
+    each(table, scan, |row| {
+        rows.push(parse(&row).ok_or_else(|| TableError::foreign_row(table))?);
+        Ok(())
+    })
+    .await?;
     rows.sort();
     Ok(rows)
+}
+
+/// Hands each row of `scan` to `take`, one after another.
+pub(crate) async fn each(
+    table: &str,
+    scan: ScanFluentBuilder,
+    mut take: impl FnMut(Row) -> Result<(), TableError>,
+) -> Result<(), TableError> {
+    let mut items = scan.table_name(table).into_paginator().items().send();
+    while let Some(item) = items.next().await {
+        take(Row(item.map_err(|error| TableError::unread(table, &error))?))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use learnink_aws::Env;
 use learnink_webhook::config::ConfigError;
-use learnink_webhook::{Event, HandlerError, HandlerResult, Message, MessageId, Router};
+use learnink_webhook::{Event, HandlerError, HandlerResult, MessageId, Router};
 use serde::Serialize;
 
-use crate::table::{LARGEST_ITEM_BYTES, Row, TableError, item_bytes, read_all, read_one};
+use crate::archive::{Record, Redaction};
+use crate::table::{LARGEST_ITEM_BYTES, Row, TableError, each, item_bytes, read_all, read_one};
 
 /// How long such an event is kept, in seconds: 90 days.
 const KEPT_FOR_S: i64 = 90 * 24 * 60 * 60;
@@ -127,27 +128,88 @@ impl UnknownEvents {
         read_all(&self.table, self.client.scan().projection_expression(columns), event).await
     }
 
-    /// The webhook of a kept event, as the receiver accepted it; `None` if it is not kept any more.
+    /// The record of a kept event, as the archive would keep it; `None` if the event is not kept any more.
     ///
     /// # Errors
     ///
     /// [`TableError`] when DynamoDB did not answer, or the row is not one of ours.
-    pub async fn message(&self, id: &MessageId) -> Result<Option<Message>, TableError> {
+    pub async fn record(&self, id: &MessageId) -> Result<Option<Record>, TableError> {
         let key = AttributeValue::S(id.to_string());
         let row = read_one(&self.table, self.client.get_item().key("message_id", key)).await?;
-        let Some(row) = row else { return Ok(None) };
-        let message = || {
-            Some(Message {
-                id: id.clone(),
-                signed_at_s: row.number("svix_timestamp")?,
-                signature: row.text("svix_signature")?,
-                received_at: received_at(&row)?,
-                event_type: None,
-                body: row.bytes("body")?,
-                part: None,
-                window: None,
-            })
-        };
-        message().map(Some).ok_or_else(|| TableError::foreign_row(&self.table))
+        let record = |row| record(&row).ok_or_else(|| TableError::foreign_row(&self.table));
+        row.map(record).transpose()
     }
+
+    /// Hands the record of each kept event to `take`. Of a row that is not one of ours it gets only the key.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when DynamoDB did not answer.
+    pub async fn each_record(&self, mut take: impl FnMut(Result<Record, String>)) -> Result<(), TableError> {
+        each(&self.table, self.client.scan(), |row| {
+            take(record(&row).ok_or_else(|| row.text("message_id").unwrap_or_default()));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes a kept event.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when DynamoDB did not confirm.
+    pub async fn delete(&self, id: &MessageId) -> Result<(), TableError> {
+        let key = AttributeValue::S(id.to_string());
+        let delete = self.client.delete_item().table_name(&self.table).key("message_id", key);
+        delete.send().await.map_err(|error| TableError::write(&self.table, &error))?;
+        Ok(())
+    }
+
+    /// Writes the redacted record of an event that is kept, without a signature.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] when DynamoDB did not confirm, or the event is not kept any more.
+    pub async fn redact(
+        &self,
+        id: &MessageId,
+        body: Vec<u8>,
+        redaction: Redaction,
+    ) -> Result<(), TableError> {
+        let number = |value: i64| AttributeValue::N(value.to_string());
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("message_id", AttributeValue::S(id.to_string()))
+            .update_expression(
+                "SET body = :body, redacted_at_ms = :at, redacted_places = :places REMOVE svix_signature",
+            )
+            .condition_expression("attribute_exists(message_id)")
+            .expression_attribute_values(":body", AttributeValue::B(Blob::new(body)))
+            .expression_attribute_values(":at", number(redaction.at.as_millisecond()))
+            .expression_attribute_values(":places", number(redaction.places.cast_signed()));
+        update.send().await.map_err(|error| TableError::write(&self.table, &error))?;
+        Ok(())
+    }
+}
+
+/// The record of a row; `None` if the row is not one of ours.
+fn record(row: &Row) -> Option<Record> {
+    let redacted_at = row.time_ms("redacted_at_ms");
+    let redaction = redacted_at.and_then(|at| {
+        let places = row.number("redacted_places")?.try_into().ok()?;
+        Some(Redaction { at, places })
+    });
+    Some(Record {
+        id: MessageId::parse(&row.text("message_id")?).ok()?,
+        signed_at_s: row.number("svix_timestamp")?,
+        signature: match redaction {
+            None => row.text("svix_signature")?,
+            Some(_) => String::new(),
+        },
+        received_at: received_at(row)?,
+        body: row.bytes("body")?,
+        redaction,
+    })
 }

@@ -94,9 +94,12 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(nothing());
     }
     match written.and_then(|written| output.keep().map(|()| written)) {
-        Ok(Written { rows, unreadable, too_long }) => {
+        Ok(Written { rows, unreadable, too_long, redacted }) => {
             let unread = if unreadable == 0 { String::new() } else { format!(", {unreadable} unreadable") };
             say(format!("{} exported{unread}", records(rows)));
+            if redacted > 0 {
+                say(format!("{} redacted: a learner was removed, and has null there", records(redacted)));
+            }
             if too_long > 0 {
                 say(format!(
                     "the data of {} has more than {LONGEST_CELL} characters, which Excel cuts; other programs, and \
@@ -170,6 +173,8 @@ fn is_closed(error: &anyhow::Error) -> bool {
 struct Written {
     rows: usize,
     unreadable: usize,
+    /// How many rows are of redacted records.
+    redacted: usize,
     /// How many rows of CSV have data longer than a cell of Excel.
     too_long: usize,
 }
@@ -281,6 +286,7 @@ impl Written {
         for row in &rows {
             format.row(row, output)?;
             self.too_long += usize::from(format.is_too_long(row));
+            self.redacted += usize::from(row.is_redacted);
         }
         self.rows += rows.len();
         Ok(())
@@ -298,6 +304,8 @@ struct Row {
     data: Box<RawValue>,
     #[serde(skip)]
     fingerprint: Fingerprint,
+    #[serde(skip)]
+    is_redacted: bool,
 }
 
 impl Row {
@@ -314,6 +322,7 @@ impl Row {
             occurred_at: envelope.occurred_at,
             received_at: record.received_at,
             fingerprint: record.fingerprint(),
+            is_redacted: record.redaction.is_some(),
         })
     }
 }
@@ -423,6 +432,7 @@ mod tests {
             signature: "v1,none".to_owned(),
             received_at: "2026-03-01T12:00:00.042Z".parse().unwrap(),
             body: body.into_bytes(),
+            redaction: None,
         };
         Row::of(&record).unwrap()
     }
@@ -459,6 +469,7 @@ mod tests {
             signature: "v1,none".to_owned(),
             received_at: "2026-03-01T12:00:00.042Z".parse().unwrap(),
             body: body.to_vec(),
+            redaction: None,
         };
         for body in [&b"not json"[..], b"", b"\xFF", b"[1]", b"{\"success\":true}"] {
             let row = Row::of(&record(body)).unwrap();

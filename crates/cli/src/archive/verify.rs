@@ -36,7 +36,8 @@ without it.
 Each bad record is one line with its name and the reason, and so is one that cannot be read. Of a
 stream's file, the line says the file, the line in it and the message id. A stream may keep a record
 twice: copies are counted once. The exit code is 0 when all are good, and 1 when any is not or there
-is none. What does not have the name of a record, such as a read-me or an inventory, is counted and
+is none. Records from which `learnink forget` has removed a learner cannot be proven, and are counted
+by themselves: `learnink acts` says how many there should be. What does not have the name of a record, such as a read-me or an inventory, is counted and
 not looked at. This command cannot notice that a record was deleted or moved; the versions that the
 bucket keeps show it.
 
@@ -85,9 +86,11 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     });
     let mut checks = stream::iter(checks).buffered(READS_AT_ONCE);
     let (mut good, mut bad, mut unreadable) = (Good::default(), 0_usize, 0_usize);
+    let mut redacted = 0_usize;
     while let Some((name, checked)) = checks.next().await {
         progress.inc(1);
         bad += checked.bad.len();
+        redacted += checked.redacted;
         unreadable += usize::from(checked.unreadable.is_some());
         let unreadable = checked.unreadable.map(|reason| (name.to_string(), reason));
         for (place, reason) in checked.bad.into_iter().chain(unreadable) {
@@ -97,13 +100,20 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     progress.finish_and_clear();
     let count = good.count + bad + unreadable;
-    anyhow::ensure!(count > 0, nothing());
+    anyhow::ensure!(count + redacted > 0, nothing());
     let count = records(count);
     output::print(match (bad, unreadable) {
         (0, 0) => format!("{count}, all signed by LearnInk"),
         (_, 0) => format!("{count}, {bad} bad"),
         _ => format!("{count}, {bad} bad, {unreadable} unreadable"),
     })?;
+    match redacted {
+        0 => {}
+        1 => output::print("1 record is redacted, after `learnink forget`: nothing proves it any more")?,
+        count => output::print(format!(
+            "{count} records are redacted, after `learnink forget`: nothing proves them any more"
+        ))?,
+    }
     match good.copies {
         0 => {}
         1 => output::print("1 copy of a record is not counted")?,
@@ -125,6 +135,8 @@ struct Checked {
     good: Vec<(Date, Fingerprint)>,
     /// Where, and why.
     bad: Vec<(String, String)>,
+    /// How many records are where they belong, and redacted.
+    redacted: usize,
     /// Why it cannot be read. That says nothing about the others.
     unreadable: Option<String>,
 }
@@ -173,13 +185,26 @@ async fn checked(
         Ok(bytes) => bytes,
         Err(error) => return Checked { unreadable: Some(error.to_string()), ..Checked::default() },
     };
-    let checked = Record::decode(&bytes).map_err(|error| error.to_string()).and_then(|record| {
-        check(name, &record, verifier)?;
-        Ok((day_of(record.received_at), record.fingerprint()))
-    });
-    match checked {
-        Ok(good) => Checked { good: vec![good], ..Checked::default() },
-        Err(reason) => Checked { bad: vec![(name.to_string(), reason)], ..Checked::default() },
+    let mut checked = Checked::default();
+    match Record::decode(&bytes) {
+        Ok(record) => checked.add(name, &record, verifier, || name.to_string()),
+        Err(error) => checked.bad.push((name.to_string(), error.to_string())),
+    }
+    checked
+}
+
+impl Checked {
+    /// Checks a record, which is bad at `place`.
+    fn add(&mut self, name: &Name, record: &Record, verifier: &Verifier, place: impl FnOnce() -> String) {
+        let checked = match record.redaction {
+            None => check(name, record, verifier),
+            Some(_) => is_in_place(name, record),
+        };
+        match (checked, record.redaction) {
+            (Ok(()), None) => self.good.push((day_of(record.received_at), record.fingerprint())),
+            (Ok(()), Some(_)) => self.redacted += 1,
+            (Err(reason), _) => self.bad.push((place(), reason)),
+        }
     }
 }
 
@@ -195,10 +220,7 @@ fn in_file(
     for (line, record) in file.records() {
         match record {
             Ok(record) if !is_selected(&record) => {}
-            Ok(record) => match check(name, &record, verifier) {
-                Ok(()) => checked.good.push((day_of(record.received_at), record.fingerprint())),
-                Err(reason) => checked.bad.push((line_of(name, line, Some(&record)), reason)),
-            },
+            Ok(record) => checked.add(name, &record, verifier, || line_of(name, line, Some(&record))),
             Err(error) => checked.bad.push((line_of(name, line, None), error.to_string())),
         }
     }
@@ -225,7 +247,12 @@ fn verifier(args: &Args) -> anyhow::Result<Verifier> {
 
 /// Why a record under that name, or in that file of a stream, is not a valid one, without quoting its content.
 pub(crate) fn check(name: &Name, record: &Record, verifier: &Verifier) -> Result<(), String> {
-    let webhook = proven(record, verifier)?;
+    proven(record, verifier)?;
+    is_in_place(name, record)
+}
+
+/// Whether a record is under the name that its content says, or in a file of a stream of its day.
+fn is_in_place(name: &Name, record: &Record) -> Result<(), String> {
     if name.is_of_a_file() {
         let day = day_of(record.received_at);
         let is_near = name.may_have(Some(day), Some(day));
@@ -236,12 +263,18 @@ pub(crate) fn check(name: &Name, record: &Record, verifier: &Verifier) -> Result
         };
     }
     // A genuine webhook that is not an event is kept too, without a type.
-    let expected = Name::of(&event_type(record), record.received_at, webhook.id());
+    let expected = Name::of(&event_type(record), record.received_at, &record.id);
     if *name == expected { Ok(()) } else { Err(format!("its content belongs under {expected}")) }
 }
 
+/// Why a redacted record is not sent again, or is not proven.
+pub(crate) const REDACTED: &str = "a learner was removed from it, and nothing proves the rest";
+
 /// The webhook of a record that one of the secrets proves, or why none does.
 pub(crate) fn proven(record: &Record, verifier: &Verifier) -> Result<VerifiedWebhook, String> {
+    if record.redaction.is_some() {
+        return Err(REDACTED.to_owned());
+    }
     let headers = record.headers();
     let headers = signature_headers(headers.iter().map(|(name, value)| (*name, value.as_str())));
     // As it was verified then: by the signature's age at that time, not today's.
@@ -276,6 +309,7 @@ mod tests {
             signature,
             received_at: Timestamp::from_second(SIGNED_AT_S + 2).unwrap(),
             body: body.into(),
+            redaction: None,
         }
     }
 
@@ -321,6 +355,22 @@ mod tests {
             let name = Name::of("", record.received_at, &record.id);
             assert_eq!(check(&name, &record, &Verifier::new(OLD).unwrap()), Ok(()), "{body}");
         }
+    }
+
+    #[test]
+    fn a_redacted_record_is_neither_good_nor_bad_and_has_to_be_in_its_place() {
+        let verifier = Verifier::new(OLD).unwrap();
+        let redacted =
+            record(OLD, BODY).redacted(BODY.replace("+254705408079", "-").into(), Timestamp::UNIX_EPOCH, 1);
+        let name = Name::of("example.type", redacted.received_at, &redacted.id);
+        let counts = |name: &Name| {
+            let mut checked = Checked::default();
+            checked.add(name, &redacted, &verifier, || name.to_string());
+            (checked.good.len(), checked.redacted, checked.bad.len())
+        };
+        assert_eq!(counts(&name), (0, 1, 0));
+        assert_eq!(counts(&Name::of("other.type", redacted.received_at, &redacted.id)), (0, 0, 1));
+        assert_eq!(check(&name, &redacted, &verifier), Err(REDACTED.to_owned()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use learnink_receiver::Verifier;
 use learnink_webhook::{Envelope, Message, MessageId};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::archive::verify::{check, proven};
+use crate::archive::verify::{REDACTED, check, proven};
 use crate::archive::{FILES_AT_ONCE, damaged_after, line_of};
 
 /// Where messages are kept.
@@ -217,16 +217,16 @@ impl Store {
                 let proof = || verifier.map_or(Ok(()), |verifier| check(name, &record, verifier));
                 Ok(judged(key, &record, wanted, proof))
             }
-            (_, Key::Row(_)) => match self.message(key).await? {
-                Some(message) => {
-                    let record = Record::from(&message);
+            (Self::Unknown(table), Key::Row(id)) => match of_row(table, id).await? {
+                Some(record) => {
                     let proof = || verifier.map_or(Ok(()), |verifier| proven(&record, verifier).map(drop));
                     Ok(judged(key, &record, wanted, proof))
                 }
                 // It expired meanwhile.
                 None => Ok(Judged::Other),
             },
-            (Self::Archive(_) | Self::Unknown(_), Key::Record(_) | Key::File(_) | Key::Line(..)) => {
+            (Self::Archive(_), Key::File(_) | Key::Line(..) | Key::Row(_))
+            | (Self::Unknown(_), Key::Record(_) | Key::File(_) | Key::Line(..)) => {
                 Err(format!("{} is kept elsewhere", key.name()))
             }
         }
@@ -249,15 +249,18 @@ impl Store {
                 let record = record.transpose().map_err(|error| error.to_string())?;
                 Ok(record.map(Record::into_message))
             }
-            (Self::Unknown(table), Key::Row(id)) => {
-                let row = table.message(id).await.map_err(anyhow::Error::from);
-                row.context("the row cannot be read").map_err(|error| format!("{error:#}"))
-            }
+            (Self::Unknown(table), Key::Row(id)) => Ok(of_row(table, id).await?.map(Record::into_message)),
             (Self::Unknown(_), Key::Record(_) | Key::Line(..))
             | (Self::Archive(_), Key::Row(_))
             | (_, Key::File(_)) => Err(format!("{} is kept elsewhere", key.name())),
         }
     }
+}
+
+/// The record of a row; `None` if it is not kept any more.
+async fn of_row(table: &UnknownEvents, id: &MessageId) -> Result<Option<Record>, String> {
+    let row = table.record(id).await.map_err(anyhow::Error::from);
+    row.context("the row cannot be read").map_err(|error| format!("{error:#}"))
 }
 
 /// What the lines of a stream's file are to a run. A line that cannot be read may be wanted, so it is named.
@@ -292,6 +295,10 @@ fn judged(key: &Key, record: &Record, wanted: &Wanted, proof: impl FnOnce() -> R
     if !wanted.has_type(&event_type) {
         return Judged::Other;
     }
+    // Even if nothing has to be proven: the ledger would take it for another message with the same id.
+    if record.redaction.is_some() {
+        return Judged::Unproven(REDACTED.to_owned());
+    }
     match (envelope, proof()) {
         (_, Err(reason)) => Judged::Unproven(reason),
         (Err(_), Ok(())) => Judged::NoEvent(record.id.clone()),
@@ -325,6 +332,7 @@ mod tests {
             signature: "v1,".to_owned(),
             received_at: received_at.parse().unwrap(),
             body: body.into(),
+            redaction: None,
         }
     }
 
@@ -373,6 +381,16 @@ mod tests {
         // What is not asked for is not proven either: it may be of a time whose secret nobody has.
         let early = record("msg_1", "2020-01-01T00:00:00Z", BODY);
         assert_eq!(judged(&Key::Row(early.id.clone()), &early, &wanted(), || panic!("asked")), Judged::Other);
+    }
+
+    #[test]
+    fn a_redacted_record_is_not_chosen_even_if_nothing_has_to_be_proven() {
+        let at = "2026-01-01T09:00:00Z";
+        let redacted = record("msg_1", at, BODY).redacted(BODY.into(), Timestamp::UNIX_EPOCH, 1);
+        assert_eq!(judge(&redacted, &wanted(), Ok(())), Judged::Unproven(REDACTED.to_owned()));
+        let early =
+            record("msg_1", "2020-01-01T00:00:00Z", BODY).redacted(BODY.into(), Timestamp::UNIX_EPOCH, 1);
+        assert_eq!(judge(&early, &wanted(), Ok(())), Judged::Other);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! One file of a stream: many records, a line each.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
+use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
 
 use super::record::{Record, RecordError};
 
@@ -55,11 +57,32 @@ impl RecordFile {
 
     /// The record in a line, from 1; `None` if the file has fewer lines.
     pub fn record(&self, line: usize) -> Option<Result<Record, RecordError>> {
+        self.line(line).map(Record::from_line)
+    }
+
+    /// The bytes of a line, from 1, with its line feed.
+    pub fn line(&self, line: usize) -> Option<&[u8]> {
         let index = line.checked_sub(1)?;
         let end = *self.ends.get(index)?;
         let start =
             index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or_default();
-        self.text.get(start..end).map(Record::from_line)
+        self.text.get(start..end)
+    }
+
+    /// The file with other lines in the place of some, in gzip: `with` says what stands in the place of a line, which may
+    /// be nothing, or `None` to keep it byte for byte. `None` if no line is left.
+    pub fn rewritten(&self, with: impl Fn(usize) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut encoder = GzEncoder::new(Vec::with_capacity(self.text.len() / 4), Compression::default());
+        let mut is_empty = true;
+        for line in 1..=self.lines() {
+            let new = with(line);
+            let bytes = new.as_deref().or_else(|| self.line(line)).unwrap_or_default();
+            is_empty &= bytes.is_empty();
+            // A `Vec` takes every byte.
+            encoder.write_all(bytes).ok()?;
+        }
+        let gzip = encoder.finish().ok()?;
+        (!is_empty).then_some(gzip)
     }
 
     /// Each line's number, from 1, and its record.
@@ -84,10 +107,6 @@ impl fmt::Debug for RecordFile {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
     use learnink_webhook::MessageId;
     use proptest::prelude::*;
 
@@ -100,6 +119,7 @@ mod tests {
             signature: "v1,c2lnbmF0dXJl".to_owned(),
             received_at: "2026-03-01T12:00:00Z".parse().unwrap(),
             body: body.to_vec(),
+            redaction: None,
         }
     }
 
@@ -159,7 +179,7 @@ mod tests {
     fn a_line_that_is_no_record_says_so_and_the_others_are_read() {
         let text = [
             record("msg_1", b"").to_line(),
-            b"{\"version\":2}\n".to_vec(),
+            b"{\"version\":3}\n".to_vec(),
             b"\n".to_vec(),
             record("msg_2", b"").to_line(),
         ];
@@ -167,9 +187,23 @@ mod tests {
         let read: Vec<_> =
             file.records().map(|(line, record)| (line, record.map(|record| record.id.to_string()))).collect();
         assert_eq!(read[0], (1, Ok("msg_1".to_owned())));
-        assert_eq!(read[1], (2, Err(RecordError::Version(2))));
+        assert_eq!(read[1], (2, Err(RecordError::Version(3))));
         assert!(matches!(read[2], (3, Err(RecordError::NotARecord { .. }))));
         assert_eq!((read[3].clone(), file.is_damaged()), ((4, Ok("msg_2".to_owned())), false));
+    }
+
+    #[test]
+    fn lines_are_replaced_or_dropped_and_the_others_stay_byte_for_byte() {
+        let file = RecordFile::decode(&gzip(&three()));
+        let new = record("msg_2", b"{}").to_line();
+        let with = |line| match line {
+            1 => Some(Vec::new()),
+            2 => Some(new.clone()),
+            _ => None,
+        };
+        let rewritten = RecordFile::decode(&file.rewritten(with).unwrap());
+        assert_eq!(rewritten.text, [new.as_slice(), file.line(3).unwrap()].concat());
+        assert!(file.rewritten(|_| Some(Vec::new())).is_none());
     }
 
     proptest! {

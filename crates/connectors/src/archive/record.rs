@@ -4,6 +4,9 @@
 //! line, in gzip: `gunzip` and a dozen lines in any language read and prove one. An object of its own has one such
 //! line, and a file of a stream has many. A change of shape gets another version number, and the code that reads
 //! version 1 stays.
+//!
+//! Version 2 is a record from which a learner's items were removed. It has no signature, because nothing proves the rest,
+//! and says in `redacted` when that was and how many places were changed.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -18,8 +21,11 @@ use learnink_webhook::message::{LARGEST_BODY_BYTES, Message, MessageId};
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
-/// The shape of record that this build writes, and the only one it reads.
+/// The shape of a record as it is kept.
 const VERSION: u32 = 1;
+
+/// The shape of a record from which something was removed.
+const REDACTED_VERSION: u32 = 2;
 
 /// The largest record in bytes of JSON: each byte of a body may take six, as `\u0000` does, and the headers
 /// are small.
@@ -41,13 +47,25 @@ pub struct Record {
     pub id: MessageId,
     /// The `svix-timestamp` header: when this delivery was signed, in Unix seconds.
     pub signed_at_s: i64,
-    /// The `svix-signature` header verbatim.
+    /// The `svix-signature` header verbatim; empty if the record is redacted.
     pub signature: String,
     /// When the receiver accepted it. It is not signed, but this system's own statement. It is within five minutes
     /// of `svix-timestamp`, because the receiver accepts nothing else.
     pub received_at: Timestamp,
-    /// The body exactly as it was signed.
+    /// The body exactly as it was signed, unless the record is redacted.
     pub body: Vec<u8>,
+    /// What was removed from it, if anything was. Such a record cannot be proven.
+    pub redaction: Option<Redaction>,
+}
+
+/// What was removed from a record because a learner asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redaction {
+    /// When, the last time.
+    pub at: Timestamp,
+    /// How many places of the body have `null` since, over all times.
+    pub places: u64,
 }
 
 /// Tells whether two records are copies of one.
@@ -74,7 +92,8 @@ pub enum RecordError {
     /// Another version of this program wrote it.
     #[error("it has version {0}, which this program does not read")]
     Version(u32),
-    /// `svix-id` or `svix-timestamp` does not have the form that the receiver accepts.
+    /// `svix-id` or `svix-timestamp` does not have the form that the receiver accepts, or the signature is not there;
+    /// a redacted record has none.
     #[error("its header `{0}` is malformed")]
     Header(&'static str),
     /// It has no body, two bodies, or one that is not base64.
@@ -89,6 +108,9 @@ struct Shape {
     version: u32,
     received_at: Timestamp,
     headers: Headers,
+    /// In version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    redacted: Option<Redaction>,
     /// The body, if it is UTF-8, as JSON text: the same characters, so the same bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     body: Option<String>,
@@ -104,8 +126,9 @@ struct Headers {
     id: String,
     #[serde(rename = "svix-timestamp")]
     timestamp: String,
-    #[serde(rename = "svix-signature")]
-    signature: String,
+    /// In version 1.
+    #[serde(rename = "svix-signature", default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
 }
 
 /// The version, whatever the other fields are.
@@ -122,11 +145,20 @@ impl From<&Message> for Record {
             signature: message.signature.clone(),
             received_at: message.received_at,
             body: message.body.clone(),
+            redaction: None,
         }
     }
 }
 
 impl Record {
+    /// The record with this body in place of its own, and without the signature, which does not prove it.
+    #[must_use]
+    pub fn redacted(self, body: Vec<u8>, at: Timestamp, places: usize) -> Self {
+        let before = self.redaction.map_or(0, |redaction| redaction.places);
+        let redaction = Redaction { at, places: before.saturating_add(places as u64) };
+        Self { signature: String::new(), body, redaction: Some(redaction), ..self }
+    }
+
     /// The headers that prove the body, by name.
     pub fn headers(&self) -> [(&'static str, String); 3] {
         [
@@ -138,7 +170,7 @@ impl Record {
 
     /// The message whose record it is, as the receiver accepted it.
     pub fn into_message(self) -> Message {
-        let Self { id, signed_at_s, signature, received_at, body } = self;
+        let Self { id, signed_at_s, signature, received_at, body, redaction: _ } = self;
         Message { id, signed_at_s, signature, received_at, event_type: None, body, part: None, window: None }
     }
 
@@ -177,8 +209,13 @@ impl Record {
             Err(_) => (None, Some(BASE64.encode(&self.body))),
         };
         let [(_, id), (_, timestamp), (_, signature)] = self.headers();
+        let (version, signature) = match self.redaction {
+            None => (VERSION, Some(signature)),
+            Some(_) => (REDACTED_VERSION, None),
+        };
         let headers = Headers { id, timestamp, signature };
-        Shape { version: VERSION, received_at: self.received_at, headers, body, body_base64 }
+        let redacted = self.redaction;
+        Shape { version, received_at: self.received_at, headers, redacted, body, body_base64 }
     }
 
     /// The bytes to store as one object: gzip of the line.
@@ -216,19 +253,25 @@ impl Record {
         let not_a_record =
             |error: serde_json::Error| RecordError::NotARecord { line: error.line(), column: error.column() };
         let version = serde_json::from_slice::<Versioned>(json).map_err(not_a_record)?.version;
-        if version != VERSION {
+        if ![VERSION, REDACTED_VERSION].contains(&version) {
             return Err(RecordError::Version(version));
         }
         let shape: Shape = serde_json::from_slice(json).map_err(not_a_record)?;
         let headers = shape.headers;
+        let (signature, redaction) = match (version, headers.signature, shape.redacted) {
+            (VERSION, Some(signature), None) => (signature, None),
+            (REDACTED_VERSION, None, Some(redaction)) => (String::new(), Some(redaction)),
+            _ => return Err(RecordError::Header("svix-signature")),
+        };
         let signed_at_s = headers.timestamp.parse().ok();
         // Another spelling of the number would be another header than the kept one.
         let signed_at_s = signed_at_s.filter(|second: &i64| second.to_string() == headers.timestamp);
         Ok(Self {
             id: MessageId::parse(&headers.id).map_err(|_| RecordError::Header("svix-id"))?,
             signed_at_s: signed_at_s.ok_or(RecordError::Header("svix-timestamp"))?,
-            signature: headers.signature,
+            signature,
             received_at: shape.received_at,
+            redaction,
             body: match (shape.body, shape.body_base64) {
                 (Some(text), None) => text.into_bytes(),
                 (None, Some(encoded)) => BASE64.decode(encoded).map_err(|_| RecordError::Body)?,
@@ -292,6 +335,7 @@ mod tests {
             signature: "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".to_owned(),
             received_at: Timestamp::from_millisecond(1_614_265_331_042).unwrap(),
             body: body.to_vec(),
+            redaction: None,
         }
     }
 
@@ -313,6 +357,29 @@ mod tests {
     }
 
     #[test]
+    fn a_redacted_record_says_so_and_has_no_signature() {
+        let at = |text: &str| text.parse().unwrap();
+        let redacted = record(b"{}").redacted(b"[null]".to_vec(), at("2026-01-02T00:00:00Z"), 1);
+        insta::assert_snapshot!(json(&redacted), @r#"{"version":2,"received_at":"2021-02-25T15:02:11.042Z","headers":{"svix-id":"msg_p5jXN8AQM9LWM0D4loKWxJek","svix-timestamp":"1614265330"},"redacted":{"at":"2026-01-02T00:00:00Z","places":1},"body":"[null]"}"#);
+        assert!(Record::decode(&redacted.encode()).unwrap() == redacted);
+        let again = redacted.clone().redacted(b"[]".to_vec(), at("2026-01-03T00:00:00Z"), 2);
+        assert_eq!(again.redaction, Some(Redaction { at: at("2026-01-03T00:00:00Z"), places: 3 }));
+        // Neither version with a part of the other.
+        let signed = json(&record(b"{}"));
+        for odd in [
+            json(&redacted).replace("\"version\":2", "\"version\":1"),
+            signed.replace("\"version\":1", "\"version\":2"),
+            json(&redacted).replace("\"svix-timestamp\"", "\"svix-signature\":\"v1,\",\"svix-timestamp\""),
+        ] {
+            assert_eq!(
+                Record::from_line(odd.as_bytes()),
+                Err(RecordError::Header("svix-signature")),
+                "{odd}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_no_record_says_why_and_repeats_nothing() {
         let good = json(&record(b"+254705408079"));
         let changed = |from, to| Record::decode(&gzip(&good.replace(from, to))).unwrap_err();
@@ -320,10 +387,10 @@ mod tests {
         let mut cut = record(b"{}").encode();
         cut.truncate(cut.len() - 9);
         assert_eq!(Record::decode(&cut), Err(RecordError::NotGzip));
-        assert_eq!(changed("\"version\":1", "\"version\":2"), RecordError::Version(2));
+        assert_eq!(changed("\"version\":1", "\"version\":3"), RecordError::Version(3));
         assert_eq!(changed("msg_p5", "msg.p5"), RecordError::Header("svix-id"));
         assert_eq!(changed("\"1614265330\"", "\"+1614265330\""), RecordError::Header("svix-timestamp"));
-        assert_eq!(changed("\"version\":1,\"received_at\"", "\"version\":2,\"at\""), RecordError::Version(2));
+        assert_eq!(changed("\"version\":1,\"received_at\"", "\"version\":3,\"at\""), RecordError::Version(3));
         assert_eq!(changed(",\"body\"", ",\"body_base64\":\"\",\"body\""), RecordError::Body);
         assert_eq!(changed(",\"body\"", ",\"body_base64\""), RecordError::Body);
         let twice = changed(",\"body\"", ",\"body\":\"\",\"body\"");

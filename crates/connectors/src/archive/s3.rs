@@ -24,6 +24,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_RETRIES: usize = 2;
 
+/// How long one request may take on an operator's machine, where files of a stream are read and written: some 64 MiB over
+/// any connection.
+const OPERATORS_REQUEST_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// How long a connection may take, so that a connection that died while the environment was frozen costs little
 /// time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,8 +57,10 @@ pub(super) fn client(
         .or_else(|| optional(&variable, "AWS_ENDPOINT_URL"))
         .or_else(|| endpoint_of(&region));
     let is_http = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let is_in_lambda = optional(&variable, "AWS_LAMBDA_FUNCTION_NAME").is_some();
+    let timeout = if is_in_lambda { REQUEST_TIMEOUT } else { OPERATORS_REQUEST_TIMEOUT };
     let client = ClientOptions::new()
-        .with_timeout(REQUEST_TIMEOUT)
+        .with_timeout(timeout)
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_content_type_for_suffix("gz", "application/gzip")
         .with_allow_http(is_http);
