@@ -8,6 +8,7 @@
 //! [`MOST_MESSAGES`] messages, [`MOST_BYTES`] and [`LONGEST`].
 
 mod query;
+mod rewrite;
 mod state;
 mod store;
 
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use self::query::{Counts, Filter, History, MessageHistory, Page, Row, Summary};
+pub use self::rewrite::{BodyChange, each_body, rewrite, vacuum};
 pub use self::state::State;
 use self::store::Store;
 
@@ -270,6 +272,14 @@ pub enum HistoryError {
         /// Its error.
         source: rusqlite::Error,
     },
+    /// Its content is of no use.
+    #[error("{} {why}", quoted(path))]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why, in words.
+        why: &'static str,
+    },
     /// A stored entry is not one.
     #[error("an entry of the history cannot be read")]
     Entry(#[from] serde_json::Error),
@@ -306,6 +316,11 @@ pub struct Opened {
     pub notice: Option<Notice>,
 }
 
+/// The file of the history in a state folder.
+pub fn file(folder: &Path) -> PathBuf {
+    folder.join("history.sqlite")
+}
+
 /// Opens `history.sqlite` in the state folder, which must exist, and starts its writer.
 ///
 /// `now` is asked for what is older than [`LONGEST`], and names a file that is moved aside: one that is damaged, or
@@ -316,7 +331,7 @@ pub struct Opened {
 /// [`HistoryError`] if neither the old file nor a new one can be used, for example because the disk is full or another
 /// program holds a lock. Then the old file stays where it is.
 pub fn open(folder: &Path, now: fn() -> Timestamp) -> Result<Opened, HistoryError> {
-    let path = folder.join("history.sqlite");
+    let path = file(folder);
     let (mut store, notice) = Store::open(&path, now())?;
     let (sender, receiver) = sync_channel(MOST_WAITING);
     let (publisher, changes) = watch::channel(store.newest()?);

@@ -536,31 +536,92 @@ impl JournalFile {
     }
 }
 
+/// What becomes of a message in a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JournalChange {
+    /// It stays.
+    Kept,
+    /// It goes.
+    Removed,
+    /// This request takes its place.
+    Replaced(String),
+}
+
+/// Hands each `SendMessage` request in a journal to `take`, as JSON, also those of messages that were deleted since:
+/// their bytes are still in the file.
+///
+/// # Errors
+///
+/// [`LocalSqsError`] if the journal cannot be read, or is damaged.
+pub fn each_in_journal(path: &Path, mut take: impl FnMut(&str)) -> Result<(), LocalSqsError> {
+    each_line(path, |_, line| {
+        if let Line::Sent { request, .. } = line {
+            take(request.get());
+        }
+    })
+}
+
+/// Writes a journal anew: without the messages that were deleted, and with `change` applied to each of the others. No
+/// pipeline may run on it meanwhile. Does nothing if there is no journal.
+///
+/// # Errors
+///
+/// [`LocalSqsError`] if the journal cannot be read or written, or is damaged; then it stays as it was.
+pub fn rewrite_journal(
+    path: &Path,
+    mut change: impl FnMut(&str) -> JournalChange,
+) -> Result<(), LocalSqsError> {
+    let io_error = |source| LocalSqsError::Journal { path: path.to_owned(), source };
+    if !path.try_exists().map_err(io_error)? {
+        return Ok(());
+    }
+    let mut next = JournalFile::create(&path.with_extension("new")).map_err(io_error)?;
+    for (id, request) in read_journal(path)? {
+        let request = match change(request.get()) {
+            JournalChange::Kept => request,
+            JournalChange::Removed => continue,
+            JournalChange::Replaced(request) => {
+                RawValue::from_string(request).map_err(|error| io_error(error.into()))?
+            }
+        };
+        next.append(&Line::Sent { id, request }).map_err(io_error)?;
+    }
+    fs::rename(&next.path, path).map_err(io_error)
+}
+
 /// The SQS message ids and the requests of the messages that were sent and not deleted, in the order of their sends.
 fn read_journal(path: &Path) -> Result<Vec<(String, Box<RawValue>)>, LocalSqsError> {
+    let mut kept: HashMap<String, (usize, Box<RawValue>)> = HashMap::new();
+    each_line(path, |index, line| match line {
+        Line::Sent { id, request } => {
+            kept.insert(id, (index, request));
+        }
+        Line::Deleted { id } => {
+            kept.remove(&id);
+        }
+    })?;
+    let mut kept: Vec<_> = kept.into_iter().collect();
+    kept.sort_unstable_by_key(|(_, (index, _))| *index);
+    Ok(kept.into_iter().map(|(id, (_, request))| (id, request)).collect())
+}
+
+/// The lines of a journal, from 0; none if there is no journal.
+fn each_line(path: &Path, mut take: impl FnMut(usize, Line)) -> Result<(), LocalSqsError> {
     let io_error = |source| LocalSqsError::Journal { path: path.to_owned(), source };
     let journal = match fs::read(path) {
         Ok(journal) => journal,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io_error(error)),
     };
-    let mut kept: HashMap<String, (usize, Box<RawValue>)> = HashMap::new();
     for (index, line) in journal.split_inclusive(|byte| *byte == b'\n').enumerate() {
         match serde_json::from_slice(line) {
-            Ok(Line::Sent { id, request }) => {
-                kept.insert(id, (index, request));
-            }
-            Ok(Line::Deleted { id }) => {
-                kept.remove(&id);
-            }
+            Ok(line) => take(index, line),
             // The process was killed in the middle of the last line, before that was confirmed.
             Err(_) if !line.ends_with(b"\n") => break,
             Err(_) => return Err(LocalSqsError::Damaged { path: path.to_owned(), line: index + 1 }),
         }
     }
-    let mut kept: Vec<_> = kept.into_iter().collect();
-    kept.sort_unstable_by_key(|(_, (index, _))| *index);
-    Ok(kept.into_iter().map(|(id, (_, request))| (id, request)).collect())
+    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the laptop's edge, where SQS would read the clock")]
@@ -620,6 +681,36 @@ mod tests {
         fs::write(&path, "{\"deleted\":{\"id\":\"a\"}}\nnonsense\n").unwrap();
         let error = read_journal(&path).unwrap_err().to_string();
         assert!(error.contains("is damaged in line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_rewritten_journal_has_no_byte_of_what_was_deleted_removed_or_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queues.jsonl");
+        rewrite_journal(&path, |_| JournalChange::Removed).unwrap();
+        assert!(!path.exists());
+        let mut journal = journal(folder.path());
+        for id in ["first", "second", "third", "fourth"] {
+            journal.sent(id, request(id)).unwrap();
+        }
+        delete(&mut journal, "first");
+        let mut all = Vec::new();
+        each_in_journal(&path, |request| all.push(request.to_owned())).unwrap();
+        assert_eq!(all.len(), 4);
+        let change = |request: &str| match request {
+            r#"{"MessageBody":"second"}"# => JournalChange::Removed,
+            r#"{"MessageBody":"third"}"# => JournalChange::Replaced(r#"{"MessageBody":"3"}"#.to_owned()),
+            _ => JournalChange::Kept,
+        };
+        rewrite_journal(&path, change).unwrap();
+        assert_eq!(kept(folder.path()), [r#"{"MessageBody":"3"}"#, r#"{"MessageBody":"fourth"}"#]);
+        let bytes = fs::read_to_string(&path).unwrap();
+        assert!(!bytes.contains("first") && !bytes.contains("second"), "{bytes}");
+        // Its name is the id that SQS gave it.
+        assert_eq!(bytes.matches("third").count(), 1, "{bytes}");
+        // What is not JSON leaves the journal as it was.
+        rewrite_journal(&path, |_| JournalChange::Replaced("{".to_owned())).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), bytes);
     }
 
     #[tokio::test]

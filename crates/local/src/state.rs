@@ -121,7 +121,7 @@ impl State {
 
     /// The file of the messages.
     pub fn journal(&self) -> PathBuf {
-        self.folder.join("queues.jsonl")
+        journal_file(&self.folder)
     }
 }
 
@@ -231,6 +231,11 @@ pub(crate) fn read_secret(path: &Path) -> Result<Option<String>, StateError> {
 /// The file of the tables of the pipeline in `folder`.
 pub fn database_file(folder: &Path) -> PathBuf {
     folder.join("tables.sqlite")
+}
+
+/// The file of the messages on the queues of the pipeline in `folder`.
+pub fn journal_file(folder: &Path) -> PathBuf {
+    folder.join("queues.jsonl")
 }
 
 /// The file of the signing secret of the pipeline in `folder`.

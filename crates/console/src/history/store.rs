@@ -148,6 +148,14 @@ impl Store {
     }
 }
 
+/// The file that is there, for [`super::rewrite`].
+pub(super) fn existing(path: &Path) -> Result<Connection, HistoryError> {
+    usable(path).map_err(|unusable| match unusable {
+        Unusable::Content(why) => HistoryError::Unusable { path: path.to_owned(), why },
+        Unusable::Failed(source) => HistoryError::Sqlite { doing: "open", source },
+    })
+}
+
 /// Makes the file if there is none, and lets only its owner read it. `SQLite` gives the same rights to the files
 /// beside it.
 fn protect(path: &Path) -> Result<(), HistoryError> {
