@@ -35,6 +35,7 @@ mod deployed;
 mod deployed_letters;
 mod doctor;
 mod faults;
+mod forget;
 mod forward;
 mod killed;
 mod lambda;

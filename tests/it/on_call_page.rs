@@ -21,10 +21,10 @@ use crate::tail;
 const ON_THE_PAGE: &str = "learnink-webhooks-production";
 const STACK: &str = "on-call-page";
 
-/// The actions of the on-call role.
-fn allowed() -> BTreeSet<String> {
-    let page = read("docs/deploy.md");
-    let (_, policy) = page.split_once("--policy-name learnink-webhooks-on-call --policy-document '").unwrap();
+/// The actions of a role that a page has.
+pub(crate) fn allowed(page: &str, role: &str) -> BTreeSet<String> {
+    let page = read(page);
+    let (_, policy) = page.split_once(&format!("--policy-name {role} --policy-document '")).unwrap();
     let policy: Value = serde_json::from_str(policy.split_once('\'').unwrap().0).unwrap();
     let statements = policy["Statement"].as_array().unwrap().iter();
     let actions = statements.flat_map(|statement| match &statement["Action"] {
@@ -114,7 +114,11 @@ async fn whoever_follows_the_on_call_page_repairs_what_it_is_about_and_needs_no_
     // The page's stack is not made from the template: those of the other commands are tested with them.
     let mut needed = recorded.actions();
     needed.extend(doctor::ACTIONS.into_iter().chain(secret::ACTIONS).chain(tail::ACTIONS).map(str::to_owned));
-    assert_eq!(needed, allowed(), "the rights that the commands need, and those of the role");
+    assert_eq!(
+        needed,
+        allowed("docs/deploy.md", "learnink-webhooks-on-call"),
+        "the rights that the commands need, and those of the role"
+    );
 }
 
 #[test]

@@ -73,13 +73,13 @@ fn actions(method: &Method, uri: &Uri, headers: &HeaderMap, body: &str) -> Vec<S
             .map(partiql_action)
             .collect();
     }
+    if service == "s3" {
+        return s3_actions(method, uri.query().unwrap_or_default(), headers.contains_key("if-match"))
+            .iter()
+            .map(|name| format!("s3:{name}"))
+            .collect();
+    }
     let name = match (service, target, query) {
-        ("s3", ..)
-            if *method == Method::GET && uri.query().is_some_and(|query| query.contains("list-type=")) =>
-        {
-            "ListBucket"
-        }
-        ("s3", ..) if *method == Method::GET => "GetObject",
         // An action for a batch of messages is that for one.
         ("sqs", target, _) => target.strip_suffix("Batch").unwrap_or(target),
         (_, "", query) => query,
@@ -92,6 +92,24 @@ fn actions(method: &Method, uri: &Uri, headers: &HeaderMap, body: &str) -> Vec<S
     // The IAM prefix of CloudWatch and others is not the name under which they are signed.
     let prefix = if service == "monitoring" { "cloudwatch" } else { service };
     vec![format!("{prefix}:{name}")]
+}
+
+/// The actions of a call of S3, by its query.
+/// Source: Amazon S3 user guide, "Required permissions for Amazon S3 API operations".
+fn s3_actions(method: &Method, query: &str, is_conditional: bool) -> &'static [&'static str] {
+    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    match method.as_str() {
+        "GET" if has("list-type") => &["ListBucket"],
+        "GET" if has("versions") => &["ListBucketVersions"],
+        "GET" if has("retention") => &["GetObjectRetention"],
+        "GET" if has("versionId") => &["GetObjectVersion"],
+        "GET" => &["GetObject"],
+        // Source: Amazon S3 user guide, "How to prevent object overwrites with conditional writes".
+        "PUT" if is_conditional => &["GetObject", "PutObject"],
+        "PUT" => &["PutObject"],
+        "DELETE" if has("versionId") => &["DeleteObjectVersion"],
+        other => panic!("a call of S3 that no role has: {other}"),
+    }
 }
 
 fn partiql_action(verb: &str) -> String {

@@ -19,7 +19,7 @@ use crate::stack::{InAws, Stack};
 use crate::{aws, variable};
 
 /// How many objects are read at a time. Bodies are up to 6 MiB, so this also limits the memory.
-const READS_AT_ONCE: usize = 32;
+pub(crate) const READS_AT_ONCE: usize = 32;
 
 /// How many files of a stream are read at a time. Each is up to 1 GiB, decompressed, and some 64 MiB usually.
 pub(crate) const FILES_AT_ONCE: usize = 2;
@@ -174,7 +174,7 @@ impl OpenArchive {
 }
 
 /// The variable with the archive's location, which the consumer reads too.
-const VARIABLE: &str = "LEARNINK_ARCHIVE";
+pub(crate) const VARIABLE: &str = "LEARNINK_ARCHIVE";
 
 /// The environment as the handlers read it: an archive in a folder is named by a URL there.
 pub(crate) fn variable_for_handlers(name: &str) -> Option<String> {

@@ -5,6 +5,7 @@ mod credentials;
 pub(crate) mod lambda;
 pub(crate) mod logs;
 pub(crate) mod request;
+pub(crate) mod s3;
 pub(crate) mod sns;
 
 use std::sync::{Arc, Mutex, PoisonError};

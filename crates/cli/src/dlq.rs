@@ -2,7 +2,8 @@
 
 mod cause;
 mod drop;
-mod file;
+pub(crate) mod erase;
+pub(crate) mod file;
 pub(crate) mod letter;
 mod pass;
 pub(crate) mod queue;
@@ -301,6 +302,11 @@ impl OpenQueues {
             count: group.count,
         });
         Ok(Sample { looked_at: look.letters.len(), causes: causes.collect() })
+    }
+
+    /// How many messages wait on the source queue, or are in flight.
+    pub(crate) async fn waiting(&self) -> anyhow::Result<usize> {
+        self.source()?.count().await
     }
 
     /// The queue that a redrive sends to.

@@ -92,6 +92,11 @@ impl OpenLedger {
         self.answered(self.ledger.close_replay_window(id, closing).await)
     }
 
+    /// Lets an entry be of another payload.
+    pub(crate) async fn replace_payload(&self, id: &EntryId, from: &str, to: &str) -> anyhow::Result<()> {
+        self.answered(self.ledger.replace_payload(id, from, to).await)
+    }
+
     /// Keeps an act, in place of an earlier one with its id.
     pub(crate) async fn record_act(&self, act: &Act) -> anyhow::Result<()> {
         self.answered(self.ledger.record_act(act).await)

@@ -13,6 +13,7 @@ mod completions;
 mod dev;
 mod dlq;
 mod doctor;
+mod forget;
 mod input;
 mod ledger;
 mod load;
@@ -89,6 +90,10 @@ enum Command {
     /// Prove and export the records that the `archive` handler keeps
     #[command(subcommand)]
     Archive(archive::Command),
+    /// Erase everything that is stored of a learner who asks for it
+    Forget(Box<forget::Args>),
+    /// Give a learner what is stored of them
+    Export(forget::export::Args),
     /// Say why a webhook's signature fails
     Verify(verify::Args),
     /// Show, store and rotate the signing secret, and store the push sender's
@@ -159,6 +164,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Tail(args) => tail::run(&args).await,
         Command::Archive(command) => archive::run(command).await,
+        Command::Forget(args) => forget::run(&args).await,
+        Command::Export(args) => forget::export::run(&args).await,
         Command::Verify(args) => verify::run(&args).await,
         Command::Secret(command) => secret::run(command).await,
         Command::Catalog(args) => catalog::run(&args),

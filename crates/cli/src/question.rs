@@ -32,6 +32,11 @@ pub(crate) enum Answer {
 pub(crate) struct NoTerminal;
 
 impl Consent {
+    /// Whether the answer is given already, so that nobody sees the question.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.yes
+    }
+
     /// Fails if a question could not be asked.
     pub(crate) fn check(&self) -> Result<(), NoTerminal> {
         if self.yes || io::stdin().is_terminal() { Ok(()) } else { Err(NoTerminal) }

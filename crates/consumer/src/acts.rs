@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 pub struct Act {
     /// Names the act. Shape: 8 of `a-z` and `0-9`.
     pub id: String,
-    /// What was done: `redrive`, `drop`, `restore`, `replay run`, `secret put`, `secret rotate` or
+    /// What was done: `redrive`, `drop`, `restore`, `replay run`, `forget`, `secret put`, `secret rotate` or
     /// `secret drop-previous`. Text, because a newer version may know more.
     pub action: String,
     /// Who did it.
     pub by: String,
     /// Where: the queue or the secret, as the command named it.
     pub place: String,
-    /// Which messages were asked for, as options of the command; of a secret only its fingerprint.
+    /// Which messages were asked for, as options of the command; of a secret only its fingerprint, and of a learner only
+    /// the options.
     pub filter: String,
     /// Why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,7 +30,7 @@ pub struct Act {
     /// When it ended; `None` while it runs, or if it was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// How many messages or secrets it was about.
+    /// How many messages or secrets it was about; of a learner, how many places in all stores.
     pub selected: u64,
     /// For how many of them it is done.
     pub done: u64,

@@ -7,7 +7,10 @@ use anyhow::Context;
 use aws_config::SdkConfig;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+    UriPathNormalizationMode, sign,
+};
 use aws_sigv4::sign::v4::SigningParams;
 use aws_smithy_runtime_api::client::identity::Identity;
 use jiff::{SignedDuration, Timestamp};
@@ -74,6 +77,10 @@ pub(crate) const LOGS: Service =
 /// Knows subscriptions. Query protocol.
 pub(crate) const SNS: Service =
     Service { name: "sns", prefix: "sns", endpoint: "AWS_ENDPOINT_URL_SNS", json: "" };
+
+/// Keeps objects. REST XML.
+pub(crate) const S3: Service =
+    Service { name: "s3", prefix: "s3", endpoint: "AWS_ENDPOINT_URL_S3", json: "" };
 
 /// A call failed. The text of AWS is left out: it can quote a request.
 #[derive(Debug, thiserror::Error)]
@@ -258,6 +265,20 @@ impl Client {
         serde_json::from_str(&answer.await?).map_err(|_| RequestError::Unreadable)
     }
 
+    /// A call by REST, answered in XML or not at all. `path` is encoded as AWS encodes it.
+    pub(crate) async fn rest(
+        &self,
+        action: &str,
+        method: &'static str,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<String, RequestError> {
+        let mut url = self.endpoint.clone();
+        url.set_path(path);
+        url.query_pairs_mut().extend_pairs(query);
+        self.call(Outgoing { action, method, url, headers: Vec::new(), body: String::new() }).await
+    }
+
     /// The body of the answer. A call that AWS throttles is repeated.
     async fn call(&self, request: Outgoing<'_>) -> Result<String, RequestError> {
         let action = format!("{}:{}", self.service.prefix, request.action);
@@ -295,7 +316,7 @@ impl Client {
         let provider =
             provider.ok_or_else(|| RequestError::NoCredentials(CredentialsError::not_loaded_no_source()))?;
         let credentials = provider.provide_credentials().await.map_err(RequestError::NoCredentials)?;
-        signed(request, self.service, region(&self.aws), &credentials.into())
+        signed(request, self.service, region(&self.aws), &credentials.into(), now())
             .map_err(|error| RequestError::NoCredentials(CredentialsError::unhandled(error)))
     }
 }
@@ -306,13 +327,14 @@ fn signed(
     service: Service,
     region: &str,
     identity: &Identity,
+    at: Timestamp,
 ) -> anyhow::Result<reqwest::Request> {
     let params = SigningParams::builder()
         .identity(identity)
         .region(region)
         .name(service.name)
-        .time(system_time(now()))
-        .settings(SigningSettings::default())
+        .time(system_time(at))
+        .settings(settings(service))
         .build()?
         .into();
     let headers = request.headers.iter().map(|(name, value)| (*name, value.as_str()));
@@ -329,6 +351,18 @@ fn signed(
     let mut signed = unsigned.body(request.body.clone())?;
     signature.apply_to_request_http1x(&mut signed);
     Ok(signed.try_into()?)
+}
+
+/// S3 signs the path as it is sent, and wants the hash of the body in a header.
+/// Source: Amazon S3 API reference, "Signature Calculations for the Authorization Header".
+fn settings(service: Service) -> SigningSettings {
+    let mut settings = SigningSettings::default();
+    if service == S3 {
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    }
+    settings
 }
 
 fn date(headers: &HeaderMap) -> Option<&str> {
@@ -370,6 +404,7 @@ fn refused(action: &str, status: u16, code: &str, message: &str) -> RequestError
         _ if has("AccessDenied") || has("AuthorizationError") || has("UnauthorizedOperation") => {
             RequestError::Denied { action: action.to_owned() }
         }
+        "SlowDown" => RequestError::Throttled { code },
         _ if status == 429 || has("Throttl") || has("TooManyRequests") => RequestError::Throttled { code },
         _ if status == 404 || has("NotFound") || has("NonExistentQueue") => RequestError::NotFound { code },
         _ if status == 403 => RequestError::Denied { action: action.to_owned() },
@@ -394,6 +429,12 @@ fn code_and_message(answer: &Answer) -> (String, String) {
     }
     if let Ok(Xml { error }) = quick_xml::de::from_str(&answer.body) {
         return (error.code, error.message);
+    }
+    // S3's error has nothing around it.
+    if answer.body.contains("<Code>")
+        && let Ok(Fields { code, message }) = quick_xml::de::from_str(&answer.body)
+    {
+        return (code, message);
     }
     let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let text = |names: &[&str]| {
@@ -514,7 +555,7 @@ mod tests {
             headers: vec![("x-amz-target", "t".to_owned())],
             body: String::new(),
         };
-        let signed = signed(&request, LAMBDA, "eu-west-1", &credentials.into()).unwrap();
+        let signed = signed(&request, LAMBDA, "eu-west-1", &credentials.into(), now()).unwrap();
         let authorization = signed.headers()["authorization"].to_str().unwrap();
         assert!(authorization.contains("/eu-west-1/lambda/aws4_request"), "{authorization}");
         assert!(authorization.contains("x-amz-target") && !authorization.contains("hush"), "{authorization}");
@@ -528,5 +569,24 @@ mod tests {
         assert_eq!(domain("us-gov-west-1"), "amazonaws.com");
         assert_eq!(domain("cn-north-1"), "amazonaws.com.cn");
         assert_eq!(domain("eusc-de-east-1"), "amazonaws.eu");
+    }
+
+    /// Source: Amazon S3 API reference, "Examples: Signature Calculations", "GET Bucket (List Objects)".
+    #[test]
+    fn a_request_to_s3_has_the_signature_of_its_documentation() {
+        let request = Outgoing {
+            action: "ListBucket",
+            method: "GET",
+            url: "https://examplebucket.s3.amazonaws.com/?max-keys=2&prefix=J".parse().unwrap(),
+            headers: Vec::new(),
+            body: String::new(),
+        };
+        let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+        let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", secret, None, None, "test");
+        let at = "2013-05-24T00:00:00Z".parse().unwrap();
+        let signed = signed(&request, S3, "us-east-1", &credentials.into(), at).unwrap();
+        let header = signed.headers()["authorization"].to_str().unwrap();
+        let signature = "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7";
+        assert!(header.ends_with(&format!("Signature={signature}")), "{header}");
     }
 }

@@ -105,7 +105,7 @@ impl Outgoing {
 }
 
 /// A file that only its owner may read, and that did not exist.
-pub(super) fn create(path: &Path) -> anyhow::Result<File> {
+pub(crate) fn create(path: &Path) -> anyhow::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -121,7 +121,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
         Ok(Self { path: path.to_owned(), file: create(path)? })
     }
 

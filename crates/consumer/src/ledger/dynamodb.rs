@@ -221,6 +221,29 @@ impl DynamoDbLedger {
         }
     }
 
+    /// Lets the entry of a message, or of a part of its list, be of another payload: `learnink forget` has removed a
+    /// learner from its dead letter. Both are [`payload_sha256`](crate::ledger::payload_sha256)s. Without it, a redrive
+    /// would be taken for another message with the same id. An entry of a third payload stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when DynamoDB did not answer.
+    pub async fn replace_payload(&self, id: &EntryId, from: &str, to: &str) -> Result<(), LedgerError> {
+        let update = self
+            .update_item(id.as_str())
+            .update_expression("SET payload_sha256 = :to")
+            .condition_expression("payload_sha256 = :from")
+            .expression_attribute_values(":from", string(from))
+            .expression_attribute_values(":to", string(to));
+        match update.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
+                _ => Err(failed("change an entry", &error)),
+            },
+        }
+    }
+
     /// Claims and settles an entry that no message has, with the statements of every message, and deletes it. `name`
     /// is unique. It is for the person on call: nothing else proves that this DynamoDB takes the statements.
     ///
