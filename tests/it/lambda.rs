@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use futures_util::FutureExt;
 use learnink_connectors::progress::Learners;
 use learnink_local::EventSource;
+use learnink_telemetry::BUILD;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, QueuePair, ministack_endpoint};
 use learnink_tests::fake_aws::{FakeAws, Fate, TestCertificate};
@@ -122,6 +123,12 @@ fn assert_is_private(output: &str) {
     }
 }
 
+/// Each line of a log says which code wrote it.
+fn assert_names_its_build(output: &str) {
+    let lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["build"] == BUILD), "{output}");
+}
+
 #[tokio::test]
 async fn the_real_binaries_take_a_signed_webhook_to_the_learners_table() {
     let stack = Stack::start().await;
@@ -148,6 +155,7 @@ async fn the_real_binaries_take_a_signed_webhook_to_the_learners_table() {
     for output in [receiver.into_output().await, consumer.into_inner().into_output().await] {
         assert!(output.contains(r#""message.id":"msg_1""#), "{output}");
         assert_is_private(&output);
+        assert_names_its_build(&output);
     }
 }
 
@@ -321,6 +329,7 @@ async fn a_function_that_is_not_configured_says_which_variable_is_missing() {
         let function = Function::start(binary(name), &[]).await;
         let output = function.wait_output().await;
         assert!(output.contains(&format!("{variable} is not set; set it to ")), "{output}");
+        assert_names_its_build(&output);
     }
 }
 

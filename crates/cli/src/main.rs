@@ -47,7 +47,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Receive LearnInk's webhooks: try the pipeline here, send it webhooks, see their results.
 #[derive(Parser)]
-#[command(name = "learnink", version, max_term_width = 100)]
+#[command(name = "learnink", version = learnink_telemetry::BUILD, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
-use learnink_telemetry::Place;
+use learnink_telemetry::{BUILD, Place};
 use serde::{Deserialize, Deserializer};
 
 use crate::{Consumer, Invocation};
@@ -74,6 +74,7 @@ impl Environment {
         let place = Place {
             function: &event.context.env_config.function_name,
             version: &event.context.env_config.version,
+            build: BUILD,
             invocation_id: id,
             is_cold: self.is_cold.swap(false, Ordering::Relaxed),
         };

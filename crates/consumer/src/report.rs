@@ -445,8 +445,13 @@ mod tests {
     }
 
     fn line(record: &RecordReport) -> String {
-        let place =
-            Place { function: "learnink-consumer", version: "7", invocation_id: "i-1", is_cold: false };
+        let place = Place {
+            function: "learnink-consumer",
+            version: "7",
+            build: "0.1.0",
+            invocation_id: "i-1",
+            is_cold: false,
+        };
         String::from_utf8(record.line(place).into_line()).unwrap()
     }
 

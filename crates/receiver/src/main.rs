@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use learnink_receiver::config::SecretSource;
 use learnink_receiver::{Answer, Config, GatewayEvent, Receiver, SigningSecrets, SqsQueue};
-use learnink_telemetry::Place;
+use learnink_telemetry::{BUILD, Place};
 
 /// How long the first call to SQS may delay the start of the function. Lambda allows 10 s in all.
 const LONGEST_PRIMING: Duration = Duration::from_secs(2);
@@ -58,6 +58,7 @@ impl Environment {
         let place = Place {
             function: &event.context.env_config.function_name,
             version: &event.context.env_config.version,
+            build: BUILD,
             invocation_id: &event.context.request_id,
             is_cold: self.is_cold.swap(false, Ordering::Relaxed),
         };

@@ -225,6 +225,7 @@ fn place() -> Place<'static> {
     Place {
         function: "learnink-webhooks-staging-receiver",
         version: "7",
+        build: "0.1.0+1a2b3c4d5e",
         invocation_id: "req-1",
         is_cold: true,
     }

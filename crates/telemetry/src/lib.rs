@@ -10,7 +10,7 @@
 
 mod wide_event;
 
-use std::io;
+use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 
 use tracing::Subscriber;
@@ -20,6 +20,10 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
 pub use wide_event::{Dimensions, NAMESPACE, Place, Unit, WideEvent};
+
+/// The version of the product, and the commit of an optimised build: `0.1.0+1a2b3c4d5e`. `.dirty` follows if the sources
+/// differed from that commit. Other builds, and those outside a repository, are only the version.
+pub const BUILD: &str = env!("LEARNINK_BUILD");
 
 /// The crates whose lines follow the requested level.
 const OURS: [&str; 3] = ["learnink", "receiver", "consumer"];
@@ -54,8 +58,34 @@ where
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
-        .with_writer(writer);
+        .with_writer(WithBuild(writer));
     tracing_subscriber::registry().with(targets).with(lines)
+}
+
+/// Adds [`BUILD`] to the end of each line. The formatter has no fields of its own.
+struct WithBuild<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for WithBuild<W> {
+    type Writer = WithBuild<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        WithBuild(self.0.make_writer())
+    }
+}
+
+impl<W: Write> Write for WithBuild<W> {
+    /// The formatter passes whole lines.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match line.strip_suffix(b"}\n") {
+            Some(open) => self.0.write_all(&[open, b",\"build\":\"", BUILD.as_bytes(), b"\"}\n"].concat())?,
+            None => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
@@ -100,6 +130,16 @@ mod tests {
             rest.starts_with(r#","level":"WARN","message":"refused a request","outcome":"refused""#),
             "{line}"
         );
+    }
+
+    #[test]
+    fn each_line_says_which_code_wrote_it() {
+        for line in [capture(None, || tracing::info!("x")), capture(None, || tracing::error!(at = "}", "}}"))]
+        {
+            let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&parsed["build"], line.lines().count()), (&BUILD.into(), 1), "{line}");
+        }
+        assert!(BUILD.starts_with(env!("CARGO_PKG_VERSION")), "{BUILD}");
     }
 
     #[test]

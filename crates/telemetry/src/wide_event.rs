@@ -37,6 +37,8 @@ pub struct Place<'a> {
     pub function: &'a str,
     /// The function's version, which distinguishes new code from old while both run.
     pub version: &'a str,
+    /// The code that runs: [`BUILD`](crate::BUILD), except in a test.
+    pub build: &'a str,
     /// Lambda's id of the invocation.
     pub invocation_id: &'a str,
     /// Whether it is the first invocation of this environment.
@@ -84,6 +86,7 @@ impl WideEvent {
     pub fn place(&mut self, place: Place<'_>) {
         self.field("function", place.function);
         self.field("version", place.version);
+        self.field("build", place.build);
         self.field("invocation.id", (self.level <= Level::WARN).then_some(place.invocation_id));
         self.field("cold", place.is_cold.then_some(true));
     }
@@ -194,7 +197,8 @@ mod tests {
 
     #[test]
     fn a_line_about_a_failure_names_the_invocation_and_only_a_cold_start_is_said() {
-        let place = |is_cold| Place { function: "f", version: "7", invocation_id: "i-1", is_cold };
+        let place =
+            |is_cold| Place { function: "f", version: "7", build: "b", invocation_id: "i-1", is_cold };
         let line = |level, is_cold| {
             let mut event = WideEvent::new(level, "x", Timestamp::UNIX_EPOCH);
             event.place(place(is_cold));

@@ -20,7 +20,8 @@ use super::transformed::{Template, Violations, arn, cases, short};
 
 /// A line of each outcome, with the function that writes it.
 static LINES: LazyLock<Vec<(&'static str, Value)>> = LazyLock::new(|| {
-    let place = |function| Place { function, version: "7", invocation_id: "i-1", is_cold: false };
+    let place =
+        |function| Place { function, version: "7", build: "0.1.0", invocation_id: "i-1", is_cold: false };
     let (receiver, consumer) = ("ReceiverFunction", "ConsumerFunction");
     let received = receipts().map(|receipt| (receiver, receipt.line(place(receiver))));
     let lines = received.chain(reports().map(|report| (consumer, report.line(place(consumer)))));
@@ -94,6 +95,7 @@ fn a_line_of_a_usual_event_is_as_long_as_the_cost_page_says() {
     let place = |function| Place {
         function,
         version: "42",
+        build: "0.1.0+1a2b3c4d5e",
         invocation_id: "0a1b2c3d-4e5f-6a7b-8c9d-0e1f2a3b4c5d",
         is_cold: false,
     };
