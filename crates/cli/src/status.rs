@@ -84,6 +84,8 @@ struct Status {
 /// What only a deployed stack has.
 #[derive(Debug, Clone)]
 struct Deployed {
+    /// The version of the template, if the template is not older than this output.
+    build: Option<String>,
     metrics: Read<Metrics>,
     alarms: Read<Vec<Alarm>>,
     receiver: Read<Option<Alias>>,
@@ -160,7 +162,8 @@ async fn of_stack(stack: &Stack, options: String, now: Timestamp) -> anyhow::Res
         live("ReceiverFunctionName"),
         live("ConsumerFunctionName"),
     );
-    let deployed = Some(Deployed { metrics, alarms, receiver, consumer });
+    let build = stack.optional("Build").map(str::to_owned);
+    let deployed = Some(Deployed { build, metrics, alarms, receiver, consumer });
     Ok(Status { place: stack.to_string(), options, queue, dead_letters, secrets, deployed })
 }
 
@@ -340,6 +343,7 @@ impl Status {
         });
         if let Some(deployed) = &self.deployed {
             lines.extend(deployed.alarm_lines());
+            lines.extend(deployed.build.as_deref().map(|build| fine("build", build)));
             lines.push(version("receiver", &deployed.receiver));
             lines.push(version("consumer", &deployed.consumer));
         }
@@ -404,6 +408,7 @@ impl Status {
                     "oldest_s": metrics.oldest_s,
                 })
             };
+            json.insert("build".to_owned(), json!(deployed.build));
             json.insert("metrics".to_owned(), known(&deployed.metrics, metrics));
             let names =
                 |alarms: &Vec<Alarm>| json!(alarms.iter().map(|alarm| &alarm.alarm_name).collect::<Vec<_>>());

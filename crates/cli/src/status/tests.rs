@@ -13,6 +13,7 @@ fn calm() -> Status {
         dead_letters: Ok(DeadLetters { count: 0, sample: None }),
         secrets: Ok(Secrets { current: 1, previous: 1 }),
         deployed: Some(Deployed {
+            build: Some("0.1.0+1a2b3c4d5e".to_owned()),
             metrics: Ok(Metrics {
                 last_accepted: Some("2026-01-02T09:58:00Z".parse().unwrap()),
                 refused: 3.0,
@@ -45,12 +46,13 @@ fn a_stack_without_anything_to_do_is_one_screen() {
     refused        0.4% of 700 requests in the last 24 hours
     signing secret 1 current, 1 previous
     alarms         none rings
+    build          0.1.0+1a2b3c4d5e
     receiver       version 12
     consumer       version 14
     ");
     let json = status.json();
     assert_eq!((&json["queue"]["waiting"], &json["receiver"]["version"]), (&json!(3), &json!("12")));
-    assert_eq!(json["alarms"], json!([]));
+    assert_eq!((&json["alarms"], &json["build"]), (&json!([]), &json!("0.1.0+1a2b3c4d5e")));
 }
 
 #[test]
@@ -106,6 +108,7 @@ fn what_cannot_be_read_says_so_on_its_line_and_the_rest_is_shown() {
     last accepted  not read: the credentials may not call cloudwatch:GetMetricData
     signing secret not read: the credentials may not call secretsmanager:GetSecretValue
     alarms         not read: the stack has no output AlarmTopicArn
+    build          0.1.0+1a2b3c4d5e
     receiver       not read: the credentials may not call lambda:GetAlias
     consumer       no version is live
     ");
