@@ -58,6 +58,7 @@ mod queue_contract;
 mod recorded;
 mod records;
 mod refusals;
+mod release;
 mod replay_run;
 mod retention;
 mod rotation;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::deployed::{successful, venv};
 
 /// A YAML file as JSON, whose values are all text.
-fn yaml(path: &str) -> Value {
+pub(crate) fn yaml(path: &str) -> Value {
     let mut python = Command::new(venv("python"));
     let code = "import json, sys, yaml; print(json.dumps(yaml.load(sys.argv[1], yaml.BaseLoader)))";
     python.args(["-c", code, &read(path)]);
@@ -93,11 +93,20 @@ fn each_job_has_only_the_rights_that_it_names() {
         assert!(workflow["permissions"].as_object().is_some_and(serde_json::Map::is_empty), "{path}");
         for (name, job) in workflow["jobs"].as_object().unwrap() {
             let rights = job["permissions"].as_object().unwrap();
-            let needs_role = job["steps"].to_string().contains("configure-aws-credentials");
-            let allowed = rights.iter().all(|(right, level)| {
-                right == "contents" && level == "read"
-                    || right == "id-token" && level == "write" && needs_role
-            });
+            let steps = job["steps"].to_string();
+            let needs_role = steps.contains("configure-aws-credentials");
+            let (attests, publishes) =
+                (steps.contains("actions/attest@"), steps.contains("gh release create"));
+            let builds =
+                steps.contains("scripts/check") || steps.contains("--target") || steps.contains("build");
+            let allowed =
+                rights.iter().all(|(right, level)| match (right.as_str(), level.as_str().unwrap()) {
+                    ("contents", "read") => true,
+                    ("contents", "write") => publishes && !builds,
+                    ("id-token", "write") => needs_role || attests && !builds,
+                    ("attestations", "write") => attests && !builds,
+                    _ => false,
+                });
             assert!(allowed, "{path}, {name}: {rights:?}");
         }
     }

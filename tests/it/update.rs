@@ -17,10 +17,10 @@ const NOT_TRACKED: [&str; 6] = [".aws-sam", ".git", ".learnink", ".venv", "node_
 const THEIRS: [&str; 4] = ["crates/handlers/", "events/", "samconfig.toml", "template.yaml"];
 
 /// A repository of its own, with everything that is in the checkout.
-struct Repository(tempfile::TempDir);
+pub(crate) struct Repository(pub(crate) tempfile::TempDir);
 
 impl Repository {
-    fn of_the_product() -> Self {
+    pub(crate) fn of_the_product() -> Self {
         let repository = Self(tempfile::tempdir().unwrap());
         copy(&root(), repository.0.path());
         take_out_additions(repository.0.path());
@@ -29,19 +29,19 @@ impl Repository {
         repository
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let mut git = Command::new("git");
         git.current_dir(self.0.path()).args(["-c", "user.name=you", "-c", "user.email=you@example.com"]);
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").args(arguments);
         successful(git)
     }
 
-    fn commit(&self, title: &str) {
+    pub(crate) fn commit(&self, title: &str) {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--message", title]);
     }
 
-    fn edit(&self, file: &str, edit: impl FnOnce(&str) -> String) {
+    pub(crate) fn edit(&self, file: &str, edit: impl FnOnce(&str) -> String) {
         let path = self.0.path().join(file);
         let text = fs::read_to_string(&path).unwrap();
         let edited = edit(&text);
