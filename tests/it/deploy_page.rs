@@ -16,6 +16,8 @@ use learnink_tests::{read, root};
 use serde_json::{Value, json};
 
 use crate::deployed::{MAKE_MINISTACK_POLL, Temporary, build, successful, venv, with_aws};
+use crate::project::yaml;
+use crate::release::packed_for_ministack;
 
 /// The secret of production's endpoint; staging's is [`SECRET`].
 const PRODUCTION_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -126,6 +128,8 @@ fn checkout(folder: &Path) {
     }
     write_program(&folder.join("scripts/check"), "[ \"$1\" = tools ]");
     symlink(root().join(".venv"), folder.join(".venv")).unwrap();
+    // What somebody without a toolchain downloads.
+    packed_for_ministack(folder);
     for (name, script) in stand_ins(folder) {
         write_program(&folder.join("bin").join(name), &script);
     }
@@ -144,6 +148,7 @@ fn script(folder: &Path, page: &str) -> String {
             "Production" if commands.contains("learnink doctor") => script.push_str(CROSSWISE),
             "New code" => script.push_str(UNCHANGED),
             "From GitHub" if commands.contains("deploy-role.yaml") => script.push_str(ROLE),
+            "Without a Rust toolchain" if commands.contains("sam deploy") => script.push_str(AS_RELEASED),
             _ => {}
         }
     }
@@ -158,6 +163,18 @@ for version in 5 6; do
 done
 cmp version-5 version-6
 aws lambda get-alias --function-name learnink-webhooks-staging-consumer --name live | grep '"FunctionVersion": "6"'
+"#;
+
+/// Lambda has the files of the release as they are.
+const AS_RELEASED: &str = r#"
+for function in receiver consumer; do
+    aws lambda get-function-configuration --function-name "learnink-webhooks-staging-$function" \
+        --query CodeSha256 --output text >has
+    .venv/bin/python -c 'import base64, hashlib, sys
+print(base64.b64encode(hashlib.sha256(sys.stdin.buffer.read()).digest()).decode())' \
+        <"learnink-webhooks-$version-arm64/$function.zip" >released
+    cmp has released
+done
 "#;
 
 /// The role that GitHub's jobs assume.
@@ -188,8 +205,11 @@ fn whoever_follows_the_deploy_page_gets_there_and_back() {
     bash.arg("-c").arg(script(folder, &read("docs/deploy.md")));
     let said = successful(bash);
 
-    assert_eq!(said.matches(" and done by archive, unknown after another ").count(), 2, "{said}");
-    assert_eq!(said.matches(" is healthy\n").count(), 2, "{said}");
+    // The third is of the release.
+    assert_eq!(said.matches(" and done by archive, unknown after another ").count(), 3, "{said}");
+    assert_eq!(said.matches(" is healthy\n").count(), 3, "{said}");
+    let build = format!("\n{}+", env!("CARGO_PKG_VERSION"));
+    assert_eq!(said.matches(&build).count(), 1, "{said}");
     // Staging's, production's, and production's next one. The push sender's is not probed.
     assert_eq!(said.matches("secret signing: stored, and the receiver takes it (").count(), 3, "{said}");
     assert_eq!(said.matches("secret push: stored; no probe was sent").count(), 1, "{said}");
@@ -207,10 +227,7 @@ fn whoever_follows_the_deploy_page_gets_there_and_back() {
 
 /// The workflow that deploys, as JSON.
 fn workflow() -> Value {
-    let mut python = Command::new(venv("python"));
-    let code = "import json, sys, yaml; print(json.dumps(yaml.load(sys.argv[1], yaml.BaseLoader)))";
-    python.args(["-c", code, &read(".github/workflows/deploy.yaml")]);
-    serde_json::from_str(&successful(python)).unwrap()
+    yaml(".github/workflows/deploy.yaml")
 }
 
 #[test]

@@ -73,11 +73,19 @@ pub(crate) fn boto3(code: &str) -> Value {
 }
 
 /// ministack refuses an alarm on an expression.
-fn without_metric_math(template: &str) -> String {
+pub(crate) fn without_metric_math(template: &str) -> String {
     let (before, alarm) = template.split_once("\n  MovedBySqsAlarm:\n").unwrap();
     let (alarm, after) = alarm.split_once("\n\n").unwrap();
     assert!(alarm.contains("Expression: "), "ministack takes {alarm}");
     format!("{before}\n\n{after}")
+}
+
+/// Copies a program of the workspace without its debug information, which is four fifths of it and would be uploaded.
+pub(crate) fn copy_stripped(program: &str, to: &Path) {
+    fs::copy(binary(program), to).unwrap();
+    let mut strip = Command::new("strip");
+    strip.arg(to);
+    successful(strip);
 }
 
 /// The template as `sam build` leaves it: each function's code is a folder with a `bootstrap`.
@@ -87,11 +95,7 @@ pub(crate) fn build(folder: &Path) -> PathBuf {
         let code = folder.join(function);
         fs::create_dir(&code).unwrap();
         let bootstrap = code.join("bootstrap");
-        fs::copy(binary(function), &bootstrap).unwrap();
-        // Debug information is four fifths of it, and would be uploaded.
-        let mut strip = Command::new("strip");
-        strip.arg(&bootstrap);
-        successful(strip);
+        copy_stripped(function, &bootstrap);
         let source = format!("CodeUri: crates/{function}");
         assert!(template.contains(&source));
         template = template.replace(&source, &format!("CodeUri: {}", code.display()));

@@ -9,7 +9,7 @@ use learnink_tests::{read, root};
 use serde_json::Value;
 
 use crate::command::text;
-use crate::deployed::successful;
+use crate::deployed::{copy_stripped, successful, without_metric_math};
 use crate::project::yaml;
 use crate::update::Repository;
 
@@ -70,6 +70,20 @@ impl Rehearsal {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(1));
         text(&output.stderr)
+    }
+}
+
+/// Packs the programs of this build for ministack, into `out`.
+pub(crate) fn packed_for_ministack(out: &Path) {
+    let rehearsal = Rehearsal::new();
+    for program in ["receiver", "consumer", "learnink"] {
+        copy_stripped(program, &rehearsal.path("programs").join(program));
+    }
+    rehearsal.repository.edit("template.yaml", without_metric_math);
+    rehearsal.repository.commit("Leave out what ministack refuses");
+    let packed = rehearsal.pack(&["lambda-arm64", "x86_64-unknown-linux-gnu"], "out");
+    for file in files(&packed) {
+        fs::copy(packed.join(&file), out.join(&file)).unwrap();
     }
 }
 
