@@ -5,7 +5,7 @@ use std::fmt;
 use crate::batch::{RECORD_BYTES, RECORDS};
 use crate::statistics::ratio;
 use crate::summary::{AtMemory, Start, Summary, Warm};
-use crate::targets::{Verdict, Weight};
+use crate::targets::Verdict;
 
 /// The placeholder for an empty cell.
 const NOTHING: &str = "–";
@@ -196,10 +196,7 @@ pub(crate) const ABSOLUTE: [&str; 2] = ["at most", "measured"];
 pub(crate) fn target_table([limit, measured]: [&str; 2], verdicts: &[Verdict]) -> String {
     let mut table = Table::new(&["target", limit, measured, "met"]);
     for verdict in verdicts {
-        let name = match verdict.target.weight {
-            Weight::Required => verdict.target.name.to_owned(),
-            Weight::Stretch => format!("{} (stretch)", verdict.target.name),
-        };
+        let name = verdict.target.name.to_owned();
         let met = match verdict.is_met() {
             Some(true) => "yes",
             Some(false) => "NO",
@@ -305,16 +302,15 @@ mod tests {
     fn a_missed_target_stands_out() {
         let [baseline, receiver] = summaries();
         insta::assert_snapshot!(target_table(SHARES, &Verdict::on_receiver(&receiver, &baseline)), @r"
-        | target               | at most × |    × |          met |
-        | -------------------- | --------: | ---: | -----------: |
-        | cold start, CPU      |      0.15 | 0.40 |           NO |
-        | first request, CPU   |      0.05 | 0.40 |           NO |
-        | 400 B, CPU           |      0.50 | 0.40 |          yes |
-        | 400 B, CPU (stretch) |      0.35 | 0.40 |           NO |
-        | 10 kB, CPU           |      0.55 | 0.40 |          yes |
-        | 200 kB, CPU          |      0.75 |    – | not measured |
-        | peak memory          |      0.60 | 0.40 |          yes |
-        | zip                  |      0.45 | 0.40 |          yes |
+        | target             | at most × |    × |          met |
+        | ------------------ | --------: | ---: | -----------: |
+        | cold start, CPU    |      0.12 | 0.40 |           NO |
+        | first request, CPU |      0.05 | 0.40 |           NO |
+        | 400 B, CPU         |      0.38 | 0.40 |           NO |
+        | 10 kB, CPU         |      0.55 | 0.40 |          yes |
+        | 200 kB, CPU        |      0.75 |    – | not measured |
+        | peak memory        |      0.55 | 0.40 |          yes |
+        | zip                |      0.38 | 0.40 |           NO |
         ");
     }
 
