@@ -44,9 +44,9 @@ const MOST_WAITING: usize = 4096;
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// How many jobs one transaction takes.
 const BATCH: usize = 500;
-/// How long the first job of a transaction waits for others. The entries of one message come within some milliseconds:
-/// together, they cost one commit and one look at the message.
-const GATHERING: Duration = Duration::from_millis(100);
+/// The time between two transactions, if so much happens. The entries of one message come within some milliseconds:
+/// together, they cost one commit and one look at the message. What happens after a pause is written at once.
+const BETWEEN_WRITES: Duration = Duration::from_millis(100);
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -450,13 +450,14 @@ fn write(
     const BETWEEN_PRUNINGS: Duration = Duration::from_mins(10);
     // Those that could not be written stay, and only the last one of each is of use.
     let mut documents = BTreeMap::new();
+    let mut written_at = Instant::now();
     loop {
         let first = match jobs.recv_timeout(BETWEEN_PRUNINGS) {
             Ok(job) => Some(job),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let batch = gather(first, jobs, GATHERING);
+        let batch = gather(first, jobs, written_at + BETWEEN_WRITES);
         let (mut flushes, mut entries) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         for job in batch {
@@ -492,13 +493,13 @@ fn write(
             }
         }
         waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        written_at = Instant::now();
     }
 }
 
-/// The first job, and those that follow in `patience`, until somebody waits for them.
-fn gather(first: Option<Job>, jobs: &Receiver<Job>, patience: Duration) -> Vec<Job> {
+/// The first job, and those that come before `until`; no more once somebody waits for them.
+fn gather(first: Option<Job>, jobs: &Receiver<Job>, until: Instant) -> Vec<Job> {
     let mut batch = Vec::from_iter(first);
-    let until = Instant::now() + patience;
     while batch.len() < BATCH && !matches!(batch.last(), None | Some(Job::Flush(_))) {
         match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(job) => batch.push(job),

@@ -148,6 +148,7 @@ pub fn vacuum(path: &Path) -> Result<(), HistoryError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::Store;
     use super::super::tests::time;
     use super::*;
 
@@ -156,8 +157,8 @@ mod tests {
     /// A history with two requests and two documents, one of each with the text.
     fn history() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let opened = super::super::open(folder.path(), || time(0)).unwrap();
-        drop(opened);
+        // Without the thread that writes: it would end at some time later, and with it the files beside this one.
+        drop(Store::open(&file(folder.path()), time(0)).unwrap());
         let connection = Connection::open(file(folder.path())).unwrap();
         for (message, body) in [("msg_1", SECRET.repeat(200)), ("msg_2", "other".to_owned())] {
             let insert =
