@@ -41,7 +41,7 @@ const UNKNOWN: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const NOW_S: i64 = 1_614_265_330;
 
 const PLACE: Place<'_> =
-    Place { function: "receiver", version: "1", invocation_id: "invocation", is_cold: false };
+    Place { function: "receiver", version: "1", build: "0", invocation_id: "invocation", is_cold: false };
 
 /// A receiver whose queue cannot be reached, and is not called.
 static RECEIVER: LazyLock<Receiver> = LazyLock::new(|| {
