@@ -221,6 +221,16 @@ fn error_code(headers: &HeaderMap, body: &[u8]) -> String {
     code.rsplit('#').next().unwrap_or_default().to_owned()
 }
 
+/// The domain of AWS's endpoints in a region. Other partitions are reached by `AWS_ENDPOINT_URL`.
+/// Source: AWS General Reference, "AWS service endpoints"; botocore, `partitions.json`.
+pub fn domain(region: &str) -> &'static str {
+    match region.split_once('-') {
+        Some(("cn", _)) => "amazonaws.com.cn",
+        Some(("eusc", _)) => "amazonaws.eu",
+        _ => "amazonaws.com",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -329,6 +339,14 @@ mod tests {
         let mut without = service("http://127.0.0.1:1");
         without.credentials = None;
         assert_eq!(without.call("Get", &()).await, Err(CallError::NotSent));
+    }
+
+    #[test]
+    fn the_endpoint_is_in_the_regions_partition() {
+        assert_eq!(domain("eu-west-1"), "amazonaws.com");
+        assert_eq!(domain("us-gov-west-1"), "amazonaws.com");
+        assert_eq!(domain("cn-north-1"), "amazonaws.com.cn");
+        assert_eq!(domain("eusc-de-east-1"), "amazonaws.eu");
     }
 
     #[test]

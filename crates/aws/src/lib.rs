@@ -34,7 +34,7 @@ pub use env::Env;
 pub use error::CallError;
 #[cfg(feature = "http")]
 pub use http::HttpsUrl;
-pub use json_service::{CallLimits, JsonService, Protocol};
+pub use json_service::{CallLimits, JsonService, Protocol, domain};
 pub use secret::{Credential, Secret, SecretsManager, Token, Unusable};
 
 /// Makes ring the default TLS provider, for libraries that do not name one, such as `reqwest`. Programs call it

@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use crate::cached::{Cached, RefreshCause};
 use crate::env::Env;
 use crate::error::CallError;
-use crate::json_service::{CallLimits, JsonService, Protocol};
+use crate::json_service::{CallLimits, JsonService, Protocol, domain};
 
 /// How long a handler waits for a secret.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3);
@@ -243,7 +243,7 @@ impl SecretsManager {
     /// The secret with this name or ARN, with region, credentials and endpoint of `aws`.
     pub fn new(aws: &SdkConfig, secret_id: impl Into<String>) -> Self {
         let region = aws.region().map_or("", AsRef::as_ref);
-        let endpoint = format!("https://secretsmanager.{region}.{}", dns_suffix(region));
+        let endpoint = format!("https://secretsmanager.{region}.{}", domain(region));
         let service = JsonService::new(aws, SECRETS_MANAGER, &endpoint, CallLimits::USUAL);
         Self { service, secret_id: secret_id.into() }
     }
@@ -265,13 +265,6 @@ impl SecretsManager {
         let value: SecretValue = serde_json::from_slice(&answer).map_err(|_| CallError::Unconfirmed)?;
         value.secret_string.ok_or(ReadError::NotText)
     }
-}
-
-/// What the names of AWS's endpoints in a region end with. Those of isolated partitions are not public; a variable such
-/// as `AWS_ENDPOINT_URL_SECRETS_MANAGER` names them.
-/// Source: AWS General Reference, "Service endpoints"; Amazon Web Services in China, "Endpoints and ARNs".
-fn dns_suffix(region: &str) -> &'static str {
-    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
 }
 
 #[cfg(test)]

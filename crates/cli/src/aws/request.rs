@@ -14,7 +14,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4::SigningParams;
 use aws_smithy_runtime_api::client::identity::Identity;
 use jiff::{SignedDuration, Timestamp};
-use learnink_aws::CallError;
+use learnink_aws::{CallError, domain};
 use learnink_webhook::error::service_code;
 use reqwest::header::{DATE, HeaderMap};
 use serde::Deserialize;
@@ -447,16 +447,6 @@ fn code_and_message(answer: &Answer) -> (String, String) {
     (code.to_owned(), text(&["message", "Message"]))
 }
 
-/// The domain of AWS's endpoints in a region. Other partitions are reached by `AWS_ENDPOINT_URL`.
-/// Source: AWS General Reference, "AWS service endpoints"; botocore, `partitions.json`.
-fn domain(region: &str) -> &'static str {
-    match region.split_once('-') {
-        Some(("cn", _)) => "amazonaws.com.cn",
-        Some(("eusc", _)) => "amazonaws.eu",
-        _ => "amazonaws.com",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use aws_credential_types::Credentials;
@@ -561,14 +551,6 @@ mod tests {
         assert!(authorization.contains("x-amz-target") && !authorization.contains("hush"), "{authorization}");
         assert_eq!(signed.headers()["x-amz-security-token"], "token");
         assert_eq!(signed.url().as_str(), request.url.as_str());
-    }
-
-    #[test]
-    fn the_endpoint_is_in_the_regions_partition() {
-        assert_eq!(domain("eu-west-1"), "amazonaws.com");
-        assert_eq!(domain("us-gov-west-1"), "amazonaws.com");
-        assert_eq!(domain("cn-north-1"), "amazonaws.com.cn");
-        assert_eq!(domain("eusc-de-east-1"), "amazonaws.eu");
     }
 
     /// Source: Amazon S3 API reference, "Examples: Signature Calculations", "GET Bucket (List Objects)".
