@@ -90,6 +90,18 @@ impl Engine {
         answer.attributes().and_then(|found| found.get(&name)).expect("the attribute is there").clone()
     }
 
+    /// How many messages a queue has, hidden ones included.
+    pub async fn messages(&self, url: &str) -> u32 {
+        let mut count = 0;
+        for name in [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        ] {
+            count += self.queue_attribute(url, name).await.parse::<u32>().expect("it is a number");
+        }
+        count
+    }
+
     /// Makes a table with these keys and returns its name, which is unique.
     pub async fn table(&self, hash_key: &str, range_key: Option<&str>) -> String {
         let name = unique("table");

@@ -44,7 +44,7 @@ const FIRST_GUESS: Duration = Duration::from_millis(40);
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// How often a notification arrived, by its `webhook-id`.
-type Arrivals = Arc<StdMutex<HashMap<String, u32>>>;
+pub(crate) type Arrivals = Arc<StdMutex<HashMap<String, u32>>>;
 
 struct Stack {
     engine: Engine,
@@ -64,7 +64,7 @@ struct Stack {
 }
 
 /// Accepts every notification, and counts.
-async fn endpoint(arrivals: Arrivals) -> String {
+pub(crate) async fn endpoint(arrivals: Arrivals) -> String {
     let count = async |State(arrivals): State<Arrivals>, headers: HeaderMap| {
         let id = headers["webhook-id"].to_str().unwrap().to_owned();
         *arrivals.lock().unwrap().entry(id).or_default() += 1;
@@ -142,15 +142,6 @@ impl Stack {
         };
         EventSource::new(self.engine.sqs_client(), &self.queues.url).run(invoke, stopped).await;
     }
-
-    async fn is_empty(&self) -> bool {
-        let names = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        ];
-        let counts = names.map(|name| self.engine.queue_attribute(&self.queues.url, name));
-        futures_util::future::join_all(counts).await.iter().all(|count| count == "0")
-    }
 }
 
 fn id(number: u32) -> String {
@@ -208,7 +199,7 @@ async fn of_five_thousand_messages_none_is_lost_though_the_consumer_is_killed_fi
         let (stack, stopped) = (stack.clone(), stopped.clone());
         processes.spawn(async move { stack.work(stopped).await });
     }
-    while !stack.is_empty().await {
+    while stack.engine.messages(&stack.queues.url).await > 0 {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     stop.send_replace(true);

@@ -77,17 +77,6 @@ impl Stack {
         };
         source.poll(1, &invoke).await.unwrap()
     }
-
-    async fn on_queue(&self, url: &str) -> u32 {
-        use aws_sdk_sqs::types::QueueAttributeName::{
-            ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible,
-        };
-        let mut count = 0;
-        for name in [ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible] {
-            count += self.engine.queue_attribute(url, name).await.parse::<u32>().unwrap();
-        }
-        count
-    }
 }
 
 /// One of the inputs in `events/lambda`.
@@ -149,8 +138,8 @@ async fn the_real_binaries_take_a_signed_webhook_to_the_learners_table() {
     let learners = Learners::new(&stack.engine.dynamodb, &stack.learners).all().await.unwrap();
     assert_eq!(learners.len(), 1);
     assert_eq!(learners[0].user_id, "le2bB6Fi4CMgrIOIqMCJryZb9PR2");
-    assert_eq!(stack.on_queue(&stack.queues.url).await, 0);
-    assert_eq!(stack.on_queue(&stack.queues.dead_letter_url).await, 1);
+    assert_eq!(stack.engine.messages(&stack.queues.url).await, 0);
+    assert_eq!(stack.engine.messages(&stack.queues.dead_letter_url).await, 1);
 
     for output in [receiver.into_output().await, consumer.into_inner().into_output().await] {
         assert!(output.contains(r#""message.id":"msg_1""#), "{output}");
@@ -247,7 +236,7 @@ async fn the_receivers_binary_refuses_what_is_tampered_with_and_queues_nothing()
     assert_eq!(status(&outcome), 401);
     let Outcome::Response(answer) = outcome else { unreachable!("it has a status") };
     assert!(answer["body"].as_str().unwrap_or_default().is_empty(), "{answer}");
-    assert_eq!(stack.on_queue(&stack.queues.url).await, 0);
+    assert_eq!(stack.engine.messages(&stack.queues.url).await, 0);
 
     let output = receiver.into_output().await;
     assert!(output.contains(r#""reason":"no_matching_signature""#), "{output}");
@@ -295,7 +284,7 @@ async fn the_sample_batch_is_answered_with_the_failures_that_lambda_reads() {
     let batch = sample("sqs-batch");
     let answer = consumer.invoke(batch).await;
     assert_eq!(answer, Outcome::Response(json!({ "batchItemFailures": [] })));
-    assert_eq!(stack.on_queue(&stack.queues.dead_letter_url).await, 1);
+    assert_eq!(stack.engine.messages(&stack.queues.dead_letter_url).await, 1);
 }
 
 #[tokio::test]

@@ -8,9 +8,6 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
 use aws_lambda_events::sqs::SqsEvent;
-use aws_sdk_sqs::types::QueueAttributeName;
-use axum::extract::State;
-use axum::http::HeaderMap;
 use futures_util::{StreamExt, stream};
 use learnink_connectors::progress::Learners;
 use learnink_consumer::DynamoDbLedger;
@@ -18,13 +15,14 @@ use learnink_local::EventSource;
 use learnink_tests::binaries::binary;
 use learnink_tests::engine::{Engine, QueuePair};
 use learnink_tests::faulty::{Fault, Faulty};
+use learnink_tests::read;
 use learnink_tests::runtime_api::{Function, Outcome};
 use learnink_tests::signing::{OTHER_SECRET, SECRET, headers, now_s};
-use learnink_tests::{read, serve};
 use learnink_webhook::MessageId;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc, watch};
 
+use crate::killed::{Arrivals, endpoint};
 use crate::laptop::started;
 use crate::records::events;
 
@@ -96,18 +94,6 @@ fn body(number: u32) -> String {
             .to_string()
         }
     }
-}
-
-/// How often a notification arrived, by its `webhook-id`.
-type Arrivals = Arc<StdMutex<BTreeMap<String, u32>>>;
-
-/// Accepts every notification, and counts.
-async fn endpoint(arrivals: Arrivals) -> String {
-    let count = async |State(arrivals): State<Arrivals>, headers: HeaderMap| {
-        let id = headers["webhook-id"].to_str().unwrap().to_owned();
-        *arrivals.lock().unwrap().entry(id).or_default() += 1;
-    };
-    serve(axum::Router::new().fallback(count).with_state(arrivals)).await
 }
 
 /// Three calls in a hundred fail in some way, and one is late.
@@ -313,15 +299,6 @@ impl Stack {
         }
     }
 
-    async fn is_empty(&self) -> bool {
-        let names = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        ];
-        let counts = names.map(|name| self.engine.queue_attribute(&self.queues.url, name));
-        futures_util::future::join_all(counts).await.iter().all(|count| count == "0")
-    }
-
     /// The message ids of the dead letters. Each has its reason.
     async fn letters(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
@@ -412,7 +389,7 @@ async fn everything_that_was_answered_200_arrives_though_aws_fails_and_environme
         latencies.extend(took);
     }
     let sent = began.elapsed();
-    while !stack.is_empty().await {
+    while stack.engine.messages(&stack.queues.url).await > 0 {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     stop.send_replace(true);
