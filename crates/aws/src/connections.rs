@@ -58,7 +58,7 @@ struct Shared {
     idle: Mutex<Vec<Connection>>,
 }
 
-/// Why there is no answer.
+/// The reason for which a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error("the endpoint is not an HTTP or HTTPS address")]

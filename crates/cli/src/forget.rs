@@ -283,7 +283,9 @@ fn print_found(stores: &Stores, search: &Search, learner: &Learner) -> anyhow::R
         print(format!("of these too, which stand beside: {}", kinds.collect::<Vec<_>>().join(", ")))?;
     }
     if further.user_ids.len() > 1 {
-        print("several user ids may be several learners, all of whom would be erased; --user-id names one")?;
+        print(
+            "these user ids may belong to several learners, and all of them would be erased; name one with --user-id",
+        )?;
     }
     if search.shared > 0 {
         let verb = if search.shared == 1 { "has" } else { "have" };

@@ -562,7 +562,7 @@ pub fn each_in_journal(path: &Path, mut take: impl FnMut(&str)) -> Result<(), Lo
 }
 
 /// Writes a journal anew: without the messages that were deleted, and with `change` applied to each of the others. No
-/// pipeline may run on it meanwhile. Does nothing if there is no journal.
+/// pipeline may run on it meanwhile. Does nothing if the journal does not exist.
 ///
 /// # Errors
 ///
@@ -605,7 +605,7 @@ fn read_journal(path: &Path) -> Result<Vec<(String, Box<RawValue>)>, LocalSqsErr
     Ok(kept.into_iter().map(|(id, (_, request))| (id, request)).collect())
 }
 
-/// The lines of a journal, from 0; none if there is no journal.
+/// The lines of a journal, from 0; none if it does not exist.
 fn each_line(path: &Path, mut take: impl FnMut(usize, Line)) -> Result<(), LocalSqsError> {
     let io_error = |source| LocalSqsError::Journal { path: path.to_owned(), source };
     let journal = match fs::read(path) {

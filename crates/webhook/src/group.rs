@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 /// Makes one call of the requests that are made at the same time. Share it in an [`Arc`] with everyone who asks.
 ///
-/// Whoever asks also drives the call. A request that is cancelled leaves the call to the others of its group. The call
+/// Each caller also drives the call. A request that is cancelled leaves the call to the others of its group. The call
 /// ends when nobody waits for it any more.
 ///
 /// ```

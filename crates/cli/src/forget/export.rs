@@ -1,5 +1,6 @@
 //! `learnink export`: what is stored of a learner, for the learner.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +10,6 @@ use jiff::Timestamp;
 use learnink_local::terminal::quoted;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 
 use super::learner::Ids;
 use super::stores::Stores;

@@ -16,10 +16,10 @@ use serde::de::IgnoredAny;
 /// A shorter id is looked for only in the fields that name a learner: elsewhere it may be a score or a number of items.
 const SHORTEST_ANYWHERE: usize = 8;
 
-/// What stands in the place of what was removed: a list keeps its length, so that the others keep their positions.
+/// The value that replaces a removed one. A list keeps its length, so that the others keep their positions.
 const REMOVED: &str = "null";
 
-/// What stands in the place of a member whose name was the learner's, and of such a name alone.
+/// The member that replaces one whose name was the learner's, and the name that replaces such a name alone.
 const REMOVED_MEMBER: &str = "\"redacted\":null";
 const REMOVED_NAME: &str = "\"redacted\"";
 
@@ -312,7 +312,7 @@ impl NodeKind {
     }
 }
 
-/// Whom a value names itself.
+/// The person that a value itself names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Nobody,
@@ -448,7 +448,7 @@ impl Document {
         self.sum_up(owners, by_text, by_name)
     }
 
-    /// Whom the objects name by their fields, and whom the values in lists of ids are.
+    /// The owner of each value: objects name theirs in their fields, and each id in a list of ids is its own.
     fn owners_by_field(&self, text: &str, learner: &Learner, finding: &mut Finding) -> Vec<Owner> {
         let mut named: Vec<Vec<(Field, Cow<'_, str>)>> = vec![Vec::new(); self.0.len()];
         let mut owners = vec![Owner::Nobody; self.0.len()];
@@ -574,7 +574,7 @@ impl Document {
     }
 }
 
-/// The places to change, with what stands there then, and those with the learner's own data.
+/// The places to change with their new text, and the places of the learner's own data.
 #[derive(Default)]
 struct Removed {
     places: Vec<(Range<usize>, &'static str)>,

@@ -69,8 +69,8 @@ impl RecordFile {
         self.text.get(start..end)
     }
 
-    /// The file with other lines in the place of some, in gzip: `with` says what stands in the place of a line, which may
-    /// be nothing, or `None` to keep it byte for byte. `None` if no line is left.
+    /// The file in gzip, with some lines replaced: `with` gives the replacement of a line, which may be empty, or `None`
+    /// to keep the line byte for byte. `None` if no line is left.
     pub fn rewritten(&self, with: impl Fn(usize) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
         let mut encoder = GzEncoder::new(Vec::with_capacity(self.text.len() / 4), Compression::default());
         let mut is_empty = true;

@@ -125,7 +125,7 @@ fn in_order(read: impl FnOnce() -> rusqlite::Result<()>) -> Result<(), HistoryEr
 }
 
 /// Writes an `SQLite` file anew: without it, what was deleted stays in the file until other data takes its place. Does
-/// nothing if there is no file.
+/// nothing if the file does not exist.
 ///
 /// # Errors
 ///
