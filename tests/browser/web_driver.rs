@@ -112,13 +112,11 @@ impl Browser {
         found.as_array().unwrap().iter().map(|one| one[ELEMENT].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The text that a person sees of each element of a CSS selector.
+    /// The text that a person sees of each element of a CSS selector, all at one moment: between two commands, a
+    /// page may give way to the next one.
     async fn texts(&self, selector: &str) -> Vec<String> {
-        let mut texts = Vec::new();
-        for element in self.elements(selector).await {
-            texts.push(self.get(&format!("/element/{element}/text")).await.as_str().unwrap().to_owned());
-        }
-        texts
+        let script = format!("return [...document.querySelectorAll('{selector}')].map(one => one.innerText)");
+        serde_json::from_value(self.js(&script).await).unwrap()
     }
 
     /// All text of the page.
