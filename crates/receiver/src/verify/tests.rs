@@ -151,6 +151,8 @@ fn one_right_signature_of_version_one_is_enough() {
         (&|_| String::new(), Err(Refusal::MalformedHeader)),
         (&|_| "  ".to_owned(), Err(Refusal::MalformedHeader)),
         (&|right| format!("{right}\n"), Err(Refusal::MalformedHeader)),
+        (&|right| format!("{right}\t"), Err(Refusal::MalformedHeader)),
+        (&|right| format!("v1,x\t{right}"), Err(Refusal::MalformedHeader)),
         (&|right| format!("{right} v1,é"), Err(Refusal::MalformedHeader)),
     ];
     for (number, (change, expected)) in cases.iter().enumerate() {
