@@ -484,6 +484,20 @@ mod tests {
         Err(HandlerError::retryable("busy").retry_after(Duration::from_secs(9)))
     }
 
+    #[test]
+    fn a_log_tells_of_every_new_key_and_whose_progress_it_is() {
+        let log = ItemLog::default();
+        assert_eq!((log.changed().now_or_never(), log.has_progress_of("push")), (None, false));
+        log.add(item_key("push", 0));
+        assert_eq!(log.changed().now_or_never(), Some(()));
+        assert_eq!(log.changed().now_or_never(), None, "nothing was added since");
+        assert_eq!((log.has_progress_of("push"), log.has_progress_of("other")), (true, false));
+        let part = Part::all_of("other", 250, 100, false).next().unwrap();
+        log.queued(&part);
+        assert_eq!((log.changed().now_or_never(), log.after(1)), (Some(()), vec![part.key()]));
+        assert!(log.has_progress_of("other"), "a part is on the queue");
+    }
+
     #[tokio::test]
     async fn what_is_done_is_not_done_again_and_what_finished_is_noted() {
         let run = run(3, &["push/1", "other/0"], |_| Ok(())).await;
@@ -577,6 +591,39 @@ mod tests {
         assert_eq!(text, "4 of 100 items failed, the first: busy; 96 of 100 items were not tried");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn while_failures_spare_the_downstream_nothing_new_begins_and_no_permit_is_held() {
+        let permits = Permits::new(4);
+        let key = IdempotencyKey::new(&MessageId::parse("msg_1").unwrap(), "push");
+        let begun = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        let failing = async {
+            let work = async |&item: &u64, _| {
+                begun[0].fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(if item < 3 { 1 } else { 1_000 })).await;
+                busy()
+            };
+            let items = Items::new("push", None, &BTreeSet::new(), Arc::default());
+            items.for_each(&key, &[0, 1, 2, 3, 4, 5], &permits, 0, work).await
+        };
+        let other = async {
+            let work = async |(): &(), _| {
+                begun[1].fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                Ok(())
+            };
+            let items = Items::new("other", None, &BTreeSet::new(), Arc::default());
+            items.for_each(&key, &[(); 9], &permits, 0, work).await
+        };
+        let look = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            begun.each_ref().map(|begun| begun.load(Ordering::Relaxed))
+        };
+        let (failed, done, begun) = tokio::join!(failing, other, look);
+        assert_eq!(begun, [4, 3], "the fourth is under way, and the other list has the permits of three");
+        let text = "5 of 6 items failed, the first: busy; 1 of 6 items were not tried";
+        assert_eq!((failed.unwrap_err().to_string(), done), (text.to_owned(), Ok(())));
+    }
+
     #[tokio::test]
     async fn a_few_items_that_fail_every_time_do_not_keep_the_others_from_their_turn() {
         let head_fails = |bad: usize| move |item| if item < bad { busy() } else { Ok(()) };
@@ -595,6 +642,13 @@ mod tests {
         let expected = "3 of 10 items failed, the first: busy; 7 of 10 items will never succeed (3, 4, 5, 6, 7, ...), \
                         item 3: no such learner";
         assert_eq!(text, expected);
+    }
+
+    #[tokio::test]
+    async fn all_refused_items_are_named_if_they_are_few() {
+        let run = run(NAMED, &[], |_| Err(HandlerError::permanent("no such learner"))).await;
+        let text = "5 of 5 items will never succeed (0, 1, 2, 3, 4), item 0: no such learner";
+        assert_eq!(run.result.unwrap_err().to_string(), text);
     }
 
     #[tokio::test]

@@ -354,6 +354,24 @@ mod tests {
         consumer.deliver(with(STARTED, "/data/custom_id", Value::Null)).await.assert_not_run();
     }
 
+    #[tokio::test]
+    async fn a_handler_that_is_done_or_too_late_does_not_keep_the_others_from_their_turn() {
+        async fn fine(_: Event<CourseStarted>, (): ()) -> HandlerResult {
+            Ok(())
+        }
+        let (moody, _) = moody(vec![Ok(()), Err(HandlerError::retryable("busy"))]);
+        let router = Router::new().on("fine", fine).with_state(()).max_age("fine", Duration::from_hours(1));
+        let mut consumer = TestConsumer::new(router.merge(moody));
+        let ran = |delivered: &Delivered| delivered.runs.iter().map(|run| run.handler).collect::<Vec<_>>();
+        assert_eq!(ran(&consumer.deliver(STARTED).await), ["fine", "moody"]);
+        assert_eq!(ran(&consumer.deliver_again().await), ["moody"]);
+
+        consumer.set_clock("2100-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(ran(&consumer.deliver(STARTED).await), ["moody"]);
+        consumer.set_clock("2022-11-04T10:00:00Z".parse().unwrap());
+        consumer.deliver_again().await.assert_not_run();
+    }
+
     /// Sends each notification except the first one that it tries.
     async fn send(event: Event<NotificationsSent>, (keys, permits): (Keys, Permits)) -> HandlerResult {
         let work = |_: &_, key: crate::IdempotencyKey| {

@@ -62,7 +62,7 @@ impl Part {
         };
         let is_named = match fields.next() {
             None => false,
-            Some(NAMED) if fields.next().is_none() => true,
+            Some(NAMED) => true,
             Some(_) => return Err(UnusablePart),
         };
         let number = |text: &str| text.parse::<usize>().map_err(|_| UnusablePart);
