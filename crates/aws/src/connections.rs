@@ -17,9 +17,8 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -99,12 +98,12 @@ impl Connections {
         Some(Origin::of(uri)?.host().to_owned())
     }
 
-    /// Sends the request on an idle connection, or on a new one, and returns once the head of the answer has arrived. It
-    /// is sent a second time only if nothing of it was written the first time. It has no time limit of its own: drop it,
-    /// and its connection is closed.
+    /// Sends the request, which has its `host` header, on an idle connection or on a new one, and returns once the head of
+    /// the answer has arrived. It is sent a second time only if nothing of it was written the first time. It has no time
+    /// limit of its own: drop it, and its connection is closed.
     pub(crate) async fn send(&self, request: Request<RequestBody>) -> Result<Answer, RequestError> {
         let origin = Origin::of(request.uri()).ok_or(RequestError::Endpoint)?;
-        let mut unsent = addressed(request, &origin)?;
+        let mut unsent = with_path_alone(request);
         loop {
             let (mut connection, is_new) = match self.0.take_idle(&origin) {
                 Some(connection) => (connection, false),
@@ -183,18 +182,11 @@ fn with_handle(tcp: TcpStream) -> io::Result<(TcpStream, net::TcpStream)> {
     Ok((TcpStream::from_std(socket)?, handle))
 }
 
-/// The request as it is written to the origin: with only a path, and with a host.
-fn addressed(
-    mut request: Request<RequestBody>,
-    origin: &Origin,
-) -> Result<Request<RequestBody>, RequestError> {
-    if !request.headers().contains_key(HOST) {
-        let host = HeaderValue::from_str(origin.host()).map_err(|_| RequestError::Endpoint)?;
-        request.headers_mut().insert(HOST, host);
-    }
+/// The request as it is written to its origin: only a path is left of its URL.
+fn with_path_alone(mut request: Request<RequestBody>) -> Request<RequestBody> {
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    Ok(request)
+    request
 }
 
 /// Where a connection leads.
@@ -382,19 +374,10 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_written_with_its_path_and_its_host() {
-        let addressed = |uri: &str, host: Option<&str>| {
-            let mut request = Request::builder().uri(uri);
-            if let Some(host) = host {
-                request = request.header(HOST, host);
-            }
-            let request = request.body(RequestBody::default()).unwrap();
-            let request = addressed(request, &origin("https://localhost:8443").unwrap()).unwrap();
-            (request.uri().to_string(), request.headers()[HOST].to_str().unwrap().to_owned())
-        };
-        let expected = |uri: &str, host: &str| (uri.to_owned(), host.to_owned());
-        assert_eq!(addressed("https://localhost:8443", None), expected("/", "localhost:8443"));
-        assert_eq!(addressed("https://localhost:8443/a?b=c", None), expected("/a?b=c", "localhost:8443"));
-        assert_eq!(addressed("https://localhost:8443/", Some("signed")), expected("/", "signed"));
+    fn a_request_is_written_with_its_path_alone() {
+        for (url, path) in [("https://localhost:8443", "/"), ("https://localhost:8443/a?b=c", "/a?b=c")] {
+            let request = Request::builder().uri(url).body(RequestBody::default()).unwrap();
+            assert_eq!(with_path_alone(request).uri(), path);
+        }
     }
 }

@@ -35,3 +35,15 @@ pub(crate) fn in_calls<T>(
     }
     calls
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_calls_in_a_row_take_no_longer_than_all_of_them_may_and_each_has_two_attempts() {
+        let limits = limits(Duration::from_secs(9));
+        assert_eq!(limits.operation_timeout(), Some(Duration::from_secs(3)));
+        assert_eq!(limits.operation_attempt_timeout(), Some(Duration::from_millis(1_500)));
+    }
+}

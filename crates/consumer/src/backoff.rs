@@ -60,7 +60,7 @@ mod tests {
         let asked = Duration::from_hours(3);
         assert_eq!(delay(1, 1.0, Some(asked)), asked);
         assert_eq!(delay(2, 1.0, Some(Duration::from_secs(1))).as_secs(), 120);
-        assert!(delay(1, 1.0, Some(Duration::from_hours(24))) < Duration::from_hours(12));
+        assert_eq!(delay(1, 1.0, Some(Duration::from_hours(24))), Duration::from_mins(11 * 60 + 50));
     }
 
     proptest! {

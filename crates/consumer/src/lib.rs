@@ -91,3 +91,24 @@ impl<L, Q> Consumer<L, Q> {
         Self { longest_part, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use learnink_webhook::Router;
+
+    use super::*;
+
+    #[test]
+    fn a_call_leaves_time_for_a_second_attempt() {
+        let limits = call_limits();
+        assert_eq!(limits.operation_timeout(), Some(Duration::from_secs(2)));
+        assert_eq!(limits.operation_attempt_timeout(), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn lists_are_cut_into_parts_of_the_length_that_is_asked_for() {
+        let consumer = Consumer::new(Router::new(), (), (), 7, || 0.0);
+        assert_eq!(consumer.longest_part, LONGEST_PART);
+        assert_eq!(consumer.with_parts_of(5).longest_part, 5);
+    }
+}

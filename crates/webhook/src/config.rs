@@ -44,12 +44,7 @@ impl ConfigError {
 /// to an empty text.
 pub fn optional(lookup: impl Fn(&str) -> Option<String>, variable: &str) -> Option<String> {
     let value = lookup(variable)?;
-    let trimmed = trimmed(&value);
-    match trimmed.len() {
-        0 => None,
-        bytes if bytes == value.len() => Some(value),
-        _ => Some(trimmed.to_owned()),
-    }
+    Some(trimmed(&value).to_owned()).filter(|value| !value.is_empty())
 }
 
 /// The value of `variable`, which holds `holds`, trimmed.

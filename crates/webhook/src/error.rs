@@ -214,8 +214,23 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_of_failure_has_a_name_and_only_one_kind_is_final() {
+        use FailureKind::{Panicked, Permanent, Retryable, SkippedByBreaker, TimedOut, Unfinished};
+        let kinds = [Retryable, Permanent, Unfinished, Panicked, TimedOut, SkippedByBreaker];
+        let names = ["retryable", "permanent", "unfinished", "panicked", "timed_out", "skipped_by_breaker"];
+        assert_eq!(kinds.map(FailureKind::name), names);
+        let is_final = |kind: &FailureKind| kind.class() == FailureClass::Permanent;
+        assert_eq!(kinds.into_iter().filter(is_final).collect::<Vec<_>>(), [Permanent]);
+    }
+
+    #[test]
     fn only_a_code_is_repeated() {
-        for code in ["ThrottlingException", "AWS.SimpleQueueService.NonExistentQueue", "INVALID_ARGUMENT"] {
+        for code in [
+            &*"x".repeat(80),
+            "ThrottlingException",
+            "AWS.SimpleQueueService.NonExistentQueue",
+            "INVALID_ARGUMENT",
+        ] {
             assert_eq!(service_code(code), Some(code));
         }
         for other in ["", "<html>+254705408079</html>", "Hi Mary!", &"x".repeat(81)] {

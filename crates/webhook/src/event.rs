@@ -456,10 +456,6 @@ impl<'de> Visitor<'de> for IdVisitor {
         Ok(IdField::Known(id.to_owned()))
     }
 
-    fn visit_string<E: de::Error>(self, id: String) -> Result<IdField, E> {
-        Ok(IdField::Known(id))
-    }
-
     fn visit_i64<E: de::Error>(self, id: i64) -> Result<IdField, E> {
         Ok(IdField::Known(id.to_string()))
     }
@@ -590,6 +586,33 @@ mod tests {
         let data: NotificationsSent = Envelope::parse(SENT.as_bytes()).unwrap().data().unwrap();
         let first = data.notifications[0].read().unwrap();
         assert_eq!((first.path.as_str(), first.title.expose().as_str()), ("/learning", "Hi Mary!"));
+    }
+
+    #[test]
+    fn an_event_tells_how_long_a_phone_was_offline_and_how_old_it_is_and_prints_no_payload() {
+        let received = |body: &str| {
+            let at = |text: &str| text.parse::<Timestamp>().unwrap();
+            let message = Message {
+                id: MessageId::parse("msg_1").unwrap(),
+                signed_at_s: 0,
+                signature: "v1,".to_owned(),
+                received_at: at("2022-11-06T09:58:58.233Z"),
+                event_type: None,
+                body: body.as_bytes().to_vec(),
+                part: None,
+                window: None,
+            };
+            let envelope = Arc::new(Envelope::parse(&message.body).unwrap());
+            let now = at("2022-11-06T10:58:58.233Z");
+            Event::new(Arc::new(message), envelope, "test", now, &BTreeSet::new(), Arc::default())
+        };
+        let event = received(STARTED);
+        assert_eq!(event.offline_lag(), Some(Duration::from_hours(48)));
+        assert_eq!(event.age(), Duration::from_hours(49));
+        let printed = format!("{event:?}");
+        assert!(printed.contains("user.course.started") && !printed.contains("2547"), "{printed}");
+        let event = received("{}");
+        assert_eq!((event.offline_lag(), event.age()), (None, Duration::from_hours(1)));
     }
 
     #[test]
