@@ -185,6 +185,34 @@ mod tests {
         assert_eq!(IdempotencyKey::new(&id, "push").item(17).as_str(), "msg_1/push/17");
         let replayed = IdempotencyKey::new(&id, &replay_key("push", "1f0c"));
         assert_eq!(replayed.item(0).as_str(), "msg_1/push@1f0c/0");
+        assert_eq!((run_key("1f0c"), run_key("1f0d")), ("@1f0c".to_owned(), "@1f0d".to_owned()));
+        assert_eq!(window_of("push"), ("push", None));
+        assert_eq!(window_of("push@1f0c"), ("push", Some("1f0c")));
+    }
+
+    #[test]
+    fn the_deliveries_without_progress_are_read_from_their_key_alone() {
+        for (key, expected) in [
+            ("push+2", Some(("push", 2))),
+            ("push@1f0c+11", Some(("push@1f0c", 11))),
+            ("push", None),
+            ("push/1", None),
+            ("push+", None),
+            ("push+two", None),
+            ("push!7 asked for +1", None),
+        ] {
+            assert_eq!(split_without_progress(key), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_window_is_up_to_32_small_letters_and_digits() {
+        for id in ["1f0c", "a", &"x".repeat(32)] {
+            assert!(is_window_id(id), "{id}");
+        }
+        for id in ["", "A", "1f-0c", "1f0c ", &"x".repeat(33)] {
+            assert!(!is_window_id(id), "{id}");
+        }
     }
 
     #[test]
@@ -222,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_name_that_would_blur_keys_is_refused() {
-        for name in ["push", "course-progress", "v2.audit_log"] {
+        for name in ["push", "course-progress", "v2.audit_log", "x", &"x".repeat(64)] {
             assert!(is_handler_name(name), "{name}");
         }
         for name in ["", "a/b", "a@b", "Push", "push it", "17", &"x".repeat(65)] {
