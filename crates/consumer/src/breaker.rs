@@ -162,4 +162,12 @@ mod tests {
         assert!(trials.ask("push").await.is_none());
         assert!(Trials::new(&breakers, ["push"]).ask("push").await.is_some());
     }
+
+    #[tokio::test]
+    async fn a_trial_that_was_not_used_is_left_to_the_next() {
+        let breakers = opened();
+        let trials = Trials::new(&breakers, ["push"]);
+        trials.ask("push").await.unwrap().release_unused();
+        assert!(trials.ask("push").await.is_some());
+    }
 }

@@ -305,6 +305,15 @@ mod tests {
     }
 
     #[test]
+    fn the_longer_wait_wins_and_no_wait_stays_none() {
+        let second = Duration::from_secs(1);
+        assert_eq!(RetryAfter::Now.at_least(Duration::ZERO), RetryAfter::Now);
+        assert_eq!(RetryAfter::Now.at_least(second), RetryAfter::Backoff(second));
+        assert_eq!(RetryAfter::Backoff(2 * second).at_least(second), RetryAfter::Backoff(2 * second));
+        assert_eq!(RetryAfter::Backoff(second).at_least(2 * second), RetryAfter::Backoff(2 * second));
+    }
+
+    #[test]
     fn a_retryable_failure_decides_before_a_permanent_one() {
         let runs = [
             run("a", Ended::Done),

@@ -96,4 +96,15 @@ mod tests {
         let records = |seconds| (invocation(seconds).end_of_records() - start).as_millis();
         assert_eq!([30, 2, 0].map(records), [28_500, 1_800, 0]);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_goes_on_while_the_invocation_lasts() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let invocation = Invocation::new("1", second(1_700_000_000), Duration::from_secs(30));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(invocation.now(), second(1_700_000_010));
+        assert_eq!(invocation.left(), Duration::from_secs(20));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(invocation.left(), Duration::ZERO);
+    }
 }

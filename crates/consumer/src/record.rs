@@ -39,3 +39,37 @@ impl<'a> Record<'a> {
         Message::decode(self.body(), |name| self.0.message_attributes.get(name)?.string_value.as_deref())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(json: serde_json::Value) -> SqsMessage {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_what_sqs_said() {
+        let message = message(json!({
+            "messageId": "059f36b4",
+            "receiptHandle": "AQEB",
+            "body": "{}",
+            "attributes": { "ApproximateReceiveCount": "3" },
+            "messageAttributes": { "svix-id": { "dataType": "String", "stringValue": "msg_1" } },
+        }));
+        let record = Record(&message);
+        assert_eq!((record.sqs_message_id(), record.receipt_handle()), ("059f36b4", Some("AQEB")));
+        assert_eq!((record.body(), record.receive_count()), ("{}", 3));
+        assert_eq!(record.attributes().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["svix-id"]);
+    }
+
+    #[test]
+    fn a_record_without_a_count_is_delivered_for_the_first_time() {
+        let message = message(json!({ "attributes": {}, "messageAttributes": {} }));
+        let record = Record(&message);
+        assert_eq!((record.sqs_message_id(), record.receipt_handle(), record.body()), ("", None, ""));
+        assert_eq!(record.receive_count(), 1);
+    }
+}

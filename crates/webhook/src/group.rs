@@ -184,6 +184,11 @@ mod tests {
         assert_eq!(join_all([one.ask(1), one.ask(2)]).await, [Some(7), None]);
     }
 
+    #[test]
+    fn what_was_asked_is_not_printed() {
+        assert_eq!(format!("{:?}", doubling().0), "Group(..)");
+    }
+
     #[tokio::test]
     async fn a_request_that_is_cancelled_does_not_keep_the_others_from_their_answers() {
         let (group, calls) = doubling();

@@ -342,6 +342,28 @@ mod tests {
     }
 
     #[test]
+    fn a_text_without_an_escape_is_borrowed_and_what_is_no_string_is_none() {
+        for (json, expected) in
+            [(r#""Hi Mary!""#, "Hi Mary!"), (r#""""#, ""), ("\"\u{e9} \u{7f}\"", "\u{e9} \u{7f}")]
+        {
+            assert!(matches!(text(json), Some(Cow::Borrowed(text)) if text == expected), "{json}");
+        }
+        for (json, expected) in [
+            (r#""a\n\u00e9\"""#, Some("a\n\u{e9}\"")),
+            (r#""a\ud800""#, Some("a\u{fffd}")),
+            (r#""a"b""#, None),
+            ("\"a\u{1}\"", None),
+            (r#""a\""#, None),
+            (r#""a"#, None),
+            (r#"""#, None),
+            ("1", None),
+            ("", None),
+        ] {
+            assert_eq!(text(json).as_deref(), expected, "{json}");
+        }
+    }
+
+    #[test]
     fn half_a_character_is_the_replacement_character_and_a_whole_one_stays() {
         for (raw, expected) in [
             (r#""cut \ud83c""#, "cut \u{FFFD}"),

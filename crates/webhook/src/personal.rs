@@ -29,3 +29,14 @@ impl<T> fmt::Debug for Personal<T> {
         f.write_str("[personal]")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_personal_is_read_and_never_printed() {
+        let name: Personal<String> = serde_json::from_str(r#""Mary""#).unwrap();
+        assert_eq!((format!("{name:?}"), name.expose().as_str()), ("[personal]".to_owned(), "Mary"));
+    }
+}
