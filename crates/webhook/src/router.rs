@@ -464,6 +464,7 @@ mod tests {
     fn an_event_goes_to_the_handlers_of_its_type_and_to_those_for_any() {
         let started = envelope("user.course.started", "2022-11-15");
         assert_eq!(names(&started), ["progress", "streaks", "archive"]);
+        assert!(format!("{:?}", router()).starts_with(r#"[("progress", "#));
     }
 
     #[test]

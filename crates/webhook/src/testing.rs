@@ -296,6 +296,7 @@ impl Delivered {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Mutex;
 
     use crate::Permits;
@@ -372,6 +373,36 @@ mod tests {
         consumer.deliver_again().await.assert_not_run();
     }
 
+    /// A delivery to three handlers that end like this.
+    fn delivered(results: [HandlerResult; 3]) -> Delivered {
+        let runs = ["a", "b", "c"].into_iter().zip(results);
+        Delivered { runs: runs.map(|(handler, result)| Run { handler, result }).collect(), no_event: None }
+    }
+
+    #[test]
+    fn an_assertion_that_does_not_hold_fails_the_test() {
+        fn fails(assert: impl FnOnce()) -> bool {
+            catch_unwind(AssertUnwindSafe(assert)).is_err()
+        }
+        let (busy, gone) = (|| Err(HandlerError::retryable("busy")), || Err(HandlerError::permanent("gone")));
+        let none = Delivered { runs: Vec::new(), no_event: None };
+        let done = delivered([Ok(()), Ok(()), Ok(())]);
+        let again = delivered([Ok(()), busy(), gone()]);
+        let never = delivered([Ok(()), gone(), Ok(())]);
+
+        done.assert_done();
+        assert!([&none, &again, &never].into_iter().all(|other| fails(|| other.assert_done())));
+        again.assert_retried("busy");
+        assert!(fails(|| again.assert_retried("slow")), "another reason");
+        assert!(fails(|| again.assert_retried("gone")), "the reason of another kind of failure");
+        assert!(fails(|| done.assert_retried("busy")));
+        never.assert_dead_lettered("gone");
+        assert!(fails(|| again.assert_dead_lettered("gone")), "it comes back first");
+        assert!(fails(|| never.assert_dead_lettered("busy")));
+        none.assert_not_run();
+        assert!(fails(|| done.assert_not_run()));
+    }
+
     /// Sends each notification except the first one that it tries.
     async fn send(event: Event<NotificationsSent>, (keys, permits): (Keys, Permits)) -> HandlerResult {
         let work = |_: &_, key: crate::IdempotencyKey| {
@@ -411,7 +442,10 @@ mod tests {
         let keys = Keys::default();
         let router = Router::new().on("push", send).with_state((keys.clone(), Permits::new(1)));
         let mut consumer = TestConsumer::new(router);
-        consumer.deliver(SENT).await.assert_dead_lettered("no template");
+        let sent: Value = serde_json::from_str(SENT).unwrap();
+        let notification = &sent["data"]["notifications"][0];
+        let two = with(SENT, "/data/notifications", vec![notification.clone(), notification.clone()]);
+        consumer.deliver(two).await.assert_dead_lettered("no template");
         let tried = keys.lock().unwrap().len();
         consumer.deliver_again().await.assert_dead_lettered("no template");
         assert_eq!(keys.lock().unwrap().len(), tried);

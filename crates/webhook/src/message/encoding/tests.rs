@@ -46,7 +46,9 @@ fn a_small_body_travels_as_it_was_signed() {
 
 #[test]
 fn a_body_that_is_not_text_for_sqs_travels_compressed() {
-    for body in ["".into(), "\u{FFFE}".into(), "a\u{FFFF}".into(), "a\u{0}".into(), vec![0xFF]] {
+    for body in
+        ["".into(), "\u{FFFE}".into(), "a\u{FFFF}".into(), "a\u{0}".into(), "\u{1}\u{2}".into(), vec![0xFF]]
+    {
         let body: Vec<u8> = body;
         let encoded = message(body.clone()).encode().unwrap();
         assert_eq!(encoding_of(&encoded), Some("gzip+base64"), "{body:?}");
@@ -85,6 +87,23 @@ fn a_message_over_the_limit_of_sqs_is_refused_and_one_at_the_limit_is_not() {
     assert_eq!(refused.err().unwrap().bytes, LARGEST_MESSAGE_BYTES + 1);
 }
 
+#[test]
+fn the_limits_are_those_of_sqs_and_lambda() {
+    assert_eq!((LARGEST_MESSAGE_BYTES, LARGEST_BODY_BYTES), (1_046_528, 6_291_456));
+    let started_64_kib = |bytes: usize| encoding_of(&message(" ".repeat(bytes)).encode().unwrap()).is_some();
+    let overhead = message("{}").encode().unwrap().bytes() - "{}".len();
+    assert_eq!([65_536 - overhead, 65_537 - overhead].map(started_64_kib), [false, true]);
+}
+
+#[test]
+fn the_size_of_a_compressed_message_is_known_before_it_is_made() {
+    let attributes = message("{}").encode().unwrap().attributes;
+    for gzip in [&b""[..], b"1", b"12", b"123", b"1234"] {
+        let made = compressed(gzip, attributes.clone());
+        assert_eq!(made.bytes(), compressed_bytes(gzip.len(), &attributes));
+    }
+}
+
 /// `notifications.sent` as LearnInk sends it to this many learners, whose ids are random.
 fn notifications(learners: usize, note: &str) -> String {
     let mut random = 1_u64;
@@ -120,6 +139,7 @@ fn a_list_that_fits_only_with_more_effort_is_queued_all_the_same() {
         let encoded = message(body.clone()).encode().unwrap();
         assert!(encoded.bytes() <= LARGEST_MESSAGE_BYTES);
         assert_eq!(encoding_of(&encoded), Some("gzip+base64"));
+        assert!(value(&encoded, attribute::EVENT_TYPE).is_some(), "there is room for it");
         assert!(decode(&encoded).unwrap().body == body, "{learners} {note:?}");
     }
     let refused = message(notifications(18_000, "")).encode().err().unwrap();
