@@ -141,6 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn a_part_names_its_handler_and_the_window_that_runs_it_again() {
+        let read = |text: &str| {
+            let part = Part::parse(text).unwrap();
+            let window = part.window().map(str::to_owned);
+            (part.task().to_owned(), part.handler().to_owned(), window, part.is_named(), part.items())
+        };
+        let push = || "push".to_owned();
+        assert_eq!(read("push/0-9/10"), (push(), push(), None, false, 10));
+        let window = Some("1f0c".to_owned());
+        assert_eq!(read("push@1f0c/10-19/25/named"), ("push@1f0c".to_owned(), push(), window, true, 25));
+    }
+
+    #[test]
     fn anything_but_a_part_is_refused() {
         for text in [
             "",

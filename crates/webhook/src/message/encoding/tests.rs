@@ -221,6 +221,8 @@ fn a_body_that_unpacks_beyond_what_lambda_takes_is_refused() {
     let encoded = message(vec![0; LARGEST_BODY_BYTES + 1]).encode().unwrap();
     let error = decode(&encoded).unwrap_err();
     assert!(error.to_string().ends_with("larger than Lambda takes"), "{error}");
+    let largest = message(vec![0; LARGEST_BODY_BYTES]).encode().unwrap();
+    assert_eq!(decode(&largest).unwrap().body.len(), LARGEST_BODY_BYTES);
 }
 
 #[test]
