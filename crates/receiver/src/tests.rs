@@ -33,10 +33,16 @@ fn receiver() -> Receiver {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))
         .build();
-    Receiver::new(
-        SigningSecrets::fixed(Verifier::new(SECRET).unwrap()),
-        SqsQueue::new(&aws, "http://127.0.0.1:1"),
-    )
+    receiver_at(&aws)
+}
+
+/// The queue. Nothing listens at its address: a server of AWS's calls has one of its own.
+const QUEUE_URL: &str = "http://127.0.0.1:1/1/q";
+
+/// A receiver whose secrets never change, with the queue of `aws`.
+fn receiver_at(aws: &SdkConfig) -> Receiver {
+    let secrets = SigningSecrets::fixed(Verifier::new(SECRET).unwrap());
+    Receiver::new(secrets, SqsQueue::new(aws, QUEUE_URL))
 }
 
 /// A genuine request as API Gateway sends it.
@@ -114,12 +120,6 @@ fn confirmed(_: &str, _: &Value) -> Reply {
     (200, json!({ "MessageId": "1" }))
 }
 
-/// A receiver whose secrets never change, and its queue.
-fn receiver_at(aws: &Aws) -> Receiver {
-    let secrets = SigningSecrets::fixed(Verifier::new(SECRET).unwrap());
-    Receiver::new(secrets, SqsQueue::new(&aws.config, "http://queues/1/q"))
-}
-
 #[tokio::test]
 async fn a_webhook_is_accepted_once_sqs_has_confirmed_its_message() {
     let aws = Aws::start(confirmed);
@@ -127,14 +127,14 @@ async fn a_webhook_is_accepted_once_sqs_has_confirmed_its_message() {
         let right = &genuine(BODY.as_bytes())["headers"]["svix-signature"];
         format!("v1,AAAA {}", right.as_str().unwrap())
     });
-    let receipt = receiver_at(&aws).receive(read(&event), at(NOW_S)).await;
+    let receipt = receiver_at(&aws.config).receive(read(&event), at(NOW_S)).await;
     assert_eq!((receipt.outcome.name(), receipt.outcome.answer().status_code), ("accepted", 200));
     assert!(receipt.has_unknown_signature);
     assert!(!receipt.verify_took.is_zero() && receipt.enqueue_took.is_some(), "{receipt:?}");
     assert_eq!(receipt.refresh, None, "secrets that never change are not read");
     let [(operation, input)] = &*aws.calls() else { panic!("{:?}", aws.calls()) };
     assert_eq!(operation, "AmazonSQS.SendMessage");
-    assert_eq!((&input["QueueUrl"], &input["MessageBody"]), (&json!("http://queues/1/q"), &json!(BODY)));
+    assert_eq!((&input["QueueUrl"], &input["MessageBody"]), (&json!(QUEUE_URL), &json!(BODY)));
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_message_that_sqs_does_not_confirm_is_sent_again_by_the_sender() {
         ((400, json!({ "__type": "com.amazonaws.sqs#QueueDoesNotExist" })), "not_found"),
     ] {
         let aws = Aws::start(move |_, _| reply.clone());
-        let receipt = receiver_at(&aws).receive(read(&genuine(BODY.as_bytes())), at(NOW_S)).await;
+        let receipt = receiver_at(&aws.config).receive(read(&genuine(BODY.as_bytes())), at(NOW_S)).await;
         assert_eq!((receipt.outcome.reason(), receipt.outcome.answer().status_code), (Some(expected), 503));
         assert!(receipt.enqueue_took.is_some());
     }
@@ -159,18 +159,18 @@ async fn the_first_call_asks_for_an_attribute_of_the_queue_and_changes_nothing()
             operation == "AmazonSQS.GetQueueAttributes" && input["AttributeNames"] == json!(["QueueArn"]);
         (if is_right { 200 } else { 400 }, json!({}))
     });
-    let queue = SqsQueue::new(&aws.config, "http://queues/1/q");
+    let queue = SqsQueue::new(&aws.config, QUEUE_URL);
     assert_eq!(queue.prime().await, Ok(()));
     assert_eq!(aws.calls().len(), 1);
     let down = Aws::start(|_, _| (403, json!({ "__type": "AccessDenied" })));
-    let denied = SqsQueue::new(&down.config, "http://queues/1/q").prime().await;
+    let denied = SqsQueue::new(&down.config, QUEUE_URL).prime().await;
     assert_eq!(denied, Err(CallError::Denied { code: "AccessDenied".to_owned() }));
 }
 
 #[test]
 fn a_queue_on_a_laptop_has_limits_of_its_own() {
     let aws = SdkConfig::builder().region(Region::from_static("us-east-1")).build();
-    let queue = SqsQueue::new(&aws, "http://queues/1/q");
+    let queue = SqsQueue::new(&aws, QUEUE_URL);
     assert!(format!("{queue:?}").contains("attempts: 2"), "{queue:?}");
     let limits = learnink_aws::CallLimits { attempts: 7, ..learnink_aws::CallLimits::USUAL };
     let queue = queue.with_limits(limits);
@@ -192,6 +192,19 @@ fn with_secrets(values: impl Fn() -> [Option<&'static str>; 2] + Send + Sync + '
     })
 }
 
+/// A receiver that read its secrets at this second, and what changes them in Secrets Manager.
+async fn receiver_with_secrets(
+    before: [Option<&'static str>; 2],
+    after: [Option<&'static str>; 2],
+    read_at_s: i64,
+) -> (Receiver, Arc<AtomicBool>) {
+    let are_changed = Arc::new(AtomicBool::new(false));
+    let seen = are_changed.clone();
+    let aws = with_secrets(move || if seen.load(Ordering::SeqCst) { after } else { before });
+    let secrets = SigningSecrets::load(&aws.config, "learnink", at(read_at_s)).await.unwrap();
+    (Receiver::new(secrets, SqsQueue::new(&aws.config, QUEUE_URL)), are_changed)
+}
+
 #[tokio::test]
 async fn a_receiver_without_a_usable_secret_does_not_start() {
     let load = async |values| {
@@ -206,14 +219,8 @@ async fn a_receiver_without_a_usable_secret_does_not_start() {
 
 #[tokio::test]
 async fn a_webhook_of_a_new_secret_makes_the_receiver_read_it_and_is_accepted() {
-    let is_rotated = Arc::new(AtomicBool::new(false));
-    let seen = is_rotated.clone();
-    let aws = with_secrets(move || {
-        let is_rotated = seen.load(Ordering::SeqCst);
-        if is_rotated { [Some(NEW_SECRET), Some(SECRET)] } else { [Some(SECRET), None] }
-    });
-    let secrets = SigningSecrets::load(&aws.config, "learnink", at(NOW_S)).await.unwrap();
-    let receiver = Receiver::new(secrets, SqsQueue::new(&aws.config, "http://queues/1/q"));
+    let (old, new) = ([Some(SECRET), None], [Some(NEW_SECRET), Some(SECRET)]);
+    let (receiver, is_rotated) = receiver_with_secrets(old, new, NOW_S).await;
     let receive = async |secret: &str, now_s: i64| {
         let receipt = receiver.receive(read(&signed_with(secret, BODY.as_bytes())), at(now_s)).await;
         (receipt.outcome.name(), receipt.secret, receipt.refresh)
@@ -230,14 +237,7 @@ async fn a_webhook_of_a_new_secret_makes_the_receiver_read_it_and_is_accepted() 
 
 #[tokio::test]
 async fn secrets_that_are_five_minutes_old_are_read_again_while_a_webhook_is_queued() {
-    let is_down = Arc::new(AtomicBool::new(false));
-    let seen = is_down.clone();
-    let aws = with_secrets(move || {
-        let is_down = seen.load(Ordering::SeqCst);
-        if is_down { [None, None] } else { [Some(SECRET), None] }
-    });
-    let secrets = SigningSecrets::load(&aws.config, "learnink", at(NOW_S - 300)).await.unwrap();
-    let receiver = Receiver::new(secrets, SqsQueue::new(&aws.config, "http://queues/1/q"));
+    let (receiver, is_down) = receiver_with_secrets([Some(SECRET), None], [None, None], NOW_S - 300).await;
     is_down.store(true, Ordering::SeqCst);
     let receipt = receiver.receive(read(&genuine(BODY.as_bytes())), at(NOW_S)).await;
     assert!(matches!(receipt.refresh, Some(Refresh::Failed(_))), "{receipt:?}");
