@@ -592,16 +592,8 @@ mod tests {
     fn an_event_tells_how_long_a_phone_was_offline_and_how_old_it_is_and_prints_no_payload() {
         let received = |body: &str| {
             let at = |text: &str| text.parse::<Timestamp>().unwrap();
-            let message = Message {
-                id: MessageId::parse("msg_1").unwrap(),
-                signed_at_s: 0,
-                signature: "v1,".to_owned(),
-                received_at: at("2022-11-06T09:58:58.233Z"),
-                event_type: None,
-                body: body.as_bytes().to_vec(),
-                part: None,
-                window: None,
-            };
+            let received_at = at("2022-11-06T09:58:58.233Z");
+            let message = Message { received_at, ..crate::testing::message(body) };
             let envelope = Arc::new(Envelope::parse(&message.body).unwrap());
             let now = at("2022-11-06T10:58:58.233Z");
             Event::new(Arc::new(message), envelope, "test", now, &BTreeSet::new(), Arc::default())

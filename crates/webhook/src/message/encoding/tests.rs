@@ -228,7 +228,12 @@ fn a_body_that_unpacks_beyond_what_lambda_takes_is_refused() {
 #[test]
 fn neither_body_nor_signature_is_printed() {
     let printed = format!("{:?}", message("+254705408079"));
-    assert!(!printed.contains("2547") && !printed.contains("g0hM9SsE"), "{printed}");
+    assert!(printed.contains("msg_p5jXN8AQM9LWM0D4loKWxJek"), "{printed}");
+    assert!(printed.contains("body_bytes: 13"), "{printed}");
+    assert!(
+        !printed.contains("2547") && !printed.contains("v1,") && !printed.contains("g0hM9SsE"),
+        "{printed}"
+    );
 }
 
 fn ids() -> impl Strategy<Value = MessageId> {
