@@ -304,11 +304,11 @@ mod tests {
         insta::assert_snapshot!(target_table(SHARES, &Verdict::on_receiver(&receiver, &baseline)), @r"
         | target             | at most × |    × |          met |
         | ------------------ | --------: | ---: | -----------: |
-        | cold start, CPU    |      0.12 | 0.40 |           NO |
+        | cold start, CPU    |      0.10 | 0.40 |           NO |
         | first request, CPU |      0.05 | 0.40 |           NO |
         | 400 B, CPU         |      0.38 | 0.40 |           NO |
-        | 10 kB, CPU         |      0.55 | 0.40 |          yes |
-        | 200 kB, CPU        |      0.75 |    – | not measured |
+        | 10 kB, CPU         |      0.48 | 0.40 |          yes |
+        | 200 kB, CPU        |      0.52 |    – | not measured |
         | peak memory        |      0.55 | 0.40 |          yes |
         | zip                |      0.38 | 0.40 |           NO |
         ");

@@ -26,11 +26,11 @@ pub(crate) struct Verdict {
 
 /// The receiver's limits, as shares of the baseline.
 static RECEIVER: [Target; 7] = [
-    at_most("cold start, CPU", 0.12, |summary| Some(summary.cold_cpu_ms)),
+    at_most("cold start, CPU", 0.10, |summary| Some(summary.cold_cpu_ms)),
     at_most("first request, CPU", 0.05, |summary| Some(summary.first_request_cpu_ms)),
     at_most("400 B, CPU", 0.38, |summary| warm_cpu(summary, 400)),
-    at_most("10 kB, CPU", 0.55, |summary| warm_cpu(summary, 10_000)),
-    at_most("200 kB, CPU", 0.75, |summary| warm_cpu(summary, 200_000)),
+    at_most("10 kB, CPU", 0.48, |summary| warm_cpu(summary, 10_000)),
+    at_most("200 kB, CPU", 0.52, |summary| warm_cpu(summary, 200_000)),
     at_most("peak memory", 0.55, |summary| Some(summary.peak_memory_mib)),
     at_most("zip", 0.38, |summary| Some(summary.zip_kb)),
 ];
