@@ -689,3 +689,6 @@ async fn copied(copy: impl Future<Output = Result<(), CopyError>>, end: Instant)
 fn timed_out() -> HandlerError {
     HandlerError::new(FailureKind::TimedOut, "the handler did not finish in time")
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ struct State {
 
 impl Breakers {
     /// Whether the handler's circuit breaker is open.
-    fn is_open(&self, handler: &str) -> bool {
+    pub(crate) fn is_open(&self, handler: &str) -> bool {
         self.states().get(handler).is_some_and(|state| state.breaker.is_open())
     }
 
