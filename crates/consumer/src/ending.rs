@@ -353,6 +353,60 @@ mod tests {
         assert!(matches!(ending, Ending::SendAgain { .. }), "{ending:?}");
     }
 
+    /// The ending of these handlers, each with a task of its own, and what is done then. `push` made progress, or not.
+    fn concluded(
+        runs: &[HandlerReport],
+        receive_count: u32,
+        made_progress: bool,
+        done: &[&str],
+    ) -> (Ending, Vec<String>) {
+        let task = |run: &HandlerReport| Task {
+            handler: run.name,
+            key: run.key.clone(),
+            completes: vec![run.key.clone()],
+            is_named: false,
+        };
+        let tasks: Vec<_> = runs.iter().map(task).collect();
+        let log = ItemLog::default();
+        if made_progress {
+            log.add("push/1".to_owned());
+        }
+        let mut done = done.iter().map(ToString::to_string).collect();
+        let ending = conclude(&tasks, runs, &log, receive_count, 7, &mut done);
+        (ending, done.into_iter().collect())
+    }
+
+    #[test]
+    fn a_delivery_in_which_nothing_failed_does_not_count_against_a_list() {
+        let unfinished = || HandlerError::unfinished("no time was left");
+        for (error, made_progress, count) in [
+            (unfinished(), false, "push+2"),
+            (unfinished(), true, "push+0"),
+            (HandlerError::retryable("busy"), false, "push+3"),
+            (HandlerError::retryable("busy"), true, "push+0"),
+        ] {
+            let (_, done) = concluded(&[failed("push", error)], 4, made_progress, &["push+2"]);
+            assert_eq!(done[0], count);
+        }
+    }
+
+    #[test]
+    fn a_list_without_progress_of_which_nothing_failed_is_sent_again_at_its_last_delivery() {
+        let runs = [failed("push", HandlerError::unfinished("no time was left"))];
+        assert!(matches!(concluded(&runs, 7, false, &[]).0, Ending::SendAgain { .. }));
+        assert!(matches!(concluded(&runs, 6, false, &[]).0, Ending::Again { failures: Some(1), .. }));
+    }
+
+    #[test]
+    fn what_will_never_succeed_does_not_lengthen_the_wait_of_the_rest() {
+        let runs = [
+            failed("bus", HandlerError::permanent("no such plan")),
+            failed("push", HandlerError::retryable("busy")),
+        ];
+        assert!(matches!(concluded(&runs, 6, true, &[]).0, Ending::Again { failures: Some(1), .. }));
+        assert!(matches!(concluded(&runs, 6, false, &[]).0, Ending::Again { failures: Some(6), .. }));
+    }
+
     #[test]
     fn the_longest_wait_that_a_handler_asked_for_is_kept() {
         let busy = || HandlerError::retryable("busy");
