@@ -196,10 +196,10 @@ fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
     if year.len() != 2 {
         return at(number(year)?);
     }
-    // A year of two digits is in this century, unless that is more than 50 years ahead.
+    // A year of two digits is in this century, unless that is more than 50 years ahead: then it has passed.
     let this_year = TimeZone::UTC.to_datetime(now).year();
     let year = this_year - this_year % 100 + number::<i16>(year)?;
-    at(if year > this_year + 50 { year - 100 } else { year })
+    if year > this_year + 50 { None } else { at(year) }
 }
 
 fn is_name(part: &str) -> bool {
@@ -236,6 +236,9 @@ mod tests {
             // A year of two digits that is more than 50 years ahead is in the previous century.
             ("Tuesday, 25-Nov-77 17:01:30 GMT", None),
             ("Wednesday, 25-Nov-76 17:00:00 GMT", Some(18_263 * 86_400)),
+            ("Wed, 25 Nov 2026 09:01:30 PST", Some(90)),
+            ("7, 25 Nov 2026 17:01:30 GMT", None),
+            ("7 Nov 25 17:01:30 2026", None),
             ("Wed, 32 Nov 2026 17:01:30 GMT", None),
             ("Wed, 25 Nov 2026 25:01:30 GMT", None),
             ("Wednesday, 25-Nov-26 17:01 GMT", None),
@@ -255,6 +258,26 @@ mod tests {
         ] {
             assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_to_its_end_unless_it_is_far_too_long() {
+        learnink_aws::install_tls_provider();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        // As many bytes as its path says.
+        let answer = |uri: axum::http::Uri| async move { vec![b' '; uri.path()[1..].parse().unwrap()] };
+        let server = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, server).await });
+        let http = Http::new(&origin.parse().unwrap(), 1, TIME_LIMIT);
+        let read = async |bytes: usize| {
+            let url = format!("{origin}/{bytes}").parse().unwrap();
+            let request = Request { url, headers: Vec::new(), content_type: "text/plain", body: Vec::new() };
+            http.call(request, Timestamp::UNIX_EPOCH).await.unwrap().body.len()
+        };
+        assert_eq!(read(60_000).await, 60_000);
+        let of_a_long_one = read(10_000_000).await;
+        assert!((LARGEST_ANSWER_BYTES..5_000_000).contains(&of_a_long_one), "{of_a_long_one}");
     }
 
     #[test]
