@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use learnink_webhook::Envelope;
 use learnink_webhook::testing::{TestConsumer, with};
 use svix::webhooks::Webhook;
 use tokio::net::TcpListener;
@@ -65,6 +66,16 @@ async fn the_endpoint_gets_the_signed_body_under_the_key_and_can_verify_it() {
     assert_eq!(headers["webhook-id"], "msg_1/forward");
     assert_eq!(got, &Bytes::from(body));
     Webhook::new(SIGNING_SECRET).unwrap().verify(got, headers).unwrap();
+}
+
+#[test]
+fn no_call_starts_that_could_not_end() {
+    learnink_aws::install_tls_provider();
+    let router = router(&Env::of([(URL, "https://endpoint.test"), (SECRET, SIGNING_SECRET)])).unwrap();
+    let envelope = Envelope::parse(STARTED.as_bytes()).unwrap();
+    let route = router.route(&envelope);
+    // Five for the request, and three for the secret.
+    assert_eq!(route.handlers[0].longest_call(), Duration::from_secs(8));
 }
 
 #[tokio::test]
