@@ -237,13 +237,14 @@ async fn failure(push: &Push) -> (String, FailureClass, Option<Duration>) {
 
 #[test]
 fn a_secret_is_checked_as_its_sender_reads_it_and_never_repeated() {
-    let service_account = r#"{"private_key":"pigeons"}"#;
+    let service_account = service_account("https://oauth2.test/token");
     for (sender, secret, is_usable) in [
         ("endpoint", SIGNING_SECRET, true),
         ("endpoint", API_KEY, false),
         ("onesignal", API_KEY, true),
         ("onesignal", "Key pigeons", false),
-        ("fcm", service_account, false),
+        ("fcm", &service_account, true),
+        ("fcm", r#"{"private_key":"pigeons"}"#, false),
         ("pigeons", SIGNING_SECRET, false),
     ] {
         let checked = check_secret(sender, secret);
@@ -376,6 +377,66 @@ async fn a_sender_that_is_busy_broken_slow_or_gone_is_tried_again() {
     let nobody = Server { url: "http://127.0.0.1:1".to_owned(), log: Arc::default() };
     let (reason, ..) = failure(&push("endpoint", &nobody, SIGNING_SECRET)).await;
     assert!(reason.starts_with("the endpoint could not be reached"), "{reason}");
+}
+
+#[tokio::test]
+async fn only_fcm_is_left_alone_for_a_while_after_a_request_without_an_answer() {
+    let server = Server::start([Reply::Close]).await;
+    let mut waits = Vec::new();
+    for push in all(&server) {
+        waits.push(failure(&push).await.2);
+    }
+    assert_eq!(waits, [None, None, Some(fcm::SHORT_WAIT)]);
+}
+
+/// The counts in the line of a run: sent, unreachable, without an id, refused.
+async fn counts(push: &Push, notifications: &[Value]) -> [u64; 4] {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());
+    let guard = tracing::subscriber::set_default(subscriber.finish());
+    let _ = run(push, notifications).await;
+    drop(guard);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let line: Value =
+        serde_json::from_str(text.lines().find(|line| line.contains("push.sent")).unwrap()).unwrap();
+    ["sent", "unreachable", "without_id", "refused"]
+        .map(|name| line[format!("push.{name}")].as_u64().unwrap())
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_line_of_a_run_counts_what_became_of_each_notification() {
+    let mut of_another_kind = mary();
+    of_another_kind["custom_id"] = json!([]);
+    let items = [
+        mary(),
+        mary(),
+        notification("u", None, "/"),
+        notification("u", Some("1"), "//evil.test"),
+        of_another_kind,
+        json!({ "title": "Hi Mary!" }),
+    ];
+    let server = Server::start([answer(200, r#"{"id":"515c0de5"}"#)]).await;
+    assert_eq!(counts(&push("onesignal", &server, API_KEY), &items).await, [2, 0, 1, 3]);
+
+    let nobody = r#"{"id":"","errors":["All included players are not subscribed"]}"#;
+    let server = Server::start([answer(200, nobody)]).await;
+    assert_eq!(counts(&push("onesignal", &server, API_KEY), &[mary()]).await, [0, 1, 0, 0]);
 }
 
 #[tokio::test]
@@ -614,6 +675,7 @@ async fn nothing_that_is_printed_has_personal_data_or_a_secret_in_it() {
         for hidden in ["Mary", "training", "254705408079", "MfKQ9r8G", "os_v2", "a-token", "PRIVATE KEY"] {
             assert!(!printed.contains(hidden), "{printed}");
         }
+        assert!(printed.contains(push.0.sender.name()), "{printed}");
     }
 }
 
