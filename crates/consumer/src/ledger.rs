@@ -81,3 +81,17 @@ pub struct UnreadableWindow {
     /// The window's id.
     pub id: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use learnink_webhook::error::with_causes;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_was_being_done_and_why_it_failed() {
+        let error = LedgerError::new("claim a message", "throttled");
+        assert_eq!(error.operation(), "claim a message");
+        assert_eq!(with_causes(&error), "could not claim a message in the ledger: throttled");
+    }
+}
