@@ -234,14 +234,4 @@ pub(crate) fn to_attribute_value(reason: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_reason_becomes_one_that_sqs_takes() {
-        assert_eq!(to_attribute_value("the plan is not one we sell"), "the plan is not one we sell");
-        assert_eq!(to_attribute_value("red \u{1b}[31m\0\u{FFFF}"), "red  [31m  ");
-        assert_eq!(to_attribute_value(" \n"), "no reason given");
-        assert_eq!(to_attribute_value(&"é".repeat(2_000)).len(), 1_024);
-    }
-}
+mod tests;
