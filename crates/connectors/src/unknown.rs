@@ -213,3 +213,138 @@ fn record(row: &Row) -> Option<Record> {
         redaction,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router as HttpRouter;
+    use axum::http::HeaderMap;
+    use learnink_webhook::Envelope;
+    use learnink_webhook::testing::{deliver, message};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::tests::aws_with;
+
+    const BODY: &str =
+        r#"{"type":"survey.answered","api_version":"2027-01-01","timestamp":"2027-01-02T03:04:05Z"}"#;
+
+    fn event() -> Event {
+        let message = message(BODY);
+        let envelope = Envelope::parse(&message.body).unwrap();
+        let now = message.received_at;
+        Event::new(Arc::new(message), Arc::new(envelope), NAME, now, &BTreeSet::new(), Arc::default())
+    }
+
+    /// The handler, and how often DynamoDB was asked to keep something.
+    async fn handler() -> (Router, Arc<AtomicUsize>) {
+        let puts = Arc::new(AtomicUsize::new(0));
+        let counted = puts.clone();
+        let server = HttpRouter::new().fallback(async move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            "{}"
+        });
+        let env = Env::of([("LEARNINK_UNKNOWN_EVENTS_TABLE", "unknown")]).with_tables(aws_with(server).await);
+        (router(&env).unwrap(), puts)
+    }
+
+    #[test]
+    fn a_row_is_the_event_as_it_was_signed_and_expires_after_90_days() {
+        let event = event();
+        let item = item(&event);
+        let text = |name: &str| item[name].as_s().unwrap().as_str();
+        let number = |name: &str| item[name].as_n().unwrap().as_str();
+        assert_eq!(
+            ["message_id", "event_type", "api_version", "svix_signature"].map(text),
+            ["msg_1", "survey.answered", "2027-01-01", "v1,"]
+        );
+        assert_eq!(
+            ["svix_timestamp", "occurred_at_ms", "expires_at"].map(number),
+            ["1798859045", "1798859045000", "1806635045"]
+        );
+        assert_eq!(item["body"].as_b().unwrap().as_ref(), BODY.as_bytes());
+        assert_eq!(received_at(&Row::from(item)), Some(event.message.received_at));
+    }
+
+    /// A table in memory, for one row at a time.
+    async fn table() -> UnknownEvents {
+        let kept: Arc<Mutex<Option<Value>>> = Arc::default();
+        let server = HttpRouter::new().fallback(async move |headers: HeaderMap, body: String| {
+            let input: Value = serde_json::from_str(&body).unwrap();
+            let row = &mut *kept.lock().unwrap();
+            match headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap() {
+                "PutItem" => *row = Some(input["Item"].clone()),
+                "DeleteItem" => *row = None,
+                "UpdateItem" => {
+                    let values = &input["ExpressionAttributeValues"];
+                    let row = row.as_mut().unwrap();
+                    for (name, value) in
+                        [("body", ":body"), ("redacted_at_ms", ":at"), ("redacted_places", ":places")]
+                    {
+                        row[name] = values[value].clone();
+                    }
+                    row.as_object_mut().unwrap().remove("svix_signature");
+                }
+                "GetItem" => return json!({ "Item": row }).to_string(),
+                "Scan" => return json!({ "Items": row.iter().collect::<Vec<_>>() }).to_string(),
+                other => panic!("{other}"),
+            }
+            "{}".to_owned()
+        });
+        UnknownEvents::new(&aws_with(server).await, "unknown")
+    }
+
+    #[tokio::test]
+    async fn a_kept_event_is_listed_read_redacted_and_deleted() {
+        let table = table().await;
+        let event = event();
+        let message = &event.message;
+        assert_eq!(table.record(&message.id).await.unwrap(), None);
+        table.put(item(&event)).await.unwrap();
+        let listed = UnknownEvent {
+            event_type: "survey.answered".to_owned(),
+            api_version: "2027-01-01".to_owned(),
+            occurred_at: Some(message.received_at),
+            received_at: message.received_at,
+            message_id: "msg_1".to_owned(),
+        };
+        assert_eq!(table.all().await.unwrap(), [listed]);
+        let record = Record {
+            id: message.id.clone(),
+            signed_at_s: message.signed_at_s,
+            signature: "v1,".to_owned(),
+            received_at: message.received_at,
+            body: message.body.clone(),
+            redaction: None,
+        };
+        assert_eq!(table.record(&message.id).await.unwrap(), Some(record.clone()));
+
+        let redaction = Redaction { at: message.received_at, places: 2 };
+        table.redact(&message.id, b"{}".to_vec(), redaction).await.unwrap();
+        let redacted =
+            Record { signature: String::new(), body: b"{}".to_vec(), redaction: Some(redaction), ..record };
+        let mut records = Vec::new();
+        table.each_record(|record| records.push(record)).await.unwrap();
+        assert_eq!(records, [Ok(redacted)]);
+
+        table.delete(&message.id).await.unwrap();
+        assert_eq!(table.all().await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn an_event_is_kept_if_dynamodb_takes_a_row_of_its_size() {
+        let rest = item_bytes(&item(&event())) - BODY.len();
+        let padded = |bytes: usize| format!("{}{BODY}", " ".repeat(bytes - BODY.len()));
+        let (router, puts) = handler().await;
+        deliver(router, padded(LARGEST_ITEM_BYTES - rest)).await.assert_done();
+        assert_eq!(puts.load(Ordering::Relaxed), 1);
+
+        let (router, puts) = handler().await;
+        let refused = deliver(router, padded(LARGEST_ITEM_BYTES - rest + 1)).await;
+        refused.assert_dead_lettered("the 409601 bytes that its item would have are more than the 409600");
+        assert_eq!(puts.load(Ordering::Relaxed), 0);
+    }
+}
