@@ -184,6 +184,14 @@ mod tests {
     }
 
     #[test]
+    fn an_app_id_is_a_uuid_by_its_digits_and_by_its_parts() {
+        for id in ["fcfd4df3-d387-49e8-a8a1-0a36084b081g", "fcfd4df3-d387-49e8-a8a1-0a36084b08130"] {
+            let error = failure(&ONESIGNAL, (APP_ID, id));
+            assert!(error.contains("it is not a UUID"), "{error}");
+        }
+    }
+
+    #[test]
     fn every_error_names_the_variable_and_what_belongs_there_and_never_the_value() {
         let all: Vec<String> = [
             (&ENDPOINT[..], (SENDER, "pigeons")),

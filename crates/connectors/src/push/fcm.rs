@@ -410,6 +410,32 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_kept_only_for_the_account_and_the_key_that_it_was_granted_to() {
+        let access = Access {
+            project_id: "acme".to_owned(),
+            token: "a-token".to_owned(),
+            client_email: "push@acme.iam.gserviceaccount.com".to_owned(),
+            key_id: None,
+        };
+        let file = key_file();
+        for (stored, is_of) in [
+            (file.clone(), true),
+            (file.replace(r#""acme""#, r#""other""#), false),
+            (file.replace("push@acme", "other@acme"), false),
+            (file.replacen('{', r#"{"private_key_id":"key-2","#, 1), false),
+        ] {
+            let account = ServiceAccount::parse(&stored).unwrap();
+            assert_eq!(access.is_of(&account), is_of, "{} {:?}", account.client_email, account.key_id);
+        }
+    }
+
+    #[test]
+    fn a_key_file_is_not_printed() {
+        let account = ServiceAccount::parse(&key_file()).unwrap();
+        assert_eq!(format!("{account:?}"), "ServiceAccount([secret])");
+    }
+
+    #[test]
     fn what_is_wrong_with_a_key_file_is_named_and_not_repeated() {
         let file = key_file();
         for (stored, problem) in [

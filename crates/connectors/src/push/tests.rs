@@ -337,6 +337,18 @@ async fn the_token_is_asked_for_as_google_verifies_it() {
 }
 
 #[tokio::test]
+async fn a_token_is_not_used_in_the_last_five_minutes_of_its_life() {
+    let server = Server::start([]).await;
+    let push = push("fcm", &server, &service_account(&format!("{}/token", server.url)));
+    let granted_at = now();
+    for (after_s, asked) in [(0, 1), (3_298, 1), (3_299, 2)] {
+        let now = granted_at + Duration::from_secs(after_s);
+        push.0.sender.session(&push.0.http, now).await.unwrap();
+        assert_eq!(server.received().len(), asked, "after {after_s} s");
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_fcm_does_not_accept_is_replaced_at_the_next_attempt() {
     let server = Server::start([answer(401, ""), answer(200, "{}")]).await;
     let push = push("fcm", &server, &service_account(&format!("{}/token", server.url)));
