@@ -387,6 +387,7 @@ mod tests {
         assert!(range(Some("notifications.sent"), None).covers(seen("2026-01-02T09:00:00Z")));
         assert!(!range(Some("user.course.started"), None).covers(seen("2026-01-02T09:00:00Z")));
         assert!(!range(None, Some("2026-01-02T09:00:00Z")).covers(seen("2026-01-02T09:00:00Z")));
+        assert!(range(None, Some("2026-01-02T09:00:00Z")).covers(seen("2026-01-02T08:59:59.999Z")));
     }
 
     #[test]
@@ -404,8 +405,10 @@ mod tests {
         let mut window = window("w1", &[]);
         assert!(window.is_open(time("2026-01-02T11:59:59Z")));
         assert!(!window.is_open(time("2026-01-02T12:00:00Z")));
+        assert_eq!(window.ends_at(), window.expires_at);
         window.closed = Some(Closing { by: "lee".to_owned(), at: time("2026-01-02T11:00:00Z") });
         assert!(!window.is_open(time("2026-01-02T11:00:00Z")));
+        assert_eq!(window.ends_at(), time("2026-01-02T11:00:00Z"));
     }
 
     #[test]
@@ -422,6 +425,7 @@ mod tests {
             takes
         };
         assert_eq!(takes(&window), [true, true, true, false, true, false]);
+        assert!(!window.takes(before, window.expires_at));
         window.closed = Some(Closing { by: "lee".to_owned(), at: during });
         assert_eq!(takes(&window), [false; 6]);
     }

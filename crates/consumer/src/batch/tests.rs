@@ -436,7 +436,7 @@ async fn a_dead_letter_that_was_not_copied_comes_back_after_backoff() {
 
     let second = report(refused(), &stores, webhook(), 3).await;
     assert_eq!((second.outcome, second.retry_in), (Outcome::DeadLettered, None));
-    let letter = ("no such plan".to_owned(), Some("a".to_owned()), second.first_seen);
+    let letter = ("no such plan".to_owned(), Some("a".to_owned()), Some(now()));
     assert_eq!(stores.state().dead_letters, [letter]);
 }
 
