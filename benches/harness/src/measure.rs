@@ -145,8 +145,8 @@ impl Bench {
                 }
                 measured.reverse();
             }
-            // Only the last start of a round has warm invocations. So that no function's are always first, or always
-            // after the same one's, two rounds never end in the same order.
+            // Only the last start of a round has warm invocations. Each round ends in the order opposite to the one before,
+            // so that no function is always measured first, or always after the same other one.
             if self.plan.cold.is_multiple_of(2) {
                 measured.reverse();
             }
