@@ -269,16 +269,22 @@ mod tests {
         assert_eq!(received_at(&Row::from(item)), Some(event.message.received_at));
     }
 
-    /// A table in memory, for one row at a time.
+    /// A table in memory that takes only what is said of one row.
     async fn table() -> UnknownEvents {
         let kept: Arc<Mutex<Option<Value>>> = Arc::default();
         let server = HttpRouter::new().fallback(async move |headers: HeaderMap, body: String| {
             let input: Value = serde_json::from_str(&body).unwrap();
             let row = &mut *kept.lock().unwrap();
+            assert_eq!(input["TableName"], "unknown");
+            let key = json!({ "message_id": { "S": "msg_1" } });
             match headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap() {
                 "PutItem" => *row = Some(input["Item"].clone()),
-                "DeleteItem" => *row = None,
-                "UpdateItem" => {
+                "DeleteItem" if input["Key"] == key => *row = None,
+                "UpdateItem" if input["Key"] == key => {
+                    let update = "SET body = :body, redacted_at_ms = :at, redacted_places = :places \
+                                  REMOVE svix_signature";
+                    assert_eq!(input["UpdateExpression"], update);
+                    assert_eq!(input["ConditionExpression"], "attribute_exists(message_id)");
                     let values = &input["ExpressionAttributeValues"];
                     let row = row.as_mut().unwrap();
                     for (name, value) in
@@ -288,9 +294,9 @@ mod tests {
                     }
                     row.as_object_mut().unwrap().remove("svix_signature");
                 }
-                "GetItem" => return json!({ "Item": row }).to_string(),
+                "GetItem" if input["Key"] == key => return json!({ "Item": row }).to_string(),
                 "Scan" => return json!({ "Items": row.iter().collect::<Vec<_>>() }).to_string(),
-                other => panic!("{other}"),
+                other => panic!("{other} {input}"),
             }
             "{}".to_owned()
         });
