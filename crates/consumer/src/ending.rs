@@ -337,27 +337,20 @@ mod tests {
 
     #[test]
     fn of_a_list_that_is_done_the_ledger_keeps_the_handler_and_else_what_finished() {
-        let keys = |keys: &[&str]| keys.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
-        let concluded = |ended| {
-            let completes = vec!["push".to_owned()];
-            let task = Task { handler: "push", key: "push".to_owned(), completes, is_named: false };
-            let log = ItemLog::default();
-            log.add("push/1".to_owned());
-            let mut done = keys(&["bus", "push/0"]);
-            let ending = conclude(&[task], &[run("push", ended)], &log, 7, 7, &mut done);
-            (ending, done)
-        };
-        assert_eq!(concluded(Ended::Done), (Ending::Processed, keys(&["bus", "push"])));
+        let concluded = |ended| concluded(&[run("push", ended)], 7, &["push/1"], &["bus", "push/0"]);
+        let (ending, done) = concluded(Ended::Done);
+        assert_eq!((ending, done), (Ending::Processed, vec!["bus".to_owned(), "push".to_owned()]));
         let (ending, done) = concluded(Ended::Failed(HandlerError::retryable("busy")));
-        assert_eq!(done, keys(&["bus", "push+0", "push/0", "push/1"]));
+        assert_eq!(done, ["bus", "push+0", "push/0", "push/1"]);
         assert!(matches!(ending, Ending::SendAgain { .. }), "{ending:?}");
     }
 
-    /// The ending of these handlers, each with a task of its own, and what is done then. `push` made progress, or not.
+    /// The ending of these handlers, each with a task of its own, and what is done then. `finished` has the keys of the
+    /// items that finished under this claim.
     fn concluded(
         runs: &[HandlerReport],
         receive_count: u32,
-        made_progress: bool,
+        finished: &[&str],
         done: &[&str],
     ) -> (Ending, Vec<String>) {
         let task = |run: &HandlerReport| Task {
@@ -368,8 +361,8 @@ mod tests {
         };
         let tasks: Vec<_> = runs.iter().map(task).collect();
         let log = ItemLog::default();
-        if made_progress {
-            log.add("push/1".to_owned());
+        for key in finished {
+            log.add((*key).to_owned());
         }
         let mut done = done.iter().map(ToString::to_string).collect();
         let ending = conclude(&tasks, runs, &log, receive_count, 7, &mut done);
@@ -379,13 +372,13 @@ mod tests {
     #[test]
     fn a_delivery_in_which_nothing_failed_does_not_count_against_a_list() {
         let unfinished = || HandlerError::unfinished("no time was left");
-        for (error, made_progress, count) in [
-            (unfinished(), false, "push+2"),
-            (unfinished(), true, "push+0"),
-            (HandlerError::retryable("busy"), false, "push+3"),
-            (HandlerError::retryable("busy"), true, "push+0"),
+        for (error, finished, count) in [
+            (unfinished(), &[][..], "push+2"),
+            (unfinished(), &["push/1"], "push+0"),
+            (HandlerError::retryable("busy"), &[], "push+3"),
+            (HandlerError::retryable("busy"), &["push/1"], "push+0"),
         ] {
-            let (_, done) = concluded(&[failed("push", error)], 4, made_progress, &["push+2"]);
+            let (_, done) = concluded(&[failed("push", error)], 4, finished, &["push+2"]);
             assert_eq!(done[0], count);
         }
     }
@@ -393,8 +386,8 @@ mod tests {
     #[test]
     fn a_list_without_progress_of_which_nothing_failed_is_sent_again_at_its_last_delivery() {
         let runs = [failed("push", HandlerError::unfinished("no time was left"))];
-        assert!(matches!(concluded(&runs, 7, false, &[]).0, Ending::SendAgain { .. }));
-        assert!(matches!(concluded(&runs, 6, false, &[]).0, Ending::Again { failures: Some(1), .. }));
+        assert!(matches!(concluded(&runs, 7, &[], &[]).0, Ending::SendAgain { .. }));
+        assert!(matches!(concluded(&runs, 6, &[], &[]).0, Ending::Again { failures: Some(1), .. }));
     }
 
     #[test]
@@ -403,8 +396,8 @@ mod tests {
             failed("bus", HandlerError::permanent("no such plan")),
             failed("push", HandlerError::retryable("busy")),
         ];
-        assert!(matches!(concluded(&runs, 6, true, &[]).0, Ending::Again { failures: Some(1), .. }));
-        assert!(matches!(concluded(&runs, 6, false, &[]).0, Ending::Again { failures: Some(6), .. }));
+        assert!(matches!(concluded(&runs, 6, &["push/1"], &[]).0, Ending::Again { failures: Some(1), .. }));
+        assert!(matches!(concluded(&runs, 6, &[], &[]).0, Ending::Again { failures: Some(6), .. }));
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Ledger for Stores {
             let claim = judge(state.entries.get(&request.id), &request);
             if let Claim::Acquired(_) = claim {
                 let entry = state.entries.entry(request.id.clone()).or_insert_with(|| request.new_entry());
+                entry.failure_reason = None;
                 entry.lease =
                     Some(Lease { owner: request.owner.clone(), until_ms: request.lease_until_ms() });
             }
@@ -87,9 +88,15 @@ impl Ledger for Stores {
         requests.into_iter().map(claim).collect()
     }
 
-    async fn note(&self, _: &EntryId, _: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
+    async fn note(&self, id: &EntryId, owner: &str, done: Vec<String>) -> Result<Recorded, LedgerError> {
         self.called("note")?;
-        self.state().notes.push(done);
+        let state = &mut *self.state();
+        let entry = state.entries.get_mut(id).unwrap();
+        if entry.lease.as_ref().is_none_or(|lease| lease.owner != owner) {
+            return Ok(Recorded::LeaseLost);
+        }
+        entry.done.extend(done.iter().cloned());
+        state.notes.push(done);
         Ok(Recorded::Yes)
     }
 
@@ -102,6 +109,7 @@ impl Ledger for Stores {
                 return Ok(judge_settlement(entry, &settlement));
             }
             (entry.done, entry.lease) = (settlement.done.clone(), None);
+            entry.failure_reason.clone_from(&settlement.failure_reason);
             state.settled.push(settlement);
             Ok(Recorded::Yes)
         };
@@ -175,17 +183,21 @@ fn consumer(router: Router, stores: &Stores) -> Consumer<Stores, Stores> {
     Consumer::new(router, stores.clone(), stores.clone(), MAX_RECEIVE_COUNT, || 0.5)
 }
 
-/// What one invocation does with these records.
-async fn reports(router: Router, stores: &Stores, records: Vec<SqsMessage>) -> Vec<RecordReport> {
+/// What an invocation of so long does with these records.
+async fn consume(
+    consumer: &Consumer<Stores, Stores>,
+    records: Vec<SqsMessage>,
+    lasts: Duration,
+) -> Vec<RecordReport> {
     let mut batch = SqsEvent::default();
     batch.records = records;
-    let invocation = Invocation::new("i1", now(), INVOCATION);
-    consumer(router, stores).consume(&batch, &invocation).await.records
+    consumer.consume(&batch, &Invocation::new("i1", now(), lasts)).await.records
 }
 
 /// What one invocation does with one delivery.
 async fn report(router: Router, stores: &Stores, message: Message, receive_count: u32) -> RecordReport {
-    let mut reports = reports(router, stores, vec![delivered(message, receive_count)]).await;
+    let records = vec![delivered(message, receive_count)];
+    let mut reports = consume(&consumer(router, stores), records, INVOCATION).await;
     assert_eq!(reports.len(), 1);
     reports.remove(0)
 }
@@ -239,7 +251,7 @@ async fn what_a_run_did_not_ask_for_is_named_in_the_ledger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_ledger_fails_comes_back_until_its_last_delivery() {
+async fn a_message_that_cannot_be_claimed_comes_back_and_is_dead_lettered_at_its_last_delivery() {
     for (receive_count, outcome) in
         [(1, Outcome::Retry), (6, Outcome::Retry), (7, Outcome::DeadLettered), (8, Outcome::DeadLettered)]
     {
@@ -278,7 +290,7 @@ async fn a_claim_that_may_have_been_made_keeps_the_message_until_its_lease_ends(
 async fn two_sends_of_a_message_in_one_batch_are_claimed_once() {
     let stores = Stores::default();
     let records = vec![delivered(webhook(), 1), delivered(webhook(), 1)];
-    let reports = reports(handler("a", Ok(())), &stores, records).await;
+    let reports = consume(&consumer(handler("a", Ok(())), &stores), records, INVOCATION).await;
     let outcomes: Vec<_> = reports.iter().map(|report| report.outcome).collect();
     assert_eq!(outcomes, [Outcome::Processed, Outcome::Retry]);
     assert_eq!(reports[1].failure.as_ref().unwrap().class, "in_progress");
@@ -298,7 +310,7 @@ async fn what_is_done_is_recorded_once_and_at_the_second_try_if_the_first_failed
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_needs_its_own_window_and_does_not_mind_another_that_is_unreadable() {
+async fn a_run_needs_its_own_window_and_ignores_another_that_is_unreadable() {
     let unreadable = |id: &str| Err(UnreadableWindow { id: id.to_owned() });
     let (window, message) = run_for(&[]);
     for (windows, failure) in [
@@ -354,7 +366,7 @@ async fn a_new_part_runs_without_a_look_at_the_windows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_of_a_window_that_was_closed_meanwhile_is_left() {
+async fn a_part_of_a_window_that_was_closed_meanwhile_is_ignored() {
     let (open, _) = run_for(&[]);
     let closing = crate::replay::Closing { by: "tests".to_owned(), at: now() };
     let closed = ReplayWindow { closed: Some(closing), ..open.clone() };
@@ -402,11 +414,9 @@ async fn no_part_is_too_old_for_a_window_that_names_its_handler() {
 #[tokio::test(start_paused = true)]
 async fn an_invocation_without_time_claims_nothing() {
     let stores = Stores::default();
-    let mut batch = SqsEvent::default();
-    batch.records = vec![delivered(webhook(), 1)];
-    let invocation = Invocation::new("i1", now(), Duration::ZERO);
-    let report = consumer(handler("a", Ok(())), &stores).consume(&batch, &invocation).await.records.remove(0);
-    assert_eq!(report.outcome, Outcome::Retry);
+    let consumer = consumer(handler("a", Ok(())), &stores);
+    let reports = consume(&consumer, vec![delivered(webhook(), 1)], Duration::ZERO).await;
+    assert_eq!(reports[0].outcome, Outcome::Retry);
     assert!(stores.state().claims.is_empty());
 }
 
@@ -440,7 +450,7 @@ async fn a_dead_letter_that_was_not_copied_comes_back_after_backoff() {
     assert_eq!(stores.state().dead_letters, [letter]);
 }
 
-/// The body of a list of this length.
+/// A message with a list of this length.
 fn list(items: usize) -> Message {
     let data = serde_json::json!({ "notifications": vec![serde_json::Value::Null; items] });
     let body = serde_json::json!({
@@ -491,10 +501,8 @@ async fn items_are_noted_while_the_rest_runs_and_once_more_if_that_failed() {
 }
 
 async fn report_of_parts(stores: &Stores, message: Message) -> RecordReport {
-    let mut batch = SqsEvent::default();
-    batch.records = vec![delivered(message, 1)];
     let consumer = consumer(list_handler(slow), stores).with_parts_of(2);
-    consumer.consume(&batch, &Invocation::new("i1", now(), INVOCATION)).await.records.remove(0)
+    consume(&consumer, vec![delivered(message, 1)], INVOCATION).await.remove(0)
 }
 
 #[tokio::test(start_paused = true)]
@@ -508,29 +516,33 @@ async fn a_long_list_is_queued_in_parts_without_those_that_are_queued_already() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_of_which_a_part_was_not_queued_comes_back_and_queues_the_rest() {
+async fn a_part_that_was_not_queued_is_the_reason_why_its_list_comes_back() {
     let stores = Stores::default();
     stores.fail("send_again", 1);
-    let first = report_of_parts(&stores, list(5)).await;
-    let reason = first.failure.unwrap().reason;
+    let report = report_of_parts(&stores, list(5)).await;
+    let reason = report.failure.unwrap().reason;
     assert!(
-        reason.starts_with("could not put all 3 parts of the list on the queue: SQS did not"),
+        reason.starts_with("could not put all 3 parts of the list on the queue: SQS did not confirm"),
         "{reason}"
     );
-    assert_eq!(first.outcome, Outcome::Retry);
-    assert_eq!(report_of_parts(&stores, list(5)).await.outcome, Outcome::Processed);
-    let state = stores.state();
-    let sent: BTreeSet<_> = state.sent_again.iter().filter_map(|(part, _)| part.as_deref()).collect();
-    assert_eq!(sent, BTreeSet::from(["push/0-1", "push/2-3", "push/4-4"]));
+    assert_eq!(report.outcome, Outcome::Retry);
 }
 
 #[tokio::test(start_paused = true)]
-async fn parts_that_sqs_does_not_take_in_time_count_as_progress_if_some_are_queued() {
+async fn a_list_that_sqs_does_not_take_in_time_made_progress_by_each_part_and_queues_only_the_rest() {
     for (queued, kind) in [(0, FailureKind::TimedOut), (1, FailureKind::Unfinished)] {
         let stores = Stores::default();
         stores.state().hangs_after = Some(queued);
-        let report = report_of_parts(&stores, list(5)).await;
-        assert_eq!(report.handlers[0].ended.kind(), Some(kind), "{queued} queued");
+        let first = report_of_parts(&stores, list(5)).await;
+        assert_eq!((first.outcome, first.handlers[0].ended.kind()), (Outcome::Retry, Some(kind)));
+        assert_eq!(stores.state().sent_again.len(), queued);
+
+        stores.state().hangs_after = None;
+        assert_eq!(report_of_parts(&stores, list(5)).await.outcome, Outcome::Processed);
+        let mut parts: Vec<_> =
+            stores.state().sent_again.iter().filter_map(|(part, _)| part.clone()).collect();
+        parts.sort();
+        assert_eq!(parts, ["push/0-1", "push/2-3", "push/4-4"]);
     }
 }
 
@@ -546,7 +558,7 @@ async fn a_list_that_is_cut_off_is_unfinished_only_if_it_made_progress() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_said_of_a_dead_letter_is_what_its_reason_says() {
+async fn the_report_and_the_dead_letter_have_the_same_reason_without_control_characters() {
     let stores = Stores::default();
     let refused = HandlerError::permanent("no plan \u{1b}[31m");
     let report = report(handler("a", Err(refused)), &stores, webhook(), 1).await;
@@ -555,21 +567,19 @@ async fn what_is_said_of_a_dead_letter_is_what_its_reason_says() {
 }
 
 /// Whether records that end like this, one in each invocation, open the breaker of any handler.
-async fn opens_for(router: Router, message: Message, invocation: Duration) -> bool {
+async fn opens_for(router: Router, message: Message, lasts: Duration) -> bool {
     let stores = Stores::default();
     let consumer = consumer(router, &stores);
     for _ in 0..OPENS_AFTER {
-        let mut batch = SqsEvent::default();
-        batch.records = vec![delivered(message.clone(), 1)];
-        consumer.consume(&batch, &Invocation::new("i1", now(), invocation)).await;
+        consume(&consumer, vec![delivered(message.clone(), 1)], lasts).await;
         // As new, however the last one ended.
         stores.state().entries.clear();
     }
     consumer.router.handler_names().into_iter().any(|name| consumer.breakers.is_open(name))
 }
 
-async fn opens(router: Router, invocation: Duration) -> bool {
-    opens_for(router, webhook(), invocation).await
+async fn opens(router: Router, lasts: Duration) -> bool {
+    opens_for(router, webhook(), lasts).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -189,7 +189,7 @@ async fn a_message_is_hidden_for_whole_seconds_and_at_least_as_long_as_asked_for
 }
 
 #[tokio::test]
-async fn a_delay_that_was_not_set_is_not_said_to_be() {
+async fn a_delay_that_was_not_set_is_reported_as_not_set() {
     let (refused, _) = queues(400);
     assert!(!refused.back_off(Record(&delivered(&[])), Duration::ZERO).await);
     let mut without_handle = delivered(&[]);
