@@ -196,7 +196,8 @@ fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
     if year.len() != 2 {
         return at(number(year)?);
     }
-    // A year of two digits is in this century, unless that is more than 50 years ahead: then it has passed.
+    // A year of two digits is in this century, unless that is more than 50 years ahead: then it is in the previous one,
+    // and the date has passed.
     let this_year = TimeZone::UTC.to_datetime(now).year();
     let year = this_year - this_year % 100 + number::<i16>(year)?;
     if year > this_year + 50 { None } else { at(year) }
@@ -236,7 +237,9 @@ mod tests {
             // A year of two digits that is more than 50 years ahead is in the previous century.
             ("Tuesday, 25-Nov-77 17:01:30 GMT", None),
             ("Wednesday, 25-Nov-76 17:00:00 GMT", Some(18_263 * 86_400)),
+            // A zone of mail.
             ("Wed, 25 Nov 2026 09:01:30 PST", Some(90)),
+            // The name of a day has only letters.
             ("7, 25 Nov 2026 17:01:30 GMT", None),
             ("7 Nov 25 17:01:30 2026", None),
             ("Wed, 32 Nov 2026 17:01:30 GMT", None),
