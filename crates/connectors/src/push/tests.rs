@@ -1,6 +1,7 @@
 //! Each sender, as a server on this machine that checks its requests, and misbehaves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Seek;
 use std::sync::Mutex;
 
 use axum::body::Bytes;
@@ -403,32 +404,18 @@ async fn only_fcm_has_a_shortest_wait_after_a_request_without_an_answer() {
 
 /// The counts in the line of a run: sent, unreachable, without an id, refused.
 async fn counts(push: &Push, notifications: &[Value]) -> [u64; 4] {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());
+    let mut log = tempfile::tempfile().unwrap();
+    let writer = Arc::new(log.try_clone().unwrap());
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(writer);
     let guard = tracing::subscriber::set_default(subscriber.finish());
     let _ = run(push, notifications).await;
     drop(guard);
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    log.rewind().unwrap();
+    let text = std::io::read_to_string(log).unwrap();
     let line: Value =
         serde_json::from_str(text.lines().find(|line| line.contains("push.sent")).unwrap()).unwrap();
     ["sent", "unreachable", "without_id", "refused"]
         .map(|name| line[format!("push.{name}")].as_u64().unwrap())
-}
-
-/// What is logged.
-#[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test]
